@@ -1,0 +1,55 @@
+//! Every bound of the system, in one place. Reaching one is a typed error or back-pressure, never a surprise.
+
+use std::time::Duration;
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 10_000;
+/// Longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 100_000;
+/// Most data that one transaction may affect: its mutations and conflict ranges, in bytes.
+pub const TRANSACTION_BYTES_MAX: usize = 10_000_000;
+/// Most conflict ranges and mutations together that one transaction may send.
+pub const TRANSACTION_ITEMS_MAX: usize = 1_000_000;
+
+/// How fast versions advance. A transaction's life in versions is its life in seconds times this.
+pub const VERSIONS_PER_SECOND: u64 = 1_000_000;
+/// How long a version can be read, and how old a read version a commit may have, in versions.
+pub const WINDOW_VERSIONS: u64 = 5 * VERSIONS_PER_SECOND;
+/// How far a recovery jumps ahead, in versions, so that every older read version is too old.
+pub const RECOVERY_VERSION_JUMP: u64 = 100_000_000;
+
+/// Longest frame on the wire, in bytes. A longer one ends its connection.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most frames of handshake, in bytes, before a peer has said who it is.
+pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
+/// How long a peer may take to say who it is.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to reach a server.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Requests that one connection may have in flight; further ones wait at the sender.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 16 * 1024;
+/// Connections that one process accepts; a further one is closed at once.
+pub const CONNECTIONS_MAX: usize = 4_096;
+
+/// Most rows that one range read returns, whatever was asked for.
+pub const RANGE_ROWS_MAX: usize = 100_000;
+/// Most bytes of keys and values that one range read returns, whatever was asked for (but always a row).
+pub const RANGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most point reads that travel in one request.
+pub const READS_PER_REQUEST_MAX: usize = 4_096;
+
+/// Most transactions in a commit batch: what a versionstamp's two bytes can count.
+pub const BATCH_TRANSACTIONS_MAX: usize = 32_768;
+/// Bytes of mutations and conflict ranges at which a commit batch is closed.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes that one peek of a log returns (but always a whole version).
+pub const PEEK_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+const _: () = assert!(TRANSACTION_BYTES_MAX >= KEY_BYTES_MAX + VALUE_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX >= TRANSACTION_BYTES_MAX);
+// A batch is closed by the transaction that passes the limit, and its encoding adds to it.
+const _: () = assert!(FRAME_BYTES_MAX >= 2 * (BATCH_BYTES_MAX + TRANSACTION_BYTES_MAX));
+const _: () =
+    assert!(FRAME_BYTES_MAX >= 2 * RANGE_BYTES_MAX + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX));
+const _: () = assert!(BATCH_TRANSACTIONS_MAX <= u16::MAX as usize);
+const _: () = assert!(RECOVERY_VERSION_JUMP > WINDOW_VERSIONS);

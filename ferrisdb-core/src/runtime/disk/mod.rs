@@ -1,0 +1,100 @@
+//! The disk that logs, controllers and identities are written to, as a trait.
+//!
+//! Production uses files ([`FileSystem`]). Simulation and in-memory databases use [`MemoryDisk`], which
+//! knows what was synced: after [`MemoryDisk::crash`] only that is left. A simulated process is killed
+//! by dropping its tasks; its disk belongs to the harness and survives.
+//!
+//! The engine of a storage server (RocksDB) has files of its own and does not come through here.
+
+mod file_system;
+mod memory;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+pub use file_system::FileSystem;
+pub use memory::MemoryDisk;
+
+use crate::error::Result;
+
+/// A result that a disk delivers when the operation is done.
+pub type DiskFuture<'a, T> = BoxFuture<'a, Result<T>>;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// The file must exist.
+    Existing,
+    /// The file must not exist.
+    New,
+}
+
+/// Directories and files.
+///
+/// Every error is of code [`crate::ErrorCode::Disk`] and names the operation and the path.
+pub trait Disk: Send + Sync + 'static {
+    /// Creates a directory and its parents, durably.
+    fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()>;
+
+    /// The names in a directory, sorted; none if it does not exist.
+    fn list(&self, path: &Path) -> DiskFuture<'_, Vec<String>>;
+
+    /// Opens or creates a file for reading and writing. A new file's name is durable at once.
+    fn open(&self, path: &Path, mode: OpenMode) -> DiskFuture<'_, Box<dyn File>>;
+
+    /// All of a small file; `None` if it does not exist.
+    fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>>;
+
+    /// Replaces a small file, durably and as a whole: after a crash it is the old one or the new one.
+    fn replace(&self, path: &Path, contents: Bytes) -> DiskFuture<'_, ()>;
+
+    /// Renames a file, durably.
+    fn rename(&self, from: &Path, to: &Path) -> DiskFuture<'_, ()>;
+
+    /// Removes a file, durably.
+    fn remove(&self, path: &Path) -> DiskFuture<'_, ()>;
+
+    /// Removes a directory and all in it, durably. Not an error if it does not exist.
+    fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()>;
+
+    /// Takes a directory for this process alone, until the lock is dropped or the process dies.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorCode::DirectoryLocked`] if another process has it.
+    fn lock_directory(&self, path: &Path) -> DiskFuture<'_, DirectoryLock>;
+}
+
+/// An open file. Operations on one file are issued one at a time.
+pub trait File: Send + Sync + 'static {
+    /// Writes `data` at `offset`. Not durable before [`File::sync`].
+    fn write_at(&self, offset: u64, data: Bytes) -> DiskFuture<'_, ()>;
+
+    /// Writes `data` at `offset` and makes all of the file's contents durable: one trip for the usual pair.
+    fn write_and_sync(&self, offset: u64, data: Bytes) -> DiskFuture<'_, ()>;
+
+    /// Makes the file's contents durable.
+    fn sync(&self) -> DiskFuture<'_, ()>;
+
+    /// Up to `length` bytes from `offset`: fewer only where the file ends.
+    fn read_at(&self, offset: u64, length: usize) -> DiskFuture<'_, Bytes>;
+
+    /// The file's length, in bytes.
+    fn len(&self) -> DiskFuture<'_, u64>;
+
+    /// Cuts the file, or fills it with zeros, to `length`. Not durable before [`File::sync`].
+    fn set_len(&self, length: u64) -> DiskFuture<'_, ()>;
+}
+
+/// Holds a directory for this process. Dropping it lets go.
+pub struct DirectoryLock {
+    _held: Box<dyn Send + Sync>,
+}
+
+impl std::fmt::Debug for DirectoryLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectoryLock")
+    }
+}

@@ -1,0 +1,25 @@
+//! The only doors to the world: time, tasks, randomness and disk.
+//!
+//! Everything that could make two runs differ passes through here, so that a simulation owns all of it:
+//!
+//! ```text
+//!                    a normal build                    a build with --cfg madsim
+//!   now, sleep       the monotonic clock, tokio         one virtual clock
+//!   spawn            tokio                             a task, picked at random by the seed
+//!   blocking         tokio's blocking threads          runs in place
+//!   random_u64       the thread's generator            the seed's generator
+//!   Disk             files                             a disk in memory that survives its process
+//! ```
+//!
+//! The network is the fifth door: [`crate::transport`] opens sockets of the aliased tokio, which madsim
+//! replaces. `clippy.toml` forbids what would lead around the doors.
+
+mod clock;
+pub mod disk;
+mod random;
+mod task;
+
+pub use clock::{Instant, now, sleep, timeout, unix_time};
+pub use disk::{DirectoryLock, Disk, File};
+pub use random::{jitter, random_u64};
+pub use task::{Task, TaskGroup, blocking, spawn};

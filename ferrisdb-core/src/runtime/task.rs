@@ -1,0 +1,83 @@
+//! Tasks that end when their owner does.
+
+use std::future::Future;
+
+use parking_lot::Mutex;
+
+/// A running task. Dropping it ends the task at its next wait.
+#[derive(Debug)]
+#[must_use = "dropping a task ends it"]
+pub struct Task(Option<tokio::task::JoinHandle<()>>);
+
+impl Task {
+    /// Lets the task run on without an owner, until it ends by itself.
+    pub fn detach(mut self) {
+        self.0 = None;
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(|handle| handle.is_finished())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
+    }
+}
+
+/// Starts a task.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+    Task(Some(tokio::task::spawn(future)))
+}
+
+/// Runs a closure that blocks, such as a disk operation, without holding up other tasks.
+///
+/// # Panics
+///
+/// If the closure panics.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub async fn blocking<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> T {
+    #[cfg(not(madsim))]
+    let result = tokio::task::spawn_blocking(closure).await;
+    // A simulation has one thread: the closure runs in place, and virtual time stands still meanwhile.
+    #[cfg(madsim)]
+    let result: Result<T, tokio::task::JoinError> = Ok(closure());
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("a blocking operation failed: {error}"),
+    }
+}
+
+/// Tasks of one owner, which end together with it.
+#[derive(Debug, Default)]
+pub struct TaskGroup(Mutex<Vec<Task>>);
+
+impl TaskGroup {
+    /// Starts a task of the group.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let task = spawn(future);
+        let mut tasks = self.0.lock();
+        // Finished tasks are dropped now and then, so that a group of short ones stays small.
+        if tasks.len() == tasks.capacity() {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(task);
+    }
+
+    /// How many tasks have not ended.
+    pub fn running(&self) -> usize {
+        let mut tasks = self.0.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.len()
+    }
+
+    /// Ends all tasks at their next wait.
+    pub fn abort_all(&self) {
+        self.0.lock().clear();
+    }
+}

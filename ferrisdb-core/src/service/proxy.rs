@@ -1,0 +1,24 @@
+//! What clients ask of a proxy: read versions and commits.
+
+use super::declare_service;
+use crate::{
+    error::Result,
+    transaction::{CommitOutcome, CommitRequest},
+    version::Version,
+};
+
+/// A proxy of a generation.
+#[tarpc::service]
+pub trait Proxy {
+    /// A version that covers every commit acknowledged before the call (I-1).
+    async fn read_version() -> Result<Version>;
+    /// Commits a transaction, or says why not.
+    ///
+    /// An error other than [`crate::ErrorCode::CommitUnknownResult`] means that it did not take effect.
+    async fn commit(request: CommitRequest) -> Result<CommitOutcome>;
+}
+
+declare_service! {
+    /// [`Proxy`] as a service.
+    ProxyService, Proxy, ProxyRequest, ProxyResponse, ProxyClient
+}

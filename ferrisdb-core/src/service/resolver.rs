@@ -1,0 +1,73 @@
+//! Which transactions of a batch conflict.
+
+use serde::{Deserialize, Serialize};
+
+use super::declare_service;
+use crate::{
+    error::Result,
+    range::KeyRange,
+    version::{Generation, Version},
+};
+
+/// A resolver of a generation: decides over a part of the key space.
+#[tarpc::service]
+pub trait Resolver {
+    /// Decides on a batch, after the batch of `previous_version` (I-7).
+    ///
+    /// Repeating the call gets the same verdicts again, for as long as the window reaches back.
+    async fn resolve(request: ResolveRequest) -> Result<ResolveReply>;
+}
+
+declare_service! {
+    /// [`Resolver`] as a service.
+    ResolverService, Resolver, ResolverRequest, ResolverResponse, ResolverClient
+}
+
+/// A batch, reduced to what the resolver decides on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveRequest {
+    /// The proxy's generation; another one is refused.
+    pub generation: Generation,
+    /// Which proxy of the generation: metadata changes are remembered until each proxy has had them.
+    pub proxy: u32,
+    /// The batch to be resolved before this one.
+    pub previous_version: Version,
+    /// The version at which accepted transactions will have written.
+    pub commit_version: Version,
+    /// The transactions, in their order within the batch.
+    pub transactions: Vec<ResolveTransaction>,
+}
+
+/// A transaction, as far as this resolver is concerned with it. Ranges are cut to the resolver's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveTransaction {
+    /// The version it read at.
+    pub read_version: Version,
+    /// What it read, with the range's index in the transaction.
+    pub read_conflicts: Vec<(u32, KeyRange)>,
+    /// What it writes.
+    pub write_conflicts: Vec<KeyRange>,
+    /// Whether a conflict is answered with all ranges that conflicted.
+    pub report_conflicts: bool,
+}
+
+/// The verdicts on a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveReply {
+    /// One for each transaction, in order.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The decision on one transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// No conflict in this resolver's keys.
+    Accepted,
+    /// It read what was written after its read version.
+    Conflict {
+        /// The indexes of the conflicting ranges; empty unless they were asked for.
+        read_conflict_indexes: Vec<u32>,
+    },
+    /// Its read version is older than the window.
+    TooOld,
+}

@@ -1,0 +1,80 @@
+//! Reads at a version.
+
+use serde::{Deserialize, Serialize};
+
+use super::{controller::Progress, declare_service};
+use crate::{
+    error::Result,
+    key::{Key, Value},
+    range::KeyRange,
+    version::Version,
+};
+
+/// A storage server.
+#[tarpc::service]
+pub trait Storage {
+    /// Point reads, each at a version of its own; answers come in the order of the reads.
+    async fn get(reads: Vec<PointRead>) -> Vec<Result<Option<VersionedValue>>>;
+    /// The rows of a range, at a version, up to a limit.
+    async fn get_range(request: RangeRead) -> Result<RangeReply>;
+    /// How far the server is.
+    async fn progress() -> Result<Progress>;
+}
+
+declare_service! {
+    /// [`Storage`] as a service.
+    StorageService, Storage, StorageRequest, StorageResponse, StorageClient
+}
+
+/// A read of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointRead {
+    /// The key.
+    pub key: Key,
+    /// The version to read at (I-2).
+    pub read_version: Version,
+}
+
+/// A value and when it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionedValue {
+    /// The value.
+    pub value: Value,
+    /// The version of the commit that wrote it.
+    pub commit_version: Version,
+}
+
+/// A read of a range, which lies within one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeRead {
+    /// The keys.
+    pub range: KeyRange,
+    /// The version to read at (I-2).
+    pub read_version: Version,
+    /// Most rows to return; at least 1.
+    pub rows_max: u32,
+    /// Most bytes of keys and values to return; the first row comes in any case.
+    pub bytes_max: u32,
+    /// Whether to begin at the end of the range and go down.
+    pub reverse: bool,
+}
+
+/// A row of a range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The key.
+    pub key: Key,
+    /// Its value.
+    pub value: Value,
+    /// The version of the commit that wrote it.
+    pub commit_version: Version,
+}
+
+/// Rows, in the direction of the read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeReply {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Whether a limit ended the read: there may be more behind the last row.
+    pub more: bool,
+}

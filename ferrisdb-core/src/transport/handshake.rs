@@ -1,0 +1,218 @@
+//! The first words on a connection. Their format never changes, so that any two versions can at least disagree.
+//!
+//! ```text
+//!   caller:    "FERRISDB"  u16 protocol version  16 bytes cluster id (zero: not known yet)
+//!              u8 service  u64 instance                                          = 35 bytes
+//!   answer:    "FERRISDB"  u16 protocol version  16 bytes cluster id (zero: not known yet)
+//!              u8 refusal (0: welcome)                                           = 27 bytes
+//! ```
+//!
+//! All integers are big-endian. Whoever notices a mismatch answers and hangs up; nobody waits longer than
+//! [`limits::HANDSHAKE_TIMEOUT`].
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::{
+    error::{Error, ErrorCode, Result, Stage},
+    id::ClusterId,
+    limits, runtime,
+    service::{PROTOCOL_VERSION, ServiceKind},
+};
+
+const MAGIC: [u8; 8] = *b"FERRISDB";
+const HELLO_LEN: usize = 35;
+const ANSWER_LEN: usize = 27;
+
+/// What a caller says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The caller's [`PROTOCOL_VERSION`].
+    pub protocol_version: u16,
+    /// The caller's cluster, if it belongs to one.
+    pub cluster_id: Option<ClusterId>,
+    /// The number of the service wanted; see [`ServiceKind`].
+    pub service: u8,
+    /// The instance wanted; see [`crate::id::Endpoint`].
+    pub instance: u64,
+}
+
+/// Why a connection is not served. The numbers are on the wire: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// The protocol versions differ.
+    Version = 1,
+    /// The clusters differ.
+    Cluster = 2,
+    /// No such service or instance here.
+    Endpoint = 3,
+    /// Too many connections.
+    Busy = 4,
+}
+
+impl Hello {
+    /// The bytes on the wire.
+    pub fn to_bytes(self) -> [u8; HELLO_LEN] {
+        let mut bytes = [0; HELLO_LEN];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&self.protocol_version.to_be_bytes());
+        bytes[10..26].copy_from_slice(&cluster_bytes(self.cluster_id));
+        bytes[26] = self.service;
+        bytes[27..].copy_from_slice(&self.instance.to_be_bytes());
+        bytes
+    }
+
+    /// The inverse of [`Hello::to_bytes`]; `None` if the magic is missing.
+    pub fn from_bytes(bytes: &[u8; HELLO_LEN]) -> Option<Hello> {
+        let (magic, rest) = bytes.split_first_chunk::<8>()?;
+        let (version, rest) = rest.split_first_chunk::<2>()?;
+        let (cluster, rest) = rest.split_first_chunk::<16>()?;
+        let (&service, rest) = rest.split_first()?;
+        (magic == &MAGIC).then_some(Hello {
+            protocol_version: u16::from_be_bytes(*version),
+            cluster_id: cluster_of(*cluster),
+            service,
+            instance: u64::from_be_bytes(rest.try_into().ok()?),
+        })
+    }
+}
+
+fn cluster_bytes(cluster_id: Option<ClusterId>) -> [u8; 16] {
+    cluster_id.map_or(0, |id| id.0).to_be_bytes()
+}
+
+fn cluster_of(bytes: [u8; 16]) -> Option<ClusterId> {
+    let number = u128::from_be_bytes(bytes);
+    (number != 0).then_some(ClusterId(number))
+}
+
+/// Whether two sides can be of one cluster: a side that does not know its cluster yet goes with any.
+pub(super) fn clusters_agree(ours: Option<ClusterId>, theirs: Option<ClusterId>) -> bool {
+    ours.is_none() || theirs.is_none() || ours == theirs
+}
+
+/// The caller's side. Returns the server's cluster.
+///
+/// # Errors
+///
+/// What differs, or that the peer is not a FerrisDB server, hung up or kept silent.
+pub(super) async fn greet(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    hello: Hello,
+) -> Result<Option<ClusterId>> {
+    let exchange = async {
+        stream.write_all(&hello.to_bytes()).await?;
+        stream.flush().await?;
+        let mut answer = [0; ANSWER_LEN];
+        stream.read_exact(&mut answer).await?;
+        Ok(answer)
+    };
+    let answer = runtime::timeout(limits::HANDSHAKE_TIMEOUT, Stage::Connect, exchange)
+        .await?
+        .map_err(|error: std::io::Error| {
+            Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
+        })?;
+    if answer[..8] != MAGIC {
+        let detail = "the peer does not answer like a FerrisDB server";
+        return Err(Error::new(ErrorCode::IncompatibleProtocol, Stage::Connect, detail));
+    }
+    let version = u16::from_be_bytes([answer[8], answer[9]]);
+    let mut cluster = [0; 16];
+    cluster.copy_from_slice(&answer[10..26]);
+    let cluster_id = cluster_of(cluster);
+    let refused = |code, detail: String| Err(Error::new(code, Stage::Connect, detail));
+    match answer[26] {
+        0 => Ok(cluster_id),
+        1 => refused(
+            ErrorCode::IncompatibleProtocol,
+            format!("the server speaks version {version}, this side {}", hello.protocol_version),
+        ),
+        2 => refused(
+            ErrorCode::WrongCluster,
+            format!(
+                "the server belongs to {}, this side to {}",
+                name(cluster_id),
+                name(hello.cluster_id)
+            ),
+        ),
+        3 => {
+            let service = ServiceKind::from_number(hello.service);
+            refused(ErrorCode::NoSuchEndpoint, format!("{service:?} #{:x}", hello.instance))
+        }
+        4 => refused(ErrorCode::TooBusy, "the server has too many connections".into()),
+        other => refused(ErrorCode::Protocol, format!("refused for an unknown reason, {other}")),
+    }
+}
+
+/// For people: a cluster's identity, or that there is none yet.
+fn name(cluster_id: Option<ClusterId>) -> String {
+    cluster_id.map_or_else(|| "no cluster yet".to_string(), |id| format!("cluster {id}"))
+}
+
+/// The server's side, first half: what the caller wants.
+///
+/// # Errors
+///
+/// If the caller keeps silent, hangs up, or does not speak the protocol.
+pub(super) async fn listen(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello> {
+    let mut bytes = [0; HELLO_LEN];
+    runtime::timeout(limits::HANDSHAKE_TIMEOUT, Stage::Connect, stream.read_exact(&mut bytes))
+        .await?
+        .map_err(|error| {
+            Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
+        })?;
+    Hello::from_bytes(&bytes).ok_or_else(|| {
+        let detail = "the caller does not speak FerrisDB's protocol";
+        Error::new(ErrorCode::IncompatibleProtocol, Stage::Connect, detail)
+    })
+}
+
+/// The server's side, second half: welcome, or why not.
+///
+/// # Errors
+///
+/// If the caller hung up.
+pub(super) async fn answer(
+    stream: &mut (impl AsyncWrite + Unpin),
+    cluster_id: Option<ClusterId>,
+    refusal: Option<Refusal>,
+) -> Result<()> {
+    let mut bytes = [0; ANSWER_LEN];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..10].copy_from_slice(&PROTOCOL_VERSION.to_be_bytes());
+    bytes[10..26].copy_from_slice(&cluster_bytes(cluster_id));
+    bytes[26] = refusal.map_or(0, |refusal| refusal as u8);
+    let write = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    };
+    runtime::timeout(limits::HANDSHAKE_TIMEOUT, Stage::Connect, write).await?.map_err(|error| {
+        Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let hello = Hello {
+            protocol_version: 0x0102,
+            cluster_id: Some(ClusterId(0xaabb)),
+            service: 6,
+            instance: 0x0304,
+        };
+        let bytes =
+            *b"FERRISDB\x01\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xaa\xbb\x06\0\0\0\0\0\0\x03\x04";
+        assert_eq!(hello.to_bytes(), bytes);
+        assert_eq!(Hello::from_bytes(&bytes), Some(hello));
+    }
+
+    #[test]
+    fn no_magic_no_hello() {
+        let mut bytes = [0x20; HELLO_LEN];
+        bytes[..4].copy_from_slice(b"GET ");
+        assert_eq!(Hello::from_bytes(&bytes), None);
+    }
+}

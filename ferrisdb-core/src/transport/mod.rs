@@ -1,0 +1,47 @@
+//! How messages travel: over TCP between processes, over channels within one.
+//!
+//! ```text
+//!   Network::connect::<LogService>(endpoint)
+//!        |
+//!        |  the address is one of this process' own: a pair of channels, nothing is encoded
+//!        +--> Router --> handler
+//!        |
+//!        |  otherwise: TCP, a handshake, frames of bincode
+//!        +--> handshake ==== socket ==== handshake --> Router --> handler
+//! ```
+//!
+//! A [`Router`] is what a process offers: handlers by service and instance. One connection serves one
+//! endpoint, so a role that is gone refuses at the handshake, and a slow role holds up nobody else.
+//! [`Network`] is the caller's side, [`Listener`] the server's.
+//!
+//! The simulated network needs no code of its own: madsim replaces the sockets underneath.
+
+mod codec;
+mod handshake;
+mod network;
+mod router;
+mod tcp;
+
+pub use codec::{Bincode, decode, encode, is_decoding};
+pub use handshake::{Hello, Refusal};
+pub use network::{Network, call, rpc_error};
+pub use router::{Handler, Router};
+pub use tcp::Listener;
+
+/// Makes a [`Handler`] of a value that implements the service trait `$service` and is `Clone`.
+///
+/// A macro because the futures of tarpc's service traits are only known to be `Send` where their type is
+/// known.
+#[macro_export]
+macro_rules! handler {
+    ($service:path, $server:expr) => {{
+        let server = $server;
+        $crate::transport::Handler::new(move |context, request| {
+            let server = ::core::clone::Clone::clone(&server);
+            ::std::boxed::Box::pin(async move {
+                ::tarpc::server::Serve::serve(<_ as $service>::serve(server), context, request)
+                    .await
+            })
+        })
+    }};
+}

@@ -1,0 +1,157 @@
+//! The caller's side: finding an endpoint and calling it.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tarpc::client::RpcError;
+
+use super::{
+    handshake::{self, Hello, clusters_agree},
+    router::{ByteStream, Router},
+    tcp,
+};
+use crate::{
+    error::{Error, ErrorCode, Result, Stage},
+    id::{Address, ClusterId, Endpoint},
+    limits, runtime,
+    service::{PROTOCOL_VERSION, Service},
+};
+
+/// How one process reaches others, and which cluster it belongs to. Clones are the same network.
+#[derive(Clone, Default)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    cluster_id: Mutex<Option<ClusterId>>,
+    local: Mutex<BTreeMap<Address, Router>>,
+}
+
+impl Network {
+    /// A network of a process that does not know its cluster yet and offers nothing.
+    pub fn new() -> Network {
+        Network::default()
+    }
+
+    /// The cluster that this process belongs to, if it knows.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        *self.inner.cluster_id.lock()
+    }
+
+    /// Joins a cluster, for good.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::WrongCluster`] if the process belongs to another one.
+    pub fn join(&self, cluster_id: ClusterId) -> Result<()> {
+        let mut ours = self.inner.cluster_id.lock();
+        if !clusters_agree(*ours, Some(cluster_id)) {
+            let detail = format!("this side belongs to {ours:?}, the server to {cluster_id}");
+            return Err(Error::new(ErrorCode::WrongCluster, Stage::Connect, detail));
+        }
+        *ours = Some(cluster_id);
+        Ok(())
+    }
+
+    /// Makes what `router` offers reachable at `address` without a socket, for this process.
+    pub fn add_local(&self, address: Address, router: Router) {
+        self.inner.local.lock().insert(address, router);
+    }
+
+    /// Forgets all routers: this process stops. Breaks the circle of routers whose roles hold the network.
+    pub fn clear_local(&self) {
+        self.inner.local.lock().clear();
+    }
+
+    /// Connects to an endpoint. The connection ends when the last clone of the client is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Unreachable`], [`ErrorCode::NoSuchEndpoint`], or what the handshake found to differ.
+    pub async fn connect<S: Service>(&self, endpoint: &Endpoint) -> Result<S::Client> {
+        let local = self.inner.local.lock().get(&endpoint.address).cloned();
+        if let Some(router) = local {
+            let channel = router.open_channel::<S>(endpoint.instance).ok_or_else(|| {
+                let detail = format!("{:?} #{:x}", S::KIND, endpoint.instance);
+                Error::new(ErrorCode::NoSuchEndpoint, Stage::Connect, detail).at(endpoint)
+            })?;
+            return Ok(dispatch::<S, _>(channel));
+        }
+        let mut stream = tcp::connect(&endpoint.address).await?;
+        let hello = Hello {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: self.cluster_id(),
+            service: S::KIND as u8,
+            instance: endpoint.instance,
+        };
+        let cluster_id =
+            handshake::greet(&mut stream, hello).await.map_err(|error| error.at(endpoint))?;
+        if let Some(cluster_id) = cluster_id {
+            self.join(cluster_id).map_err(|error| error.at(endpoint))?;
+        }
+        let stream: Box<dyn ByteStream> = Box::new(stream);
+        Ok(dispatch::<S, _>(tcp::framed(stream)))
+    }
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Network({:?})", self.cluster_id())
+    }
+}
+
+/// A client over a transport, with the task that moves its messages.
+fn dispatch<S: Service, T>(transport: T) -> S::Client
+where
+    T: tarpc::Transport<tarpc::ClientMessage<S::Request>, tarpc::Response<S::Response>>
+        + Send
+        + 'static,
+    T::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut config = tarpc::client::Config::default();
+    config.max_in_flight_requests = limits::REQUESTS_IN_FLIGHT_MAX;
+    config.pending_request_buffer = limits::REQUESTS_IN_FLIGHT_MAX;
+    let tarpc::client::NewClient { client, dispatch } = tarpc::client::new(config, transport);
+    runtime::spawn(async move {
+        // The callers in flight get the error; nobody else has to know.
+        if let Err(error) = dispatch.await {
+            tracing::debug!(%error, service = ?S::KIND, "a connection ended");
+        }
+    })
+    .detach();
+    S::Client::from(client)
+}
+
+/// Calls a method with a deadline: `call(limit, |context| client.method(context, argument))`.
+///
+/// # Errors
+///
+/// What became of the call if it got no answer; see [`rpc_error`].
+pub async fn call<T, F>(
+    limit: Duration,
+    stage: Stage,
+    method: impl FnOnce(tarpc::context::Context) -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T, RpcError>>,
+{
+    let mut context = tarpc::context::current();
+    context.deadline = runtime::now() + limit;
+    // tarpc's own deadline frees the server; ours does not depend on tarpc's timers.
+    match runtime::timeout(limit, stage, method(context)).await {
+        Ok(answered) => answered.map_err(|error| rpc_error(&error, stage)),
+        Err(late) => Err(late),
+    }
+}
+
+/// An error of the transport, as an error of ours.
+pub fn rpc_error(error: &RpcError, stage: Stage) -> Error {
+    let code = match error {
+        RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_) => ErrorCode::Unreachable,
+        RpcError::DeadlineExceeded => ErrorCode::TimedOut,
+        RpcError::Server(_) => ErrorCode::ShuttingDown,
+    };
+    Error::new(code, stage, error.to_string())
+}

@@ -1,0 +1,190 @@
+//! What a process offers: handlers by service and instance.
+
+use std::{any::Any, collections::BTreeMap, sync::Arc};
+
+use futures::{StreamExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use tarpc::{
+    ClientMessage, Response, ServerError, Transport, context::Context, server::Channel as _,
+    transport::channel::UnboundedChannel,
+};
+
+use crate::{
+    limits,
+    runtime::{Task, spawn},
+    service::{Service, ServiceKind},
+};
+
+/// The future of one request.
+type Answer<S> = BoxFuture<'static, Result<<S as Service>::Response, ServerError>>;
+/// The function that starts one request.
+type Answerer<S> = dyn Fn(Context, <S as Service>::Request) -> Answer<S> + Send + Sync;
+
+/// Answers the requests of a service. Made with [`crate::handler!`].
+pub struct Handler<S: Service>(Arc<Answerer<S>>);
+
+impl<S: Service> Handler<S> {
+    /// A handler that calls `answer` for each request.
+    pub fn new(answer: impl Fn(Context, S::Request) -> Answer<S> + Send + Sync + 'static) -> Self {
+        Handler(Arc::new(answer))
+    }
+}
+
+impl<S: Service> Clone for Handler<S> {
+    fn clone(&self) -> Self {
+        Handler(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Service> tarpc::server::Serve for Handler<S> {
+    type Req = S::Request;
+    type Resp = S::Response;
+
+    async fn serve(
+        self,
+        context: Context,
+        request: S::Request,
+    ) -> Result<S::Response, ServerError> {
+        (self.0)(context, request).await
+    }
+}
+
+impl<S: Service> std::fmt::Debug for Handler<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handler({:?})", S::KIND)
+    }
+}
+
+/// A stream of bytes, of whatever kind.
+pub(super) trait ByteStream:
+    tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin
+{
+}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A handler without its type, so that a router can hold all of them.
+trait Endpoint: Send + Sync {
+    /// Serves a connection until it ends.
+    fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
+    /// The caller's end of a new in-process connection: an `UnboundedChannel` of the service's messages.
+    fn open_channel(&self) -> (Box<dyn Any + Send>, Task);
+}
+
+/// The caller's end of an in-process connection.
+pub(super) type CallerChannel<S> =
+    UnboundedChannel<Response<<S as Service>::Response>, ClientMessage<<S as Service>::Request>>;
+
+impl<S: Service> Endpoint for Handler<S> {
+    fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+        let transport =
+            super::tcp::framed::<ClientMessage<S::Request>, Response<S::Response>>(stream);
+        Box::pin(serve(self.clone(), transport))
+    }
+
+    fn open_channel(&self) -> (Box<dyn Any + Send>, Task) {
+        let (caller, server): (CallerChannel<S>, _) = tarpc::transport::channel::unbounded();
+        (Box::new(caller), spawn(serve(self.clone(), server)))
+    }
+}
+
+/// Serves one connection. Requests run inside this task, side by side: no task of their own for each.
+async fn serve<S, T>(handler: Handler<S>, transport: T)
+where
+    S: Service,
+    T: Transport<Response<S::Response>, ClientMessage<S::Request>> + Send + 'static,
+    T::Error: Send + Sync,
+{
+    let config = tarpc::server::Config { pending_response_buffer: limits::REQUESTS_IN_FLIGHT_MAX };
+    tarpc::server::BaseChannel::new(config, transport)
+        .execute(handler)
+        .for_each_concurrent(limits::REQUESTS_IN_FLIGHT_MAX, |request| request)
+        .await;
+}
+
+/// What a process offers. Clones are the same router.
+#[derive(Clone, Default)]
+pub struct Router {
+    endpoints: Arc<Mutex<BTreeMap<(ServiceKind, u64), Registered>>>,
+}
+
+struct Registered {
+    endpoint: Arc<dyn Endpoint>,
+    /// The tasks that serve this endpoint's connections. They end when it is removed.
+    connections: Vec<Task>,
+}
+
+impl Router {
+    /// A router that offers nothing yet.
+    pub fn new() -> Router {
+        Router::default()
+    }
+
+    /// Offers a service under an instance, in place of an earlier one.
+    pub fn add<S: Service>(&self, instance: u64, handler: Handler<S>) {
+        let registered = Registered { endpoint: Arc::new(handler), connections: Vec::new() };
+        self.endpoints.lock().insert((S::KIND, instance), registered);
+    }
+
+    /// Stops offering a service and ends its connections.
+    pub fn remove(&self, kind: ServiceKind, instance: u64) {
+        self.endpoints.lock().remove(&(kind, instance));
+    }
+
+    /// Stops offering anything and ends all connections.
+    pub fn clear(&self) {
+        self.endpoints.lock().clear();
+    }
+
+    /// Whether there is such an endpoint.
+    pub fn offers(&self, kind: ServiceKind, instance: u64) -> bool {
+        self.endpoints.lock().contains_key(&(kind, instance))
+    }
+
+    /// Serves a connection that has passed the handshake, as long as the endpoint is offered.
+    pub(super) fn serve_stream(
+        &self,
+        kind: ServiceKind,
+        instance: u64,
+        stream: Box<dyn ByteStream>,
+    ) {
+        let mut endpoints = self.endpoints.lock();
+        if let Some(registered) = endpoints.get_mut(&(kind, instance)) {
+            let task = spawn(registered.endpoint.serve_stream(stream));
+            registered.keep(task);
+        }
+    }
+
+    /// A connection from within the process.
+    pub(super) fn open_channel<S: Service>(&self, instance: u64) -> Option<CallerChannel<S>> {
+        let mut endpoints = self.endpoints.lock();
+        let registered = endpoints.get_mut(&(S::KIND, instance))?;
+        let (channel, task) = registered.endpoint.open_channel();
+        registered.keep(task);
+        channel.downcast().ok().map(|channel| *channel)
+    }
+
+    /// How many connections are being served.
+    pub fn connections(&self) -> usize {
+        let mut endpoints = self.endpoints.lock();
+        endpoints
+            .values_mut()
+            .map(|registered| {
+                registered.connections.retain(|task| !task.is_finished());
+                registered.connections.len()
+            })
+            .sum()
+    }
+}
+
+impl Registered {
+    fn keep(&mut self, task: Task) {
+        self.connections.retain(|task| !task.is_finished());
+        self.connections.push(task);
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.endpoints.lock().keys()).finish()
+    }
+}

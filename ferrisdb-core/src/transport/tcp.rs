@@ -1,0 +1,223 @@
+//! TCP: a listener that greets and hands on, and the framing of a connection.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use super::{
+    codec::Bincode,
+    handshake::{self, Refusal, clusters_agree},
+    network::Network,
+    router::{ByteStream, Router},
+};
+use crate::{
+    error::{Error, ErrorCode, Result, Stage},
+    id::Address,
+    limits,
+    runtime::{self, Task, TaskGroup, spawn},
+    service::{PROTOCOL_VERSION, ServiceKind},
+};
+
+/// Frames of at most [`limits::FRAME_BYTES_MAX`] bytes, in the wire encoding.
+pub(super) type FramedTransport<Item, SinkItem> =
+    tarpc::serde_transport::Transport<Box<dyn ByteStream>, Item, SinkItem, Bincode>;
+
+pub(super) fn framed<Item, SinkItem>(stream: Box<dyn ByteStream>) -> FramedTransport<Item, SinkItem>
+where
+    Item: serde::de::DeserializeOwned,
+    SinkItem: serde::Serialize,
+{
+    let codec = LengthDelimitedCodec::builder()
+        .max_frame_length(limits::FRAME_BYTES_MAX)
+        .length_field_type::<u32>()
+        .new_codec();
+    let stream: Box<dyn ByteStream> = Box::new(QuietFlush { stream, dirty: false });
+    tarpc::serde_transport::new(Framed::new(stream, codec), Bincode)
+}
+
+/// Opens a connection to another process.
+pub(super) async fn connect(address: &Address) -> Result<TcpStream> {
+    let connecting = TcpStream::connect(address.0.as_str());
+    let stream = runtime::timeout(limits::CONNECT_TIMEOUT, Stage::Connect, connecting)
+        .await
+        .map_err(|error| error.with_code(ErrorCode::Unreachable).at(address))?
+        .map_err(|error| {
+            Error::new(ErrorCode::Unreachable, Stage::Connect, error.to_string()).at(address)
+        })?;
+    // A lone small request must not wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Accepts connections and serves what a [`Router`] offers, until it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    address: Address,
+    _accepting: Task,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 picks a free one.
+    ///
+    /// Belongs to the cluster of `network`: a caller of another cluster or protocol is told so.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound.
+    pub async fn bind(address: &Address, router: Router, network: Network) -> Result<Listener> {
+        let failed = |error: io::Error| {
+            let detail = format!("cannot listen on {address}: {error}");
+            Error::new(ErrorCode::InvalidArgument, Stage::Process, detail)
+        };
+        let listener = TcpListener::bind(address.0.as_str()).await.map_err(failed)?;
+        let address = Address(listener.local_addr().map_err(failed)?.to_string());
+        let accepting = spawn(accept(listener, router, network));
+        Ok(Listener { address, _accepting: accepting })
+    }
+
+    /// The address, with the port that was picked.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, network: Network) {
+    let greeting = TaskGroup::default();
+    let last_refused = Arc::new(Mutex::new(None));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, for example: connections that end make room again.
+                tracing::warn!(%error, "cannot accept a connection");
+                runtime::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let busy = greeting.running() + router.connections() >= limits::CONNECTIONS_MAX;
+        let (router, network) = (router.clone(), network.clone());
+        let last_refused = Arc::clone(&last_refused);
+        // Handshakes have a task each: a silent caller holds up nobody else.
+        greeting.spawn(async move {
+            if let Err(error) = greet(stream, router, network, busy).await {
+                // A peer in a retry loop must not fill the log: say it once, until it changes.
+                let said = (peer.ip(), error.code());
+                if last_refused.lock().replace(said) == Some(said) {
+                    tracing::debug!(%peer, %error, "connection refused");
+                } else {
+                    tracing::warn!(%peer, %error, "connection refused");
+                }
+            }
+        });
+    }
+}
+
+/// The server's side of a new connection: handshake, then on to the endpoint.
+async fn greet(mut stream: TcpStream, router: Router, network: Network, busy: bool) -> Result<()> {
+    let hello = handshake::listen(&mut stream).await?;
+    let cluster_id = network.cluster_id();
+    let kind = ServiceKind::from_number(hello.service);
+    let offered = kind.filter(|&kind| router.offers(kind, hello.instance));
+    let refusal = if hello.protocol_version != PROTOCOL_VERSION {
+        Some(Refusal::Version)
+    } else if !clusters_agree(cluster_id, hello.cluster_id) {
+        Some(Refusal::Cluster)
+    } else if busy {
+        Some(Refusal::Busy)
+    } else if offered.is_none() {
+        Some(Refusal::Endpoint)
+    } else {
+        None
+    };
+    handshake::answer(&mut stream, cluster_id, refusal).await?;
+    let refused = |code, detail: String| Err(Error::new(code, Stage::Connect, detail));
+    match (refusal, offered) {
+        (None, Some(kind)) => {
+            router.serve_stream(kind, hello.instance, Box::new(stream));
+            Ok(())
+        }
+        (Some(Refusal::Version), _) => refused(
+            ErrorCode::IncompatibleProtocol,
+            format!("the caller speaks version {}, we {PROTOCOL_VERSION}", hello.protocol_version),
+        ),
+        (Some(Refusal::Cluster), _) => refused(
+            ErrorCode::WrongCluster,
+            format!("the caller belongs to {:?}, we to {cluster_id:?}", hello.cluster_id),
+        ),
+        (Some(Refusal::Busy), _) => {
+            refused(ErrorCode::TooBusy, format!("{} connections", limits::CONNECTIONS_MAX))
+        }
+        // Callers look for roles that have just ended all the time during a recovery: not worth a word.
+        _ => Ok(()),
+    }
+}
+
+/// Passes a flush on only if something was written since the last one.
+///
+/// tarpc flushes each time it is polled; in madsim an empty flush is a packet, and two idle peers would
+/// wake each other for ever.
+struct QuietFlush<S> {
+    stream: S,
+    dirty: bool,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for QuietFlush<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for QuietFlush<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.dirty = true;
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.dirty = true;
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.dirty {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.dirty = false;
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

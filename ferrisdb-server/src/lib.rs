@@ -1,0 +1,19 @@
+//! The roles of FerrisDB, each a synchronous machine that decides and an async shell that moves messages.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | generations, recovery, recruitment | [`controller`] |
+//! | read versions, commits, conflicts | [`coordinator`] |
+//! | durable batches | [`log`] |
+//! | reads at a version, the engine | [`storage`] |
+//! | how a process hosts roles | [`host`] |
+//! | data directories: identity and lock | [`directory`] |
+//! | settings of the binaries | [`config`] |
+
+pub mod config;
+pub mod controller;
+pub mod coordinator;
+pub mod directory;
+pub mod host;
+pub mod log;
+pub mod storage;

@@ -1,0 +1,5 @@
+//! (to be written)
+
+pub mod engine;
+pub mod read;
+pub mod window;
