@@ -7,11 +7,13 @@
 //! | what a transaction sends to commit | [`transaction`], [`mutation`], [`atomic`] |
 //! | every bound of the system | [`limits`] |
 //! | the one public error, and what to do about it | [`error`] |
+//! | the newest known state of the cluster | [`cluster_view`] |
 //! | the protocol between processes | [`service`] |
 //! | how messages travel | [`transport`] |
 //! | time, tasks, randomness, disk | [`runtime`] |
 
 pub mod atomic;
+pub mod cluster_view;
 pub mod error;
 pub mod id;
 pub mod key;

@@ -1,0 +1,113 @@
+//! What this process knows of the cluster: the newest [`ClusterState`], kept fresh by a long poll.
+//!
+//! Clients find proxies and storage servers in it, storage servers their logs, processes the newest
+//! generation. One view per process and cluster, shared by all who look.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    error::{Error, Result, Stage},
+    id::{Address, Endpoint},
+    runtime::{self, Task},
+    service::controller::{ClusterState, ControllerClient, ControllerService},
+    transport::{self, Network},
+};
+
+/// How long one long poll may take, the controller's own wait included.
+const POLL_LIMIT: Duration = Duration::from_secs(30);
+/// How long to wait before asking again after a failure; doubles up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// The newest known state of the cluster. Following ends when the view is dropped.
+#[derive(Debug)]
+pub struct ClusterView {
+    shared: Arc<Shared>,
+    _following: Task,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    latest: Mutex<Latest>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Latest {
+    state: Option<Arc<ClusterState>>,
+    /// Why the controllers could not be asked, since they last could.
+    error: Option<Error>,
+}
+
+impl ClusterView {
+    /// Follows the cluster of these controllers, trying one after the other.
+    pub fn follow(network: Network, controllers: Vec<Address>) -> ClusterView {
+        let shared = Arc::<Shared>::default();
+        let following = runtime::spawn(follow(Arc::clone(&shared), network, controllers));
+        ClusterView { shared, _following: following }
+    }
+
+    /// The newest state, if any was learnt yet.
+    pub fn latest(&self) -> Option<Arc<ClusterState>> {
+        self.shared.latest.lock().state.clone()
+    }
+
+    /// Why the controllers cannot be reached at present.
+    pub fn error(&self) -> Option<Error> {
+        self.shared.latest.lock().error.clone()
+    }
+
+    /// The first state known with a revision past `revision`; zero for any. Waits until there is one.
+    pub async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that a change in between is not missed.
+            changed.as_mut().enable();
+            if let Some(state) = self.latest().filter(|state| state.revision > revision) {
+                return state;
+            }
+            changed.await;
+        }
+    }
+}
+
+async fn follow(shared: Arc<Shared>, network: Network, controllers: Vec<Address>) {
+    let mut retry = RETRY_MIN;
+    for controller in controllers.iter().cycle() {
+        if let Err(error) = follow_one(&shared, &network, controller, &mut retry).await {
+            shared.latest.lock().error = Some(error);
+        }
+        runtime::sleep(runtime::jitter(retry)).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+/// Polls one controller until it fails.
+async fn follow_one(
+    shared: &Shared,
+    network: &Network,
+    controller: &Address,
+    retry: &mut Duration,
+) -> Result<()> {
+    let endpoint = Endpoint::of_process(controller.clone());
+    let client: ControllerClient = network.connect::<ControllerService>(&endpoint).await?;
+    loop {
+        let known = shared.latest.lock().state.as_ref().map_or(0, |state| state.revision);
+        let state = transport::call(POLL_LIMIT, Stage::Control, |context| {
+            client.cluster_state(context, known)
+        })
+        .await??;
+        *retry = RETRY_MIN;
+        let mut latest = shared.latest.lock();
+        latest.error = None;
+        if state.revision > known {
+            latest.state = Some(Arc::new(state));
+            drop(latest);
+            shared.changed.notify_waiters();
+        }
+    }
+}
