@@ -19,8 +19,6 @@ pub trait Worker {
     async fn recruit_log(request: RecruitLog) -> Result<Endpoint>;
     /// Hosts sequencer, proxies and resolvers of a new generation, and ends those of older ones.
     async fn recruit_coordinator(request: RecruitCoordinator) -> Result<CoordinatorMembers>;
-    /// Drops the logs of generations before `oldest_kept`: every storage server has their data on disk.
-    async fn retire_logs(oldest_kept: Generation) -> Result<()>;
 }
 
 declare_service! {

@@ -1,0 +1,433 @@
+//! The shell of a proxy: its connections, its queues, and the network between the phases of a batch.
+
+use std::{sync::Arc, time::Duration};
+
+use ferrisdb_core::{
+    Error, ErrorCode, Generation, KeyRange, Result, Stage, Version, limits,
+    runtime::{self, TaskGroup},
+    service::{
+        controller::LogSet,
+        log::{LogClient, PushRequest},
+        proxy::Proxy as ProxyService,
+        resolver::ResolverClient,
+        sequencer::{BatchVersions, SequencerClient},
+    },
+    transaction::{CommitOutcome, CommitRequest},
+    transport::call,
+};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
+use tarpc::context::Context;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::{
+    batch::Waiting,
+    commit::{self, Batch},
+    read_version::confirmations_needed,
+    routing::Routing,
+};
+use crate::coordinator::failure::{Failure, generation_ended};
+
+/// How a proxy works.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// Batches between their beginning and their answers.
+    pub batches_in_flight_max: usize,
+    /// Rounds of read versions that overlap.
+    pub read_version_rounds_max: usize,
+    /// Bytes of transactions that wait for a batch; further ones are refused.
+    pub waiting_bytes_max: usize,
+    /// How long a sequencer, resolver or log may take before the generation is given up.
+    pub call_limit: Duration,
+    /// After this long without a commit, an empty batch lets storage servers and logs finish with the last one.
+    pub idle_batch_after: Duration,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        ProxySettings {
+            batches_in_flight_max: 4,
+            read_version_rounds_max: 2,
+            waiting_bytes_max: 4 * limits::BATCH_BYTES_MAX,
+            call_limit: Duration::from_secs(10),
+            idle_batch_after: Duration::from_micros(
+                limits::WINDOW_VERSIONS * 1_000_000 / limits::VERSIONS_PER_SECOND,
+            ) + Duration::from_secs(1),
+        }
+    }
+}
+
+/// The roles that a proxy works with.
+#[derive(Clone)]
+pub struct ProxyMembers {
+    /// The proxy's number in its generation.
+    pub number: u32,
+    /// The generation of all of them.
+    pub generation: Generation,
+    /// The sequencer.
+    pub sequencer: SequencerClient,
+    /// The resolvers, with their keys.
+    pub resolvers: Vec<(KeyRange, ResolverClient)>,
+    /// The logs, in the order of `log_set`.
+    pub logs: Vec<LogClient>,
+    /// Where each tag's messages are kept.
+    pub log_set: LogSet,
+    /// Where each key's mutations go.
+    pub routing: Routing,
+}
+
+/// A proxy. Clones are the same one.
+#[derive(Clone)]
+pub struct ProxyServer {
+    shared: Arc<Shared>,
+}
+
+type CommitReply = oneshot::Sender<Result<CommitOutcome>>;
+type VersionReply = oneshot::Sender<Result<Version>>;
+
+struct Shared {
+    members: ProxyMembers,
+    settings: ProxySettings,
+    failure: Failure,
+    commits: Mutex<Waiting<CommitReply>>,
+    commits_changed: Notify,
+    version_requests: Mutex<Vec<VersionReply>>,
+    version_requests_changed: Notify,
+    /// Committed by this proxy, or before its generation began; goes with every push.
+    known_committed_version: Mutex<Version>,
+    tasks: TaskGroup,
+}
+
+impl ProxyServer {
+    /// Starts a proxy and commits the empty batch that opens its generation, if it is the first proxy.
+    ///
+    /// # Errors
+    ///
+    /// If a member cannot be reached.
+    pub async fn start(
+        members: ProxyMembers,
+        settings: ProxySettings,
+        failure: Failure,
+    ) -> Result<ProxyServer> {
+        let waiting = Waiting::new(settings.waiting_bytes_max);
+        let shared = Arc::new(Shared {
+            known_committed_version: Mutex::new(members.log_set.begin_version),
+            members,
+            settings,
+            failure,
+            commits: Mutex::new(waiting),
+            commits_changed: Notify::new(),
+            version_requests: Mutex::default(),
+            version_requests_changed: Notify::new(),
+            tasks: TaskGroup::default(),
+        });
+        if shared.members.number == 0 {
+            shared.commit_batch(Vec::new()).await?;
+        }
+        shared.tasks.spawn(Shared::run_commits(Arc::clone(&shared)));
+        shared.tasks.spawn(Shared::run_read_versions(Arc::clone(&shared)));
+        Ok(ProxyServer { shared })
+    }
+
+    /// Ends the proxy's tasks. What waits is answered with an error by being dropped.
+    pub fn stop(&self) {
+        self.shared.tasks.abort_all();
+        let ended = Error::new(ErrorCode::ShuttingDown, Stage::Process, "the coordinator stops");
+        self.shared.refuse_waiting(&ended);
+    }
+}
+
+impl ProxyService for ProxyServer {
+    async fn read_version(self, _: Context) -> Result<Version> {
+        self.shared.failure.check(Stage::ReadVersion)?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut requests = self.shared.version_requests.lock();
+            if requests.len() >= limits::REQUESTS_IN_FLIGHT_MAX {
+                let detail = format!("{} requests wait for a read version", requests.len());
+                return Err(Error::new(ErrorCode::TooBusy, Stage::ReadVersion, detail));
+            }
+            requests.push(reply);
+        }
+        self.shared.version_requests_changed.notify_one();
+        answer.await.unwrap_or_else(|_| Err(dropped(Stage::ReadVersion)))
+    }
+
+    async fn commit(self, _: Context, request: CommitRequest) -> Result<CommitOutcome> {
+        self.shared.failure.check(Stage::Commit)?;
+        let (reply, answer) = oneshot::channel();
+        let pushed = self.shared.commits.lock().push(request, reply);
+        if let Err((error, _)) = pushed {
+            return Err(error);
+        }
+        self.shared.commits_changed.notify_one();
+        // A reply that is dropped without an answer went down with its batch, at a point nobody knows.
+        answer.await.unwrap_or_else(|_| Err(commit::unknown_result(&dropped(Stage::Commit))))
+    }
+}
+
+fn dropped(stage: Stage) -> Error {
+    Error::new(ErrorCode::GenerationEnded, stage, "the proxy stopped")
+}
+
+impl Shared {
+    /// Begins a batch whenever something waits and a place in the pipeline is free.
+    async fn run_commits(self: Arc<Self>) {
+        let places = Arc::new(Semaphore::new(self.settings.batches_in_flight_max));
+        let mut idle_batch_done = false;
+        loop {
+            let waiting = !self.commits.lock().is_empty();
+            if !waiting {
+                // The idle batch comes once: after it there is nothing that it would help along.
+                let idle = async {
+                    if idle_batch_done {
+                        std::future::pending::<()>().await;
+                    }
+                    runtime::sleep(self.settings.idle_batch_after).await;
+                };
+                tokio::select! {
+                    biased;
+                    () = self.failure.failed() => return self.refuse_after_failure(),
+                    () = self.commits_changed.notified() => continue,
+                    () = idle => {}
+                }
+            }
+            idle_batch_done = !waiting;
+            let place = tokio::select! {
+                biased;
+                () = self.failure.failed() => return self.refuse_after_failure(),
+                place = Arc::clone(&places).acquire_owned() => place,
+            };
+            let batch = self.commits.lock().take_batch();
+            let this = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                // Errors have been told to the clients and, through `failure`, to the coordinator.
+                let _ = this.commit_batch(batch).await;
+                drop(place);
+            });
+        }
+    }
+
+    fn refuse_after_failure(&self) {
+        let cause = self.failure.cause().unwrap_or_else(|| dropped(Stage::Commit));
+        self.refuse_waiting(&generation_ended(Stage::Commit, &cause));
+    }
+
+    /// Answers everybody whose work has not begun.
+    fn refuse_waiting(&self, error: &Error) {
+        loop {
+            let batch = self.commits.lock().take_batch();
+            if batch.is_empty() {
+                break;
+            }
+            for (_, reply) in batch {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+        for reply in std::mem::take(&mut *self.version_requests.lock()) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Takes a batch through its phases. An error ends the generation.
+    async fn commit_batch(&self, requests: Vec<(CommitRequest, CommitReply)>) -> Result<()> {
+        let (requests, refused) = commit::check(requests);
+        answer(refused);
+        let generation = self.members.generation;
+
+        let versions = self.begin_batch().await.inspect_err(|error| {
+            self.failure.fail(error.clone());
+        });
+        let versions = match versions {
+            Ok(versions) => versions,
+            Err(error) => {
+                let ended = generation_ended(Stage::Sequence, &error);
+                requests.into_iter().for_each(|(_, reply)| {
+                    let _ = reply.send(Err(ended.clone()));
+                });
+                return Err(error);
+            }
+        };
+        let (batch, refused) = Batch::new(generation, versions, requests);
+        answer(refused);
+
+        let resolved = match self.resolve(&batch).await {
+            Ok(verdicts) => batch.resolved(verdicts, &self.members.routing),
+            Err(error) => Err((error, batch.replies())),
+        };
+        let (messages, answers) = match resolved {
+            Ok(resolved) => resolved,
+            Err((error, replies)) => {
+                // Nothing was pushed: these transactions surely did not take effect.
+                self.failure.fail(error.clone());
+                let ended = generation_ended(Stage::Resolve, &error);
+                replies.into_iter().for_each(|reply| {
+                    let _ = reply.send(Err(ended.clone()));
+                });
+                return Err(error);
+            }
+        };
+
+        let known_committed_version = *self.known_committed_version.lock();
+        let pushes = messages.into_pushes(
+            &self.members.log_set,
+            generation,
+            versions.previous_version,
+            versions.commit_version,
+            known_committed_version,
+        );
+        if let Err(error) = self.push_and_report(pushes, versions.commit_version).await {
+            self.failure.fail(error.clone());
+            for (reply, outcome) in answers {
+                // Only what would have been committed is in doubt: a conflict is one either way.
+                let outcome = match outcome {
+                    Ok(CommitOutcome::Committed(_)) => Err(commit::unknown_result(&error)),
+                    other => other,
+                };
+                let _ = reply.send(outcome);
+            }
+            return Err(error);
+        }
+        answer(answers);
+        Ok(())
+    }
+
+    async fn begin_batch(&self) -> Result<BatchVersions> {
+        call(self.settings.call_limit, Stage::Sequence, |context| {
+            self.members.sequencer.begin_batch(context, self.members.generation)
+        })
+        .await?
+    }
+
+    async fn resolve<R>(
+        &self,
+        batch: &Batch<R>,
+    ) -> Result<Vec<Vec<ferrisdb_core::service::resolver::Verdict>>> {
+        let calls = self.members.resolvers.iter().map(|(keys, resolver)| {
+            let request = batch.resolve_request(self.members.number, keys);
+            async move {
+                let reply = call(self.settings.call_limit, Stage::Resolve, |context| {
+                    resolver.resolve(context, request)
+                });
+                Ok(reply.await??.verdicts)
+            }
+        });
+        futures::future::try_join_all(calls).await
+    }
+
+    /// Makes the batch durable on every log (I-5) and tells the sequencer (I-1).
+    async fn push_and_report(&self, pushes: Vec<PushRequest>, commit_version: Version) -> Result<()> {
+        let calls = self.members.logs.iter().zip(pushes).zip(&self.members.log_set.logs).map(
+            |((log, push), member)| async move {
+                let pushed = call(self.settings.call_limit, Stage::Log, |context| {
+                    log.push(context, push)
+                });
+                let reply = pushed.await.and_then(|reply| reply).map_err(|e| e.at(&member.endpoint))?;
+                assert!(
+                    reply.durable_version >= commit_version,
+                    "{} acknowledged {commit_version} but is durable only to {} (I-5)",
+                    member.endpoint,
+                    reply.durable_version
+                );
+                Ok::<(), Error>(())
+            },
+        );
+        futures::future::try_join_all(calls).await?;
+        {
+            let mut known = self.known_committed_version.lock();
+            *known = commit_version.max(*known);
+        }
+        call(self.settings.call_limit, Stage::Sequence, |context| {
+            let generation = self.members.generation;
+            self.members.sequencer.report_committed(context, generation, commit_version)
+        })
+        .await?
+    }
+
+    /// Begins a round whenever somebody waits and the bound on rounds permits.
+    async fn run_read_versions(self: Arc<Self>) {
+        let rounds = Arc::new(Semaphore::new(self.settings.read_version_rounds_max));
+        loop {
+            let place = tokio::select! {
+                biased;
+                () = self.failure.failed() => return self.refuse_after_failure(),
+                place = Arc::clone(&rounds).acquire_owned() => place,
+            };
+            while self.version_requests.lock().is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.failure.failed() => return self.refuse_after_failure(),
+                    () = self.version_requests_changed.notified() => {}
+                }
+            }
+            // From here on nobody joins the round: its question is asked after its requests arrived (I-1).
+            let requests = std::mem::take(&mut *self.version_requests.lock());
+            let this = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                let version = this.read_version_round().await;
+                if let Err(error) = &version {
+                    this.failure.fail(error.clone());
+                }
+                let version =
+                    version.map_err(|error| generation_ended(Stage::ReadVersion, &error));
+                for reply in requests {
+                    let _ = reply.send(version.clone());
+                }
+                drop(place);
+            });
+        }
+    }
+
+    /// The newest committed version, with evidence that the generation is alive.
+    async fn read_version_round(&self) -> Result<Version> {
+        let generation = self.members.generation;
+        let committed = async {
+            call(self.settings.call_limit, Stage::ReadVersion, |context| {
+                self.members.sequencer.committed_version(context, generation)
+            })
+            .await?
+        };
+        let (committed, confirmed) = futures::future::join(committed, self.confirm()).await;
+        confirmed?;
+        committed
+    }
+
+    /// Waits until enough logs say that they are not locked for a later generation.
+    async fn confirm(&self) -> Result<()> {
+        let mut answers: FuturesUnordered<_> = self
+            .members
+            .logs
+            .iter()
+            .map(|log| async move {
+                call(self.settings.call_limit, Stage::ReadVersion, |context| {
+                    log.confirm(context, self.members.generation)
+                })
+                .await?
+            })
+            .collect();
+        let needed = confirmations_needed(&self.members.log_set);
+        let mut confirmed = 0;
+        let mut refusal = None;
+        while confirmed < needed {
+            match answers.next().await {
+                Some(Ok(())) => confirmed += 1,
+                Some(Err(error)) => refusal = Some(error),
+                None => {
+                    let missing = || {
+                        let detail = format!("{confirmed} of {needed} logs confirmed");
+                        Error::new(ErrorCode::Unreachable, Stage::ReadVersion, detail)
+                    };
+                    return Err(refusal.unwrap_or_else(missing));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn answer(answers: Vec<commit::Answer<CommitReply>>) {
+    for (reply, outcome) in answers {
+        // A client that has gone does not wait for its answer.
+        let _ = reply.send(outcome);
+    }
+}

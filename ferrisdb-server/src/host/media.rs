@@ -1,0 +1,81 @@
+//! What roles keep their data on: files in production, memory in simulation and in-memory databases.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ferrisdb_core::{
+    Result,
+    runtime::{Disk, MemoryDisk},
+};
+use parking_lot::Mutex;
+
+use crate::storage::engine::{Engine, MemoryEngine};
+
+/// The disk and the engines of a process. Clones are the same media.
+#[derive(Clone)]
+pub struct Media {
+    disk: Arc<dyn Disk>,
+    engines: Engines,
+}
+
+#[derive(Clone)]
+enum Engines {
+    #[cfg(not(madsim))]
+    Files,
+    /// By path, so that a process that is started again finds its data.
+    Memory(Arc<Mutex<BTreeMap<PathBuf, MemoryEngine>>>),
+}
+
+impl Media {
+    /// The files of this machine.
+    #[cfg(not(madsim))]
+    pub fn files() -> Media {
+        Media { disk: Arc::new(ferrisdb_core::runtime::disk::FileSystem), engines: Engines::Files }
+    }
+
+    /// Memory that lives as long as the last clone.
+    pub fn memory(disk: MemoryDisk) -> Media {
+        Media { disk: Arc::new(disk), engines: Engines::Memory(Arc::default()) }
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Opens the engine in a directory, or creates it there.
+    ///
+    /// # Errors
+    ///
+    /// If the engine's files cannot be used.
+    pub async fn open_engine(&self, directory: &Path, cache_bytes: usize) -> Result<Arc<dyn Engine>> {
+        match &self.engines {
+            #[cfg(not(madsim))]
+            Engines::Files => {
+                use crate::storage::engine::{RocksEngine, RocksSettings};
+                let path = directory.to_owned();
+                let settings = RocksSettings { cache_bytes, ..RocksSettings::default() };
+                let open = move || RocksEngine::open(&path, &settings);
+                Ok(Arc::new(ferrisdb_core::runtime::blocking(open).await?))
+            }
+            Engines::Memory(engines) => {
+                let _ = cache_bytes;
+                let mut engines = engines.lock();
+                Ok(Arc::new(engines.entry(directory.to_owned()).or_default().clone()))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Media {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.engines {
+            #[cfg(not(madsim))]
+            Engines::Files => "Media(files)",
+            Engines::Memory(_) => "Media(memory)",
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! How a process hosts roles: its place on the network, its heartbeat, its directories.
+//!
+//! ```text
+//!   Site         an address, the router behind it, the way to others
+//!   Media        the disk and the engines: files, or memory
+//!   Worker       the heartbeat of one process class; takes the controller's recruitment
+//!
+//!   ControllerHost, CoordinatorHost, LogHost, StorageHost      one role in a process
+//!   ServerHost                                                 all of them in one process and one directory
+//! ```
+//!
+//! An embedded database is a [`ServerHost`] that listens nowhere.
+
+mod media;
+mod roles;
+mod server;
+mod site;
+mod worker;
+
+pub use media::Media;
+pub use roles::{ControllerHost, CoordinatorHost, LogHost, StorageHost};
+pub use server::{Embedded, ServerHost, ServerSettings};
+pub use site::Site;

@@ -1,0 +1,155 @@
+//! All roles in one process and one directory.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ferrisdb_core::{
+    Error, Result,
+    id::Address,
+    runtime::MemoryDisk,
+    transport::Network,
+};
+
+use super::{
+    media::Media,
+    roles::{ControllerHost, CoordinatorHost, LogHost, StorageHost},
+    site::Site,
+};
+use crate::{
+    controller::ControllerSettings,
+    coordinator::CoordinatorSettings,
+    directory::{DataDirectory, DirectoryKind},
+    log::LogSettings,
+    storage::StorageSettings,
+};
+
+/// How the roles of a [`ServerHost`] work.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// The controller. Its numbers of logs and storage servers are one each.
+    pub controller: ControllerSettings,
+    /// The coordinator.
+    pub coordinator: CoordinatorSettings,
+    /// The log.
+    pub log: LogSettings,
+    /// The storage server.
+    pub storage: StorageSettings,
+    /// The engine's cache, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        ServerSettings {
+            controller: ControllerSettings::default(),
+            coordinator: CoordinatorSettings::default(),
+            log: LogSettings::default(),
+            storage: StorageSettings::default(),
+            cache_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Controller, coordinator, log and storage in one process.
+pub struct ServerHost {
+    site: Arc<Site>,
+    controller: ControllerHost,
+    coordinator: CoordinatorHost,
+    log: LogHost,
+    storage: StorageHost,
+    _directory: DataDirectory,
+}
+
+impl ServerHost {
+    /// Starts all roles, each in a directory of its own below `path`.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is locked, of another kind, or damaged.
+    pub async fn start(
+        site: Arc<Site>,
+        media: &Media,
+        path: &Path,
+        settings: ServerSettings,
+    ) -> Result<ServerHost> {
+        let disk = Arc::clone(media.disk());
+        let directory = DataDirectory::open(disk, path, DirectoryKind::Server).await?;
+        let controllers = vec![site.address().clone()];
+        let at = |role: &str| path.join(role);
+        let here = || Arc::clone(&site);
+        let controller =
+            ControllerHost::start(here(), media, &at("controller"), settings.controller).await?;
+        let coordinator =
+            CoordinatorHost::start(here(), controllers.clone(), settings.coordinator);
+        let log =
+            LogHost::start(here(), media, &at("log"), controllers.clone(), settings.log).await?;
+        let (storage, cache_bytes) = (settings.storage, settings.cache_bytes);
+        let storage =
+            StorageHost::start(here(), media, &at("storage"), controllers, storage, cache_bytes)
+                .await?;
+        Ok(ServerHost { site, controller, coordinator, log, storage, _directory: directory })
+    }
+
+    /// Where it is reached.
+    pub fn address(&self) -> &Address {
+        self.site.address()
+    }
+
+    /// The process' place on the network.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// Stops all roles: the coordinator first, so that no commit is cut off half-way.
+    pub async fn shut_down(self) {
+        self.coordinator.shut_down().await;
+        self.storage.shut_down().await;
+        self.log.shut_down().await;
+        self.controller.shut_down().await;
+    }
+}
+
+/// A whole database inside the process that uses it. It listens nowhere.
+pub struct Embedded(ServerHost);
+
+impl Embedded {
+    /// Opens the database in a directory, or creates it there; `None` for one that lives in memory only.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is locked, of another kind, or damaged.
+    pub async fn open(path: Option<&Path>) -> Result<Embedded> {
+        let site = Arc::new(Site::local("embedded"));
+        let (media, path) = match path {
+            #[cfg(not(madsim))]
+            Some(path) => (Media::files(), path.to_owned()),
+            #[cfg(madsim)]
+            Some(path) => (Media::memory(MemoryDisk::new()), path.to_owned()),
+            None => (Media::memory(MemoryDisk::new()), PathBuf::from("memory")),
+        };
+        let host = ServerHost::start(site, &media, &path, ServerSettings::default()).await?;
+        Ok(Embedded(host))
+    }
+
+    /// How to reach it.
+    pub fn network(&self) -> Network {
+        self.0.site.network().clone()
+    }
+
+    /// Where its controller is.
+    pub fn controllers(&self) -> Vec<Address> {
+        vec![self.0.address().clone()]
+    }
+
+    /// Waits for what makes it pointless to go on.
+    pub async fn failed(&self) -> Error {
+        self.0.site.failed().await
+    }
+
+    /// Stops it cleanly. What was acknowledged is on disk in any case.
+    pub async fn shut_down(self) {
+        self.0.shut_down().await;
+    }
+}
