@@ -1,1 +1,24 @@
-//! Placeholder.
+//! FerrisDB in a deterministic simulated world.
+//!
+//! ```text
+//!   cargo sim bank --seed 42
+//!
+//!   world        nodes of a simulated network; each runs the real server code of a role, or the real client
+//!   media        a disk and an engine per node, owned by the world: they survive their process
+//!   workload     what clients do, and what must be true afterwards
+//!   trace        everything that happened, with the virtual time; the same seed gives the same trace
+//! ```
+//!
+//! A simulation is a build of its own (`--cfg madsim`, which `cargo sim` sets): madsim takes the place
+//! of the clock, the sockets, the tasks and the randomness. Workloads use only the client and the runtime's
+//! doors, so the tests over real processes run the same ones.
+//!
+//! # Caveats
+//!
+//! One seed per process: some of tokio's internal state outlives a run. `tests/determinism.rs` compares
+//! runs of two processes.
+
+pub mod trace;
+pub mod workload;
+#[cfg(madsim)]
+pub mod world;
