@@ -9,9 +9,7 @@
 //! - `random/old`: random keys, reads anywhere in the window.
 //! - `decimal/recent`: keys like `user/profile/0001234567`, of which the beginnings tell nothing.
 
-use std::hint::black_box;
-
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ferrisdb_core::{Key, KeyRange, Version};
 use ferrisdb_server::coordinator::resolver::ConflictSet;
 
@@ -21,8 +19,6 @@ const WRITES: usize = 2;
 const BATCH: usize = 500;
 /// Batches in the window: a million writes.
 const WINDOW: u64 = 1_000_000 / (BATCH * WRITES) as u64;
-/// Batches prepared in advance, so that making keys is not measured.
-const PREPARED: usize = 200;
 
 /// A generator that is the same in every run (the finisher of SplitMix64 over a counter).
 struct Numbers(u64);
@@ -58,15 +54,13 @@ struct Transaction {
     writes: [KeyRange; WRITES],
 }
 
-fn batches(key: fn(u64) -> Key, age_max: u64) -> Vec<Vec<Transaction>> {
-    let mut numbers = Numbers(7);
+fn batch(numbers: &mut Numbers, key: fn(u64) -> Key, age_max: u64) -> Vec<Transaction> {
     let transaction = |_| Transaction {
         reads: std::array::from_fn(|_| KeyRange::single(&key(numbers.next()))),
         age: 1 + numbers.next() % age_max,
         writes: std::array::from_fn(|_| KeyRange::single(&key(numbers.next()))),
     };
-    let mut all: Vec<Transaction> = (0..PREPARED * BATCH).map(transaction).collect();
-    (0..PREPARED).map(|_| all.drain(..BATCH).collect()).collect()
+    (0..BATCH).map(transaction).collect()
 }
 
 /// Resolves a batch; returns how many transactions conflicted.
@@ -94,26 +88,23 @@ fn conflict_set(criterion: &mut Criterion) {
         ("decimal/recent", decimal_key, 10),
     ];
     for (name, key, age_max) in cases {
-        let prepared = batches(key, age_max);
+        let mut numbers = Numbers(7);
         let mut set = ConflictSet::new(Version(WINDOW));
         let mut version = Version(2 * WINDOW);
-        let mut next = 0;
-        // What fills the window is drawn apart, so that the prepared writes do not find themselves.
-        let mut numbers = Numbers(11);
+        // More than once through the window, so that forgetting is in its stride.
         for _ in 0..WINDOW + WINDOW / 2 {
             version = version.next();
-            set.forget_before(version.saturating_sub(WINDOW));
-            for _ in 0..BATCH * WRITES {
-                set.insert(&KeyRange::single(&key(numbers.next())), version);
-            }
+            resolve(&mut set, &batch(&mut numbers, key, age_max), version);
         }
         println!("{name}: {} entries, {} MB", set.len(), set.memory_bytes() / 1_000_000);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| {
+            // A batch is made right before it is resolved, as if it had just been decoded.
+            let make = || batch(&mut numbers, key, age_max);
+            let resolve = |batch: Vec<Transaction>| {
                 version = version.next();
-                next = (next + 1) % PREPARED;
-                black_box(resolve(&mut set, &prepared[next], version))
-            });
+                (resolve(&mut set, &batch, version), batch)
+            };
+            bencher.iter_batched(make, resolve, BatchSize::PerIteration);
         });
     }
     group.finish();

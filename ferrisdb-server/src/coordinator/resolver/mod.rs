@@ -21,6 +21,12 @@
 
 mod block;
 pub mod conflict_set;
+pub mod machine;
+mod server;
 mod sorted_keys;
 
-pub use self::conflict_set::ConflictSet;
+pub use self::{
+    conflict_set::ConflictSet,
+    machine::{ResolverProgress, ResolverSettings},
+    server::ResolverServer,
+};

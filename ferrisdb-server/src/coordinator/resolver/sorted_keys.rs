@@ -15,7 +15,7 @@
 //! A list is meant to have at most a few hundred keys: inserting moves everything behind the new key.
 //! Knows nothing of versions. Start with [`SortedKeys::search`].
 
-use std::{cmp::Ordering, ops::Range};
+use std::ops::Range;
 
 /// A shorter common prefix is not worth the comparison, as heads tell keys apart as well without it.
 const PREFIX_BYTES_MIN: usize = 4;
