@@ -157,7 +157,10 @@ pub fn install_panic_hook() {
 }
 
 fn die_of_panic(info: &PanicHookInfo<'_>) -> ! {
-    let message = info.payload_as_str().unwrap_or("(a panic without a message)");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    let message = text.unwrap_or("(a panic without a message)");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");

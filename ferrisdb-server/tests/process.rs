@@ -1,5 +1,6 @@
 //! Real processes: layers of settings that only a process has, signals, panics, exit codes.
 #![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests as well")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -44,7 +45,7 @@ fn the_environment_wins_over_the_file_and_a_flag_over_the_environment() {
     assert!(printed.contains("\ndata = \"file\"  # from the file\n"), "{printed}");
     assert!(printed.contains("\nsegment_bytes = \"2MiB\"  # from the environment\n"), "{printed}");
     assert!(printed.contains("\ncontrollers = [\"flag:1\"]  # from a flag\n"), "{printed}");
-    assert!(printed.contains("\nmemory_bytes_max = \"128MiB\"  # by default\n"), "{printed}");
+    assert!(printed.contains("\nmemory_bytes_max = \"256MiB\"  # by default\n"), "{printed}");
 }
 
 #[test]
