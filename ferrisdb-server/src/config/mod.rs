@@ -198,10 +198,10 @@ pub struct LogTuning {
     #[arg(value_parser = bytes::<{ 64 * KIB }, { 16 * GIB }>)]
     pub segment_bytes: u64,
 
-    /// Most memory for messages that storage servers have not fetched yet, in bytes or as 128MiB.
+    /// Most memory for messages that storage servers have not fetched yet, in bytes or as 256MiB.
     ///
     /// Storage servers that lag further behind are served from disk, which is slower.
-    #[arg(long, env = "FERRISDB_MEMORY_BYTES_MAX", value_name = "SIZE", default_value = "128MiB")]
+    #[arg(long, env = "FERRISDB_MEMORY_BYTES_MAX", value_name = "SIZE", default_value = "256MiB")]
     #[arg(value_parser = bytes::<MIB, TIB>)]
     pub memory_bytes_max: u64,
 }
@@ -214,10 +214,11 @@ pub struct StorageTuning {
     #[arg(value_parser = bytes::<MIB, TIB>)]
     pub cache_bytes: u64,
 
-    /// Most memory for the last seconds of changes, which transactions read from, in bytes or as 1GiB.
+    /// Most memory for the last seconds of changes, which transactions read from, in bytes or as 512MiB.
     ///
-    /// A storage server whose window is full fetches nothing more until it has moved changes to disk.
-    #[arg(long, env = "FERRISDB_WINDOW_BYTES_MAX", value_name = "SIZE", default_value = "1GiB")]
+    /// When they take more, transactions become too old sooner than after five seconds; if that is not
+    /// enough, the storage server fetches nothing more until it has moved changes to disk.
+    #[arg(long, env = "FERRISDB_WINDOW_BYTES_MAX", value_name = "SIZE", default_value = "512MiB")]
     #[arg(value_parser = bytes::<MIB, TIB>)]
     pub window_bytes_max: u64,
 
@@ -230,16 +231,14 @@ pub struct StorageTuning {
         long = "flush-interval-ms",
         env = "FERRISDB_FLUSH_INTERVAL_MS"
     )]
-    #[arg(value_name = "MILLISECONDS", default_value = "500")]
+    #[arg(value_name = "MILLISECONDS", default_value = "250")]
     #[arg(value_parser = milliseconds::<1, 60_000>)]
     pub flush_interval: Duration,
 
-    /// Most changes written to disk in one step, in bytes or as 16MiB.
-    ///
-    /// As soon as so much has left the window it is written, whatever the interval.
-    #[arg(long, env = "FERRISDB_FLUSH_BYTES_MAX", value_name = "SIZE", default_value = "16MiB")]
+    /// Size of changes that are written to disk before the interval is over, in bytes or as 16MiB.
+    #[arg(long, env = "FERRISDB_FLUSH_BYTES", value_name = "SIZE", default_value = "16MiB")]
     #[arg(value_parser = bytes::<{ 64 * KIB }, GIB>)]
-    pub flush_bytes_max: u64,
+    pub flush_bytes: u64,
 }
 
 /// The controllers that a process reports to.
