@@ -9,6 +9,7 @@
 //! | how a process hosts roles | [`host`] |
 //! | data directories: identity and lock | [`directory`] |
 //! | settings of the binaries | [`config`] |
+//! | logging, signals, panics, the exit code | `process` |
 
 pub mod config;
 pub mod controller;
@@ -16,6 +17,8 @@ pub mod coordinator;
 pub mod directory;
 pub mod host;
 pub mod log;
+#[cfg(not(madsim))]
+pub mod process;
 pub mod storage;
 #[cfg(test)]
 mod testscript;

@@ -1,0 +1,43 @@
+//! The binary with all roles in one process: see `ferrisdb-server --help`.
+
+#[cfg(not(madsim))]
+use {
+    ferrisdb_core::{
+        Result,
+        runtime::disk::FileSystem,
+        transport::{Listener, Network, Router},
+    },
+    ferrisdb_server::{
+        config::ServerConfig,
+        directory::{DataDirectory, DirectoryKind},
+        process::{self, Shutdown, say},
+    },
+    std::{process::ExitCode, sync::Arc},
+};
+
+#[cfg(not(madsim))]
+fn main() -> ExitCode {
+    process::main(server)
+}
+
+/// The life of the process.
+#[cfg(not(madsim))]
+async fn server(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
+    let disk = Arc::new(FileSystem);
+    let _directory = DataDirectory::open(disk, &config.data, DirectoryKind::Server).await?;
+    let listener = Listener::bind(&config.process.listen, Router::new(), Network::new()).await?;
+    let address = config.process.advertise.as_ref().unwrap_or(listener.address());
+    say(format!(
+        "ferrisdb-server listening on {address}, data in {}\n\
+         connect with:  ferrisdb-cli --controllers {address}\n\
+         and try:       set hello world",
+        config.data.display()
+    ));
+    shutdown.requested().await;
+    Ok(())
+}
+
+#[cfg(madsim)]
+fn main() {
+    eprintln!("this binary was built for simulation: build it without --cfg madsim to run it");
+}
