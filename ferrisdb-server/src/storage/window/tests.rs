@@ -180,7 +180,7 @@ enum Step {
         percent: u64,
     },
     WriteEngine,
-    /// To somewhere between the oldest and the engine's version.
+    /// To somewhere up to the engine's version.
     FinishFlush {
         percent: u64,
     },
@@ -227,12 +227,14 @@ fn some_mutation() -> impl Strategy<Value = Mutation> {
 fn some_step() -> impl Strategy<Value = Step> {
     let mutations = || prop::collection::vec(some_mutation(), 0..6);
     prop_oneof![
-        8 => (1u64..3, mutations()).prop_map(|(gap, mutations)| Step::Apply { gap, mutations }),
+        6 => (1u64..3, mutations()).prop_map(|(gap, mutations)| Step::Apply { gap, mutations }),
         1 => mutations().prop_map(|mutations| Step::ApplyAndFail { mutations }),
         1 => (1u64..3).prop_map(|gap| Step::Advance { gap }),
         2 => (0u64..=100).prop_map(|percent| Step::BeginFlush { percent }),
         2 => Just(Step::WriteEngine),
-        2 => (0u64..=100).prop_map(|percent| Step::FinishFlush { percent }),
+        // Mostly to the engine's version, as the server does.
+        2 => prop_oneof![Just(100u64), 0u64..=100]
+            .prop_map(|percent| Step::FinishFlush { percent }),
         1 => (0u64..=100).prop_map(|percent| Step::Rollback { percent }),
     ]
 }
@@ -379,7 +381,7 @@ proptest! {
 
     #[test]
     fn reads_are_those_of_a_map_per_version(
-        steps in prop::collection::vec(some_step(), 1..30),
+        steps in prop::collection::vec(some_step(), 1..50),
         probes in prop::collection::vec(some_probe(), 3),
     ) {
         let mut pair = Pair::new();
