@@ -37,7 +37,7 @@ use super::{
 };
 
 /// How many of the last batches are remembered, to recognize a push that is repeated.
-pub(super) const HISTORY_COUNT: usize = 4096;
+const HISTORY_COUNT: usize = 4096;
 
 /// Stands for a caller that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +152,25 @@ pub(super) struct Recovered {
     pub(super) durable_version: Version,
     /// The highest known-committed version in any record.
     pub(super) known_committed_version: Version,
+}
+
+impl Recovered {
+    /// Takes in a record of so many bytes, after all others.
+    pub(super) fn note(&mut self, record: &Record, bytes: u64) {
+        let tags = record.messages.iter().map(|(tag, _)| *tag);
+        self.layout.push_record(self.state.instance, record.commit_version, bytes, tags);
+        remember(&mut self.history, record);
+        self.durable_version = record.commit_version;
+        self.known_committed_version =
+            self.known_committed_version.max(record.known_committed_version);
+    }
+}
+
+fn remember(history: &mut VecDeque<(Version, Version)>, record: &Record) {
+    if history.len() == HISTORY_COUNT {
+        history.pop_front();
+    }
+    history.push_back((record.previous_version, record.commit_version));
 }
 
 /// A push that waits for its predecessor.
@@ -368,10 +387,7 @@ impl Log {
         let place =
             self.layout.push_record(self.state.instance, record.commit_version, bytes as u64, tags);
         self.recent.push(record.commit_version, &record.messages);
-        if self.history.len() == HISTORY_COUNT {
-            self.history.pop_front();
-        }
-        self.history.push_back((record.previous_version, record.commit_version));
+        remember(&mut self.history, &record);
         self.appended_version = record.commit_version;
         self.known_committed_version =
             self.known_committed_version.max(record.known_committed_version);

@@ -40,7 +40,8 @@ impl Recent {
     }
 
     /// About how much memory is in use.
-    pub(super) fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.bytes
     }
 

@@ -34,8 +34,7 @@ use ferrisdb_core::{
 use super::{
     envelope::Damage,
     layout::Layout,
-    machine::{HISTORY_COUNT, Log, Recovered},
-    record::Decoded,
+    machine::{Log, Recovered},
     segment::{self, HEADER_BYTES, Records, SegmentHeader},
     settings::LogSettings,
     state::{self, State},
@@ -272,26 +271,11 @@ async fn read_segment(
     recovered.layout.push_segment(number, header.previous_version);
     let mut records = Records::new(&bytes, &header);
     for (_, decoded) in &mut records {
-        recovered.note(decoded);
+        recovered.note(&decoded.record, decoded.bytes);
     }
     let (end, synced_before) = (records.end(), records.synced_before());
     let damage = records.into_damage();
     Ok((file, ReadThrough { path, number, bytes, end, damage, synced_before }))
-}
-
-impl Recovered {
-    /// Takes a record in, after all others.
-    fn note(&mut self, Decoded { record, bytes, .. }: Decoded) {
-        let tags = record.messages.iter().map(|(tag, _)| *tag);
-        self.layout.push_record(self.state.instance, record.commit_version, bytes, tags);
-        if self.history.len() == HISTORY_COUNT {
-            self.history.pop_front();
-        }
-        self.history.push_back((record.previous_version, record.commit_version));
-        self.durable_version = record.commit_version;
-        self.known_committed_version =
-            self.known_committed_version.max(record.known_committed_version);
-    }
 }
 
 /// Checks that a header is of this place, and that the segment before ends where the header says.

@@ -26,7 +26,7 @@ use ferrisdb_core::{
         log::{LockReply, Log as LogRpc, PeekReply, PeekRequest, PushReply, PushRequest},
     },
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tarpc::context::Context;
 use tokio::sync::{Notify, oneshot};
 
@@ -176,22 +176,9 @@ impl Instance {
 
     /// Gives the machine an input and takes its effects.
     fn step(&self, input: Input) {
-        self.step_with(|_| input);
-    }
-
-    fn step_with(&self, input: impl FnOnce(&mut Core) -> Input) {
-        let (has_writes, has_chores) = {
-            let mut core = self.core.lock();
-            let input = input(&mut core);
-            core.step(input);
-            (!core.writes.is_empty(), !core.chores.is_empty())
-        };
-        if has_writes {
-            self.has_writes.notify_one();
-        }
-        if has_chores {
-            self.has_chores.notify_one();
-        }
+        let mut core = self.core.lock();
+        core.step(input);
+        self.wake_tasks(core);
     }
 
     /// A call: gives the machine an input that it will answer.
@@ -200,18 +187,29 @@ impl Instance {
         input: impl FnOnce(ReplyTo) -> Input,
     ) -> Result<(ReplyTo, oneshot::Receiver<Outcome>)> {
         let (sender, receiver) = oneshot::channel();
-        let mut made = None;
-        if self.core.lock().is_closing {
+        let mut core = self.core.lock();
+        // Under the same lock as the step: the writer must not end between the two.
+        if core.is_closing {
             return Err(shutting_down());
         }
-        self.step_with(|core| {
-            let reply_to = ReplyTo(core.next_reply);
-            core.next_reply += 1;
-            core.replies.insert(reply_to, sender);
-            made = Some(reply_to);
-            input(reply_to)
-        });
-        Ok((made.ok_or_else(shutting_down)?, receiver))
+        let reply_to = ReplyTo(core.next_reply);
+        core.next_reply += 1;
+        core.replies.insert(reply_to, sender);
+        core.step(input(reply_to));
+        self.wake_tasks(core);
+        Ok((reply_to, receiver))
+    }
+
+    /// Lets go of the core and wakes whoever has something to do.
+    fn wake_tasks(&self, core: MutexGuard<'_, Core>) {
+        let (has_writes, has_chores) = (!core.writes.is_empty(), !core.chores.is_empty());
+        drop(core);
+        if has_writes {
+            self.has_writes.notify_one();
+        }
+        if has_chores {
+            self.has_chores.notify_one();
+        }
     }
 
     async fn answer_of(&self, input: impl FnOnce(ReplyTo) -> Input) -> Result<Reply> {

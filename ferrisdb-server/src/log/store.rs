@@ -12,7 +12,7 @@ use std::{
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Version, handler,
     runtime::{self, Disk, Task},
-    service::{ServiceKind, controller::Progress, log::Log as LogRpc},
+    service::{ServiceKind, controller::Progress, log::Log as LogRpc, log::LogService},
     transport::Router,
 };
 use parking_lot::Mutex;
@@ -206,7 +206,7 @@ impl Manager {
             Instance::start(Arc::clone(&self.disk), directory, &self.settings, opened);
         let server = LogServer(Arc::clone(&instance));
         self.hosted.instances.lock().insert(generation, (instance, running));
-        self.hosted.router.add(number, handler!(LogRpc, server));
+        self.hosted.router.add::<LogService>(number, handler!(LogRpc, server));
         number
     }
 
