@@ -17,6 +17,8 @@
 //! Start with [`Overlay::lookup`], then [`RangeRead`].
 
 mod conflicts;
+#[cfg(test)]
+mod model;
 mod overlay;
 mod range_read;
 
