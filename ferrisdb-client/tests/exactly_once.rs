@@ -1,0 +1,216 @@
+//! Commits whose answer is lost (I-6): applied once, not never and not twice.
+
+mod fake;
+
+use std::cell::Cell;
+
+use fake::{Cluster, Fault};
+use ferrisdb_client::{
+    AsError, Database, Error, ErrorCode, ExactlyOnce, KeyRange, Settings, Transaction,
+    TransactionOption, Value,
+};
+use ferrisdb_core::transaction::CommitOutcome;
+
+fn records() -> KeyRange {
+    KeyRange::prefix(b"\xff\x02/idempotency/")
+}
+
+fn number(cluster: &Cluster) -> i64 {
+    let found = cluster.data(KeyRange::single(&"n".into()));
+    found.first().map_or(0, |(_, value)| i64::from_le_bytes(value.as_slice().try_into().unwrap()))
+}
+
+/// Adds one without reading, so that nothing but the record keeps two attempts apart. Returns which attempt of
+/// the body the result is of.
+async fn add_one(database: &Database, runs: &Cell<u32>) -> Result<u32, Error> {
+    database
+        .run_transaction(|transaction| async move {
+            runs.set(runs.get() + 1);
+            transaction.add("n", 1)?;
+            Ok(runs.get())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_out() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseAnswer]);
+    let runs = Cell::new(0);
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 1);
+    assert_eq!((runs.get(), number(&cluster)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_lost_request_is_made_again() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseRequest, Fault::LoseRequest, Fault::LoseAnswer]);
+    let runs = Cell::new(0);
+    // The third attempt was committed: its result is returned, not that of another one.
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 3);
+    assert_eq!((runs.get(), number(&cluster)), (3, 1));
+}
+
+#[tokio::test]
+async fn a_late_request_conflicts_with_the_attempt_after_it() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::Hold]);
+    let runs = Cell::new(0);
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 2);
+    // Even after the record was cleared by another transaction.
+    add_one(&database, &runs).await.unwrap();
+    assert!(matches!(cluster.deliver_held()[..], [CommitOutcome::Conflict(_)]));
+    assert_eq!(number(&cluster), 2);
+}
+
+#[tokio::test]
+async fn an_attempt_conflicts_with_a_late_request_before_it() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    // The second attempt has looked for the record before the first one arrives.
+    cluster.faults([Fault::Hold, Fault::DeliverHeldFirst]);
+    let runs = Cell::new(0);
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 1);
+    assert_eq!((runs.get(), number(&cluster)), (2, 1));
+}
+
+#[derive(Debug, PartialEq)]
+enum Refused {
+    ByBody,
+    ByDatabase(ErrorCode),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        Refused::ByDatabase(error.code())
+    }
+}
+
+impl AsError for Refused {
+    fn as_error(&self) -> Option<&Error> {
+        None
+    }
+}
+
+/// Adds one at the first attempt, and does not want to at any other.
+async fn add_once_then(
+    database: &Database,
+    then: impl Fn(&Transaction) -> Result<&'static str, Refused>,
+) -> Result<&'static str, Refused> {
+    let (runs, then) = (&Cell::new(0), &then);
+    database
+        .run_transaction(|transaction| async move {
+            runs.set(runs.get() + 1);
+            if runs.get() > 1 {
+                return then(&transaction);
+            }
+            transaction.add("n", 1)?;
+            Ok("added")
+        })
+        .await
+}
+
+#[tokio::test]
+async fn giving_up_keeps_a_late_request_out() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::Hold]);
+    let outcome = add_once_then(&database, |_| Err(Refused::ByBody)).await;
+    assert_eq!(outcome, Err(Refused::ByBody));
+    assert!(matches!(cluster.deliver_held()[..], [CommitOutcome::Conflict(_)]));
+    assert_eq!(number(&cluster), 0);
+
+    // If it arrives in time, it counts, and nothing was given up.
+    cluster.faults([Fault::Hold, Fault::DeliverHeldFirst]);
+    let outcome = add_once_then(&database, |_| Err(Refused::ByBody)).await;
+    assert_eq!((outcome, number(&cluster)), (Ok("added"), 1));
+
+    // The empty commit that keeps it out may lose its answer as well.
+    cluster.faults([Fault::Hold, Fault::LoseAnswer]);
+    let outcome = add_once_then(&database, |_| Err(Refused::ByBody)).await;
+    assert_eq!((outcome, number(&cluster)), (Err(Refused::ByBody), 1));
+}
+
+#[tokio::test]
+async fn an_attempt_that_only_reads_keeps_a_late_request_out() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::Hold]);
+    assert_eq!(add_once_then(&database, |_| Ok("nothing to do")).await, Ok("nothing to do"));
+    assert!(matches!(cluster.deliver_held()[..], [CommitOutcome::Conflict(_)]));
+    assert_eq!(number(&cluster), 0);
+}
+
+#[tokio::test]
+async fn a_limit_of_retries_never_hides_an_unknown_result() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseAnswer]);
+    let limited: Result<(), Error> = database
+        .run_transaction(|transaction| async move {
+            transaction.set_option(TransactionOption::RetryLimit(Some(0)))?;
+            transaction.add("n", 1)
+        })
+        .await;
+    assert_eq!(limited.unwrap_err().code(), ErrorCode::CommitUnknownResult);
+    assert_eq!(number(&cluster), 1);
+}
+
+#[tokio::test]
+async fn without_ids_the_unknown_result_is_the_callers() {
+    let cluster = Cluster::new();
+    let settings = Settings { exactly_once: ExactlyOnce::Refuse, ..Settings::default() };
+    let database = cluster.connect_with(settings).await;
+    cluster.faults([Fault::LoseAnswer]);
+    let runs = Cell::new(0);
+    let error = add_one(&database, &runs).await.unwrap_err();
+    assert_eq!((error.code(), runs.get()), (ErrorCode::CommitUnknownResult, 1));
+    add_one(&database, &runs).await.unwrap();
+    assert_eq!(cluster.data(records()), []);
+}
+
+#[tokio::test]
+async fn a_transaction_by_hand_has_no_id_unless_asked() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    cluster.faults([Fault::LoseAnswer, Fault::LoseAnswer]);
+    transaction.add("n", 1).unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
+    transaction.on_error(error).await.unwrap();
+    assert_eq!(cluster.data(records()), []);
+
+    // With an id, the commit of the next attempt is that of the one before.
+    transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
+    transaction.add("n", 1).unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    transaction.on_error(error).await.unwrap();
+    let commits = cluster.counts().commits;
+    transaction.add("n", 1).unwrap();
+    let committed = transaction.commit().await.unwrap();
+    assert!(committed.versionstamp.is_some());
+    assert_eq!((cluster.counts().commits, number(&cluster)), (commits, 2));
+}
+
+#[tokio::test]
+async fn records_are_cleared_by_later_transactions() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let runs = Cell::new(0);
+    for _ in 0..20 {
+        add_one(&database, &runs).await.unwrap();
+    }
+    assert_eq!(cluster.data(records()).len(), 1);
+    // One that only reads leaves none, and needs no commit.
+    let commits = cluster.counts().commits;
+    let read: Option<Value> = database
+        .run_transaction(|transaction| async move { transaction.get("n").await })
+        .await
+        .unwrap();
+    assert_eq!(read, Some(Value::from(&20i64.to_le_bytes())));
+    assert_eq!(cluster.counts().commits, commits);
+}

@@ -1,0 +1,348 @@
+//! A cluster of one process that is as simple as can be: a copy of all data for every version.
+//!
+//! It commits correctly, and it can be told to lose answers and requests, which no honest cluster does often
+//! enough for a test.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use ferrisdb_client::{
+    Address, Database, Error, ErrorCode, Generation, Key, KeyRange, Network, Result, Settings,
+    Stage, Value, Version, Versionstamp,
+};
+use ferrisdb_core::{
+    ClusterId, Endpoint, Mutation, ProcessId, Tag, handler,
+    service::{
+        ServiceKind,
+        controller::{
+            ClusterState, Controller, ControllerService, CoordinatorMembers, Heartbeat,
+            HeartbeatReply, Phase, Progress, Shard, Status, StorageServer,
+        },
+        proxy::{Proxy, ProxyService},
+        storage::{PointRead, RangeRead, RangeReply, Row, Storage, StorageService, VersionedValue},
+    },
+    transaction::{CommitOutcome, CommitRequest, Committed, Conflict},
+    transport::Router,
+};
+use parking_lot::Mutex;
+use tarpc::context::Context;
+use tokio::sync::Notify;
+
+/// What happens to a commit instead of the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// It is done, and the connection breaks before the answer.
+    LoseAnswer,
+    /// The connection breaks before it is done.
+    LoseRequest,
+    /// The connection breaks, and the request is kept, to be done later.
+    Hold,
+    /// The requests that are held are done first.
+    DeliverHeldFirst,
+}
+
+type Data = BTreeMap<Key, (Value, Version)>;
+
+/// How often was asked for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub read_versions: usize,
+    pub commits: usize,
+    pub point_requests: usize,
+    pub point_reads: usize,
+    pub range_requests: usize,
+}
+
+struct World {
+    /// The data at each version.
+    data: BTreeMap<Version, Data>,
+    /// What each commit wrote, by version.
+    written: Vec<(Version, Vec<KeyRange>)>,
+    faults: VecDeque<Fault>,
+    held: Vec<CommitRequest>,
+    counts: Counts,
+    state: ClusterState,
+}
+
+/// The cluster. Clones are the same.
+#[derive(Clone)]
+pub struct Cluster {
+    world: Arc<Mutex<World>>,
+    changed: Arc<Notify>,
+    router: Router,
+    network: Network,
+}
+
+const ADDRESS: &str = "fake";
+
+impl Cluster {
+    /// A cluster with three shards on two storage servers, each of which holds them all.
+    pub fn new() -> Cluster {
+        let address = Address::new(ADDRESS);
+        let endpoint = |instance| Endpoint { address: address.clone(), instance };
+        let server = |tag: u32| StorageServer {
+            tag: Tag(tag),
+            process: ProcessId(u128::from(tag)),
+            endpoint: endpoint(u64::from(tag)),
+        };
+        let state = ClusterState {
+            cluster_id: ClusterId(7),
+            revision: 1,
+            generation: Generation(1),
+            phase: Phase::Active,
+            coordinator: Some(CoordinatorMembers {
+                sequencer: endpoint(100),
+                proxies: vec![endpoint(100)],
+                resolvers: Vec::new(),
+            }),
+            log_sets: Vec::new(),
+            storage_servers: vec![server(0), server(1)],
+            shards: Shard::spread(&["h".into(), "q".into()], 2, 2),
+        };
+        let world = World {
+            data: BTreeMap::from([(Version(1000), Data::new())]),
+            written: Vec::new(),
+            faults: VecDeque::new(),
+            held: Vec::new(),
+            counts: Counts::default(),
+            state,
+        };
+        let cluster = Cluster {
+            world: Arc::new(Mutex::new(world)),
+            changed: Arc::default(),
+            router: Router::new(),
+            network: Network::new(),
+        };
+        cluster.router.add::<ControllerService>(0, handler!(Controller, cluster.clone()));
+        cluster.start_storage(0);
+        cluster.start_storage(1);
+        cluster.start_proxy(100);
+        cluster.network.add_local(address, cluster.router.clone());
+        cluster
+    }
+
+    pub async fn connect(&self) -> Database {
+        self.connect_with(Settings::default()).await
+    }
+
+    pub async fn connect_with(&self, settings: Settings) -> Database {
+        let controllers = vec![Address::new(ADDRESS)];
+        Database::connect_with_settings(self.network.clone(), controllers, settings).await.unwrap()
+    }
+
+    /// The next commits meet these faults, one each.
+    pub fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.world.lock().faults.extend(faults);
+    }
+
+    /// Does what was held. Returns how the commits ended.
+    pub fn deliver_held(&self) -> Vec<CommitOutcome> {
+        let mut world = self.world.lock();
+        let held = std::mem::take(&mut world.held);
+        held.into_iter().map(|request| world.commit(request)).collect()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.world.lock().counts
+    }
+
+    /// The newest data of a range.
+    pub fn data(&self, range: KeyRange) -> Vec<(Key, Value)> {
+        let world = self.world.lock();
+        let (_, data) = world.newest();
+        let inside = data.iter().filter(|(key, _)| range.contains(key));
+        inside.map(|(key, (value, _))| (key.clone(), value.clone())).collect()
+    }
+
+    pub fn start_storage(&self, tag: u64) {
+        self.router.add::<StorageService>(tag, handler!(Storage, self.clone()));
+    }
+
+    pub fn stop_storage(&self, tag: u64) {
+        self.router.remove(ServiceKind::Storage, tag);
+    }
+
+    pub fn start_proxy(&self, instance: u64) {
+        self.router.add::<ProxyService>(instance, handler!(Proxy, self.clone()));
+    }
+
+    pub fn stop_proxy(&self, instance: u64) {
+        self.router.remove(ServiceKind::Proxy, instance);
+    }
+
+    /// Changes the state that clients follow.
+    pub fn change_state(&self, change: impl FnOnce(&mut ClusterState)) {
+        let mut world = self.world.lock();
+        change(&mut world.state);
+        world.state.revision += 1;
+        drop(world);
+        self.changed.notify_waiters();
+    }
+
+    /// Breaks the proxy's connections, this request's included.
+    async fn break_connection<T>(&self) -> T {
+        self.stop_proxy(100);
+        self.start_proxy(100);
+        std::future::pending().await
+    }
+}
+
+impl World {
+    fn newest(&self) -> (Version, &Data) {
+        let (&version, data) = self.data.last_key_value().unwrap();
+        (version, data)
+    }
+
+    fn at(&self, version: Version) -> Result<&Data> {
+        if version > self.newest().0 {
+            return Err(Error::new(ErrorCode::FutureVersion, Stage::Read, ""));
+        }
+        let found = self.data.range(..=version).next_back();
+        let too_old = || Error::new(ErrorCode::TransactionTooOld, Stage::Read, "");
+        found.map(|(_, data)| data).ok_or_else(too_old)
+    }
+
+    fn commit(&mut self, request: CommitRequest) -> CommitOutcome {
+        let conflicts = |range: &KeyRange| {
+            let later = self.written.iter().filter(|(at, _)| *at > request.read_version);
+            later.flat_map(|(_, ranges)| ranges).any(|written| written.intersects(range))
+        };
+        let indexes: Vec<u32> = (0..)
+            .zip(&request.read_conflicts)
+            .filter(|(_, range)| conflicts(range))
+            .map(|(index, _)| index)
+            .collect();
+        if !indexes.is_empty() {
+            return CommitOutcome::Conflict(Conflict { read_conflict_indexes: indexes });
+        }
+        let (newest, data) = self.newest();
+        let (version, mut data) = (Version(newest.0 + 10), data.clone());
+        let versionstamp = Versionstamp { commit_version: version, batch_index: 0 };
+        for mutation in request.mutations {
+            match mutation.substitute(versionstamp) {
+                Mutation::Set { key, value } => {
+                    data.insert(key, (value, version));
+                }
+                Mutation::Clear { key } => {
+                    data.remove(&key);
+                }
+                Mutation::ClearRange { range } => data.retain(|key, _| !range.contains(key)),
+                Mutation::Atomic { key, op, operand } => {
+                    match op.apply(data.get(&key).map(|(value, _)| value), &operand) {
+                        Some(value) => data.insert(key, (value, version)),
+                        None => data.remove(&key),
+                    };
+                }
+                stamped => panic!("{stamped:?} after substitution"),
+            }
+        }
+        self.data.insert(version, data);
+        self.written.push((version, request.write_conflicts));
+        CommitOutcome::Committed(Committed { versionstamp })
+    }
+}
+
+impl Proxy for Cluster {
+    async fn read_version(self, _: Context) -> Result<Version> {
+        let mut world = self.world.lock();
+        world.counts.read_versions += 1;
+        Ok(world.newest().0)
+    }
+
+    async fn commit(self, _: Context, request: CommitRequest) -> Result<CommitOutcome> {
+        request.check(Stage::Commit)?;
+        let fault = {
+            let mut world = self.world.lock();
+            world.counts.commits += 1;
+            world.faults.pop_front().unwrap_or(Fault::None)
+        };
+        match fault {
+            Fault::None => Ok(self.world.lock().commit(request)),
+            Fault::LoseAnswer => {
+                self.world.lock().commit(request);
+                self.break_connection().await
+            }
+            Fault::LoseRequest => self.break_connection().await,
+            Fault::Hold => {
+                self.world.lock().held.push(request);
+                self.break_connection().await
+            }
+            Fault::DeliverHeldFirst => {
+                self.deliver_held();
+                Ok(self.world.lock().commit(request))
+            }
+        }
+    }
+}
+
+impl Storage for Cluster {
+    async fn get(self, _: Context, reads: Vec<PointRead>) -> Vec<Result<Option<VersionedValue>>> {
+        let mut world = self.world.lock();
+        world.counts.point_requests += 1;
+        world.counts.point_reads += reads.len();
+        let answer = |read: &PointRead| {
+            let found = world.at(read.read_version)?.get(&read.key).cloned();
+            Ok(found.map(|(value, commit_version)| VersionedValue { value, commit_version }))
+        };
+        reads.iter().map(answer).collect()
+    }
+
+    async fn get_range(self, _: Context, request: RangeRead) -> Result<RangeReply> {
+        let mut world = self.world.lock();
+        world.counts.range_requests += 1;
+        let data = world.at(request.read_version)?;
+        let row = |(key, (value, commit_version)): (&Key, &(Value, Version))| Row {
+            key: key.clone(),
+            value: value.clone(),
+            commit_version: *commit_version,
+        };
+        let mut rows: Vec<Row> =
+            data.iter().filter(|(key, _)| request.range.contains(key)).map(row).collect();
+        if request.reverse {
+            rows.reverse();
+        }
+        let mut bytes = 0;
+        let within_bytes = rows.iter().take_while(|row| {
+            let fits = bytes < request.bytes_max as usize;
+            bytes += row.key.len() + row.value.len();
+            fits
+        });
+        let kept = within_bytes.count().max(1).min(request.rows_max as usize);
+        let more = kept < rows.len();
+        rows.truncate(kept);
+        Ok(RangeReply { rows, more })
+    }
+
+    async fn progress(self, _: Context) -> Result<Progress> {
+        Ok(Progress::default())
+    }
+}
+
+impl Controller for Cluster {
+    async fn heartbeat(self, _: Context, _: Heartbeat) -> Result<HeartbeatReply> {
+        Err(Error::new(ErrorCode::Unsupported, Stage::Control, "nobody registers here"))
+    }
+
+    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let state = self.world.lock().state.clone();
+            if state.revision > known_revision {
+                return Ok(state);
+            }
+            changed.await;
+        }
+    }
+
+    async fn status(self, _: Context) -> Result<Status> {
+        let cluster = self.world.lock().state.clone();
+        let controller = Address::new(ADDRESS);
+        Ok(Status { cluster, processes: Vec::new(), recoveries: 0, controller })
+    }
+}

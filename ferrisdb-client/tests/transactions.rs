@@ -1,0 +1,396 @@
+//! Transactions over a cluster that behaves: reads, own writes, conflicts, limits, failover, batches.
+
+mod fake;
+
+use std::{sync::Arc, time::Duration};
+
+use fake::Cluster;
+use ferrisdb_client::{
+    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeyValue, RangeQuery, TransactionOption,
+    Value, Version,
+};
+use ferrisdb_core::{limits, service::controller::Phase};
+use futures::{StreamExt as _, TryStreamExt as _, future};
+
+async fn put(database: &Database, rows: &[(&str, &str)]) {
+    let transaction = database.transaction();
+    for (key, value) in rows {
+        transaction.set(*key, *value).unwrap();
+    }
+    transaction.commit().await.unwrap();
+}
+
+fn keys(rows: &[KeyValue]) -> Vec<String> {
+    rows.iter().map(|row| row.key.to_string()).collect()
+}
+
+fn code<T>(result: Result<T, Error>) -> Option<ErrorCode> {
+    result.err().map(|error| error.code())
+}
+
+#[tokio::test]
+async fn what_was_committed_is_read_with_its_version() {
+    let database = Cluster::new().connect().await;
+    let transaction = database.transaction();
+    transaction.set("a", "1").unwrap();
+    assert_eq!(transaction.get("a").await.unwrap(), Some("1".into()));
+    let committed = transaction.commit().await.unwrap();
+    assert_eq!(transaction.committed_version(), Some(committed.version));
+
+    let transaction = database.transaction();
+    let found = transaction.get_versioned("a").await.unwrap().unwrap();
+    assert_eq!(found.commit_version, Some(committed.version));
+    transaction.add("a", 0).unwrap();
+    let found = transaction.get_versioned("a").await.unwrap().unwrap();
+    assert_eq!(found.commit_version, None);
+    assert_eq!(found.value.len(), 8);
+    assert_eq!(transaction.get("b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn ranges_go_over_shards_in_both_directions() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    put(&database, &[("a", "1"), ("g", "2"), ("h", "3"), ("p", "4"), ("z", "5")]).await;
+    let transaction = database.transaction();
+    transaction.clear("g").unwrap();
+    transaction.set("k", "own").unwrap();
+    let rows = transaction.get_range("a".."z").await.unwrap();
+    assert_eq!(keys(&rows), ["a", "h", "k", "p"]);
+    let reverse = RangeQuery::from("b".."zz").reverse().rows(3);
+    let page = transaction.get_range_page(reverse).await.unwrap();
+    assert_eq!((keys(&page.rows), page.more), (vec!["z".into(), "p".into(), "k".into()], true));
+    let streamed: Vec<_> = transaction.range_stream("".."\u{7f}").try_collect().await.unwrap();
+    assert_eq!(keys(&streamed), ["a", "h", "k", "p", "z"]);
+    // What is known is not asked for.
+    let before = cluster.counts();
+    transaction.clear_range("a".."z").unwrap();
+    assert_eq!(transaction.get_range("a".."z").await.unwrap(), []);
+    assert_eq!(transaction.get("h").await.unwrap(), None);
+    assert_eq!(cluster.counts(), before);
+}
+
+#[tokio::test]
+async fn a_long_range_is_streamed_in_pages() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    for index in 0..1000 {
+        transaction.set(format!("{index:04}"), vec![0; 100]).unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let transaction = database.transaction();
+    for query in [RangeQuery::from("0".."9"), RangeQuery::from("0".."9").reverse()] {
+        let mut expected: Vec<_> = (0..1000).map(|index| format!("{index:04}")).collect();
+        if query.reverse {
+            expected.reverse();
+        }
+        let rows: Vec<_> = transaction.range_stream(query.clone()).try_collect().await.unwrap();
+        assert_eq!(keys(&rows), expected);
+        let rows: Vec<_> = transaction.range_stream(query.rows(700)).try_collect().await.unwrap();
+        assert_eq!(keys(&rows), expected[..700]);
+    }
+    assert!(cluster.counts().range_requests > 8);
+
+    // A consumer that stops early has observed one page.
+    let reader = database.transaction();
+    let first = reader.range_stream("0".."9").next().await.unwrap().unwrap();
+    assert_eq!(first.key, Key::from("0000"));
+    reader.set("result", "1").unwrap();
+    put(&database, &[("0999", "later")]).await;
+    reader.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_to_what_was_read_is_a_conflict() {
+    let database = Cluster::new().connect().await;
+    put(&database, &[("a", "1"), ("b", "2"), ("c", "3")]).await;
+
+    // Write skew: each reads what the other one writes.
+    let (one, two) = (database.transaction(), database.transaction());
+    two.set_option(TransactionOption::ReportConflicts).unwrap();
+    one.get("a").await.unwrap();
+    two.get("b").await.unwrap();
+    one.set("b", "x").unwrap();
+    two.set("a", "y").unwrap();
+    one.commit().await.unwrap();
+    let error = two.commit().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotCommitted);
+    assert_eq!(two.conflicting_ranges(), [KeyRange::single(&"b".into())]);
+    two.on_error(error).await.unwrap();
+    assert_eq!(two.get("b").await.unwrap(), Some("x".into()));
+
+    // A snapshot read is none, nor is what lies behind a limit.
+    let three = database.transaction();
+    three.snapshot().get("a").await.unwrap();
+    three.snapshot().get_range("a".."b").await.unwrap();
+    assert_eq!(three.get_range(RangeQuery::from("b".."z").rows(1)).await.unwrap().len(), 1);
+    three.set("result", "1").unwrap();
+    put(&database, &[("a", "later"), ("c", "later")]).await;
+    three.commit().await.unwrap();
+
+    // The key of the row that ended the read is one.
+    let four = database.transaction();
+    four.get_range(RangeQuery::from("b".."z").rows(1)).await.unwrap();
+    four.set("result", "1").unwrap();
+    put(&database, &[("b", "later")]).await;
+    assert_eq!(code(four.commit().await), Some(ErrorCode::NotCommitted));
+
+    // Ranges added by hand count on both sides.
+    let five = database.transaction();
+    five.add_read_conflict_range("m".."n").unwrap();
+    five.read_version().await.unwrap();
+    five.set("result", "1").unwrap();
+    let six = database.transaction();
+    six.add_write_conflict_range("mm".."mn").unwrap();
+    six.commit().await.unwrap();
+    assert_eq!(code(five.commit().await), Some(ErrorCode::NotCommitted));
+}
+
+#[tokio::test]
+async fn a_stamped_key_conflicts_with_readers_of_later_keys_only() {
+    let database = Cluster::new().connect().await;
+    let append = async || {
+        let transaction = database.transaction();
+        transaction.set_versionstamped_key("q/0123456789", 2, "item").unwrap();
+        transaction.commit().await.unwrap().versionstamp.unwrap()
+    };
+    let first = append().await;
+    let of_stamp = |stamp: [u8; 10]| Key::from([b"q/", &stamp[..]].concat());
+
+    let reader = database.transaction();
+    let found = reader.get_range(RangeQuery::from("q/".."q0").rows(1)).await.unwrap();
+    assert_eq!(found[0].key, of_stamp(first.to_bytes()));
+    reader.set("result", "1").unwrap();
+    let tail = database.transaction();
+    tail.get_range("q/".."q0").await.unwrap();
+    tail.set("result", "1").unwrap();
+    append().await;
+    reader.commit().await.unwrap();
+    assert_eq!(code(tail.commit().await), Some(ErrorCode::NotCommitted));
+}
+
+#[tokio::test]
+async fn reads_issued_together_travel_together() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    future::try_join_all((0..100).map(|index| transaction.get(format!("{index}")))).await.unwrap();
+    let counts = cluster.counts();
+    assert_eq!((counts.read_versions, counts.point_reads), (1, 100));
+    // Two replicas share them.
+    assert_eq!(counts.point_requests, 2);
+
+    let transactions: Vec<_> = (0..100).map(|_| database.transaction()).collect();
+    future::try_join_all(transactions.iter().map(|transaction| transaction.read_version()))
+        .await
+        .unwrap();
+    // The futures are polled in a few portions; each starts a round at most.
+    let rounds = cluster.counts().read_versions - counts.read_versions;
+    assert!(rounds <= 4, "{rounds} rounds");
+}
+
+#[tokio::test]
+async fn many_run_transactions_count_exactly() {
+    let database = Cluster::new().connect().await;
+    let count = |database: Database| async move {
+        for _ in 0..10 {
+            database
+                .run_transaction(|transaction| async move {
+                    let seen = transaction.get("count").await?.map_or(0, |value| value.len());
+                    transaction.set("count", vec![b'|'; seen + 1])?;
+                    transaction.add("sum", 1)
+                })
+                .await?;
+        }
+        Ok::<_, Error>(())
+    };
+    future::try_join_all((0..8).map(|_| count(database.clone()))).await.unwrap();
+    let transaction = database.transaction();
+    assert_eq!(transaction.get("count").await.unwrap().unwrap().len(), 80);
+    let sum = transaction.get("sum").await.unwrap();
+    assert_eq!(sum, Some(Value::from(&80i64.to_le_bytes())));
+}
+
+#[tokio::test]
+async fn limits_are_typed_errors_before_anything_is_sent() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    let long_key = vec![b'k'; limits::KEY_BYTES_MAX + 1];
+    let long_value = vec![b'v'; limits::VALUE_BYTES_MAX + 1];
+    let cases = [
+        (transaction.set(long_key.clone(), ""), ErrorCode::KeyTooLarge),
+        (transaction.set("k", long_value), ErrorCode::ValueTooLarge),
+        (transaction.set(b"\xff/conf", ""), ErrorCode::KeyOutsideLegalRange),
+        (transaction.clear_range("b".."a"), ErrorCode::InvertedRange),
+        (transaction.set_versionstamped_value("k", "short", 0), ErrorCode::InvalidMutation),
+        (transaction.set_read_version(Version::ZERO), ErrorCode::VersionInvalid),
+        (transaction.set_option(TransactionOption::SizeLimit(1 << 30)), ErrorCode::InvalidArgument),
+    ];
+    for (result, expected) in cases {
+        assert_eq!(code(result), Some(expected));
+    }
+    assert_eq!(code(transaction.get(long_key).await), Some(ErrorCode::KeyTooLarge));
+    let system = transaction.get(b"\xff/conf").await;
+    assert_eq!(code(system), Some(ErrorCode::KeyOutsideLegalRange));
+    let nothing = transaction.get_range(RangeQuery::from("a".."b").rows(0)).await;
+    assert_eq!(code(nothing), Some(ErrorCode::InvalidArgument));
+    transaction.set_option(TransactionOption::SizeLimit(100)).unwrap();
+    assert_eq!(code(transaction.set("k", vec![0; 100])), Some(ErrorCode::TransactionTooLarge));
+    transaction.set("k", "small").unwrap();
+    assert!(transaction.approximate_size() > 0);
+    transaction.set_option(TransactionOption::AccessSystemKeys).unwrap();
+    transaction.set(b"\xff/conf", "1").unwrap();
+    assert_eq!(cluster.counts(), fake::Counts::default());
+    transaction.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_has_ended_says_how() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    let committed = transaction.commit().await.unwrap();
+    assert_eq!((committed.versionstamp, transaction.committed_version()), (None, None));
+    assert_eq!(cluster.counts(), fake::Counts::default());
+    assert_eq!(code(transaction.set("a", "1")), Some(ErrorCode::UsedDuringCommit));
+    transaction.reset();
+    transaction.set("a", "1").unwrap();
+    transaction.cancel();
+    assert_eq!(code(transaction.get("a").await), Some(ErrorCode::TransactionCancelled));
+    transaction.reset();
+    assert_eq!(transaction.get("a").await.unwrap(), None);
+
+    // An error that a retry does not help ends it as well.
+    let error = transaction.set(vec![0; limits::KEY_BYTES_MAX + 1], "").unwrap_err();
+    assert_eq!(code(transaction.on_error(error).await), Some(ErrorCode::KeyTooLarge));
+    assert_eq!(code(transaction.get("a").await), Some(ErrorCode::TransactionCancelled));
+
+    // Its time is measured from its beginning.
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::Timeout(Duration::from_nanos(1))).unwrap();
+    assert_eq!(code(transaction.get("a").await), Some(ErrorCode::TransactionTimedOut));
+    assert_eq!(code(transaction.commit().await), Some(ErrorCode::TransactionTimedOut));
+}
+
+#[tokio::test]
+async fn a_read_that_a_commit_overtakes_is_an_error() {
+    let database = Cluster::new().connect().await;
+    let transaction = database.transaction();
+    transaction.set("a", "1").unwrap();
+    let (read, committed) = future::join(transaction.get("b"), transaction.commit()).await;
+    assert_eq!(code(read), Some(ErrorCode::UsedDuringCommit));
+    committed.unwrap();
+}
+
+#[tokio::test]
+async fn a_range_read_sees_the_writes_of_its_beginning() {
+    let database = Cluster::new().connect().await;
+    put(&database, &[("a", "1"), ("b", "2")]).await;
+    let transaction = database.transaction();
+    let write = async { transaction.clear("a") };
+    let (rows, written) = future::join(transaction.get_range("a".."z"), write).await;
+    written.unwrap();
+    assert_eq!(keys(&rows.unwrap()), ["a", "b"]);
+    assert_eq!(keys(&transaction.get_range("a".."z").await.unwrap()), ["b"]);
+}
+
+#[tokio::test]
+async fn a_version_that_nobody_has_reached_is_an_error_soon() {
+    let database = Cluster::new().connect().await;
+    let transaction = database.transaction();
+    transaction.set_read_version(Version(1 << 62)).unwrap();
+    assert_eq!(code(transaction.get("a").await), Some(ErrorCode::FutureVersion));
+    let old = database.transaction();
+    old.set_read_version(Version(1)).unwrap();
+    assert_eq!(code(old.get("a").await), Some(ErrorCode::TransactionTooOld));
+    assert_eq!(code(old.set_read_version(Version(2))), Some(ErrorCode::InvalidArgument));
+}
+
+#[tokio::test]
+async fn reads_fail_over_and_find_servers_that_moved() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    put(&database, &[("a", "1")]).await;
+    cluster.stop_storage(0);
+    for _ in 0..4 {
+        assert_eq!(database.transaction().get("a").await.unwrap(), Some("1".into()));
+        assert_eq!(database.transaction().get_range("a".."b").await.unwrap().len(), 1);
+    }
+    // Nobody is left where the map says; then it says something else.
+    cluster.stop_storage(1);
+    let moved = async {
+        cluster.start_storage(5);
+        cluster.change_state(|state| {
+            state.storage_servers.iter_mut().for_each(|server| server.endpoint.instance = 5);
+        });
+        Ok::<_, Error>(())
+    };
+    let transaction = database.transaction();
+    let (found, ()) = future::try_join(transaction.get("a"), moved).await.unwrap();
+    assert_eq!(found, Some("1".into()));
+}
+
+#[tokio::test]
+async fn read_versions_and_commits_wait_for_the_next_generation() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.stop_proxy(100);
+    let recovery = async {
+        cluster.change_state(|state| state.phase = Phase::Recovering { step: "locking".into() });
+        cluster.start_proxy(101);
+        cluster.change_state(|state| {
+            state.phase = Phase::Active;
+            state.coordinator.as_mut().unwrap().proxies[0].instance = 101;
+        });
+    };
+    let transaction = database.transaction();
+    transaction.set("a", "1").unwrap();
+    let (committed, ()) = future::join(transaction.commit(), recovery).await;
+    committed.unwrap();
+    assert_eq!(database.status().await.unwrap().cluster.revision, 3);
+}
+
+#[tokio::test]
+async fn options_change_one_transaction() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    put(&database, &[("a", "1")]).await;
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::ReadYourWritesDisabled).unwrap();
+    transaction.set("a", "2").unwrap();
+    assert_eq!(transaction.get("a").await.unwrap(), Some("1".into()));
+    let late = transaction.set_option(TransactionOption::ReadYourWritesDisabled);
+    assert_eq!(code(late), Some(ErrorCode::InvalidArgument));
+
+    let reader = database.transaction();
+    reader.get("a").await.unwrap();
+    reader.set("result", "1").unwrap();
+    let silent = database.transaction();
+    silent.set_option(TransactionOption::NextWriteWithoutConflict).unwrap();
+    silent.set("a", "3").unwrap();
+    silent.atomic(AtomicOp::Max, "other", "x").unwrap();
+    silent.commit().await.unwrap();
+    reader.commit().await.unwrap();
+}
+
+#[test]
+fn handles_and_their_futures_move_between_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_sync<T: Sync>(_: &T) {}
+    fn check(database: &Database) {
+        let shared = Arc::new(String::from("a"));
+        let run = database.run_transaction(|transaction| {
+            let key = Arc::clone(&shared);
+            async move { transaction.get(key.as_str()).await }
+        });
+        is_send(&run);
+        is_sync(database);
+        let transaction = database.transaction();
+        is_sync(&transaction);
+        is_send(&transaction.commit());
+        is_send(&transaction.range_stream("a".."b"));
+    }
+    let _: fn(&Database) = check;
+}
