@@ -17,3 +17,5 @@ pub mod directory;
 pub mod host;
 pub mod log;
 pub mod storage;
+#[cfg(test)]
+mod testscript;
