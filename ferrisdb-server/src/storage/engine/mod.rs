@@ -9,6 +9,12 @@
 //! that was written: whoever reads at an older one must notice that the engine has moved on (see
 //! [`super::read`]).
 
+pub mod memory;
+#[cfg(not(madsim))]
+pub mod rocksdb;
+#[cfg(test)]
+mod suite;
+
 use ferrisdb_core::{
     Key, KeyRange, Result, Version,
     service::storage::{Row, VersionedValue},
