@@ -105,6 +105,13 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
+/// How to call a binary that lies beside this one: by its path, or by its name if it is not there.
+pub fn sibling(name: &str) -> String {
+    let beside = std::env::current_exe().ok().map(|here| here.with_file_name(name));
+    let found = beside.filter(|path| path.is_file()).map(|path| path.display().to_string());
+    found.unwrap_or_else(|| name.to_string())
+}
+
 /// A runtime with so many threads for tasks; disk operations have threads of their own.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
 use ferrisdb_client::Database;
 use ferrisdb_core::{
     id::Address,
-    runtime::{self, MemoryDisk},
+    runtime::{self, disk::MemoryDisk},
     transport::Network,
 };
 use ferrisdb_server::{

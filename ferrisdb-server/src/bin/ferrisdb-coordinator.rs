@@ -2,15 +2,14 @@
 
 #[cfg(not(madsim))]
 use {
-    ferrisdb_core::{
-        Result,
-        transport::{Listener, Network, Router},
-    },
+    ferrisdb_core::Result,
     ferrisdb_server::{
         config::CoordinatorConfig,
+        coordinator::CoordinatorSettings,
+        host::{CoordinatorHost, Site},
         process::{self, Shutdown, say},
     },
-    std::process::ExitCode,
+    std::{process::ExitCode, sync::Arc},
 };
 
 #[cfg(not(madsim))]
@@ -21,11 +20,15 @@ fn main() -> ExitCode {
 /// The life of the process.
 #[cfg(not(madsim))]
 async fn coordinator(config: CoordinatorConfig, mut shutdown: Shutdown) -> Result<()> {
-    let listener = Listener::bind(&config.process.listen, Router::new(), Network::new()).await?;
-    let address = config.process.advertise.as_ref().unwrap_or(listener.address());
-    say(format!("ferrisdb-coordinator listening on {address}"));
-    shutdown.requested().await;
-    Ok(())
+    let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
+    let site = Arc::new(site);
+    let controllers = config.controllers.addresses;
+    let settings = CoordinatorSettings::default();
+    let host = CoordinatorHost::start(Arc::clone(&site), controllers, settings);
+    say(format!("ferrisdb-coordinator listening on {}", host.address()));
+    let ended = shutdown.or(async { Err::<(), _>(site.failed().await) }).await;
+    host.shut_down().await;
+    ended.map(|_| ())
 }
 
 #[cfg(madsim)]

@@ -2,14 +2,11 @@
 
 #[cfg(not(madsim))]
 use {
-    ferrisdb_core::{
-        Result,
-        runtime::disk::FileSystem,
-        transport::{Listener, Network, Router},
-    },
+    ferrisdb_core::Result,
     ferrisdb_server::{
         config::LogConfig,
-        directory::{DataDirectory, DirectoryKind},
+        host::{LogHost, Media, Site},
+        log::LogSettings,
         process::{self, Shutdown, say},
     },
     std::{process::ExitCode, sync::Arc},
@@ -23,13 +20,20 @@ fn main() -> ExitCode {
 /// The life of the process.
 #[cfg(not(madsim))]
 async fn log(config: LogConfig, mut shutdown: Shutdown) -> Result<()> {
-    let disk = Arc::new(FileSystem);
-    let _directory = DataDirectory::open(disk, &config.data, DirectoryKind::Log).await?;
-    let listener = Listener::bind(&config.process.listen, Router::new(), Network::new()).await?;
-    let address = config.process.advertise.as_ref().unwrap_or(listener.address());
-    say(format!("ferrisdb-log listening on {address}, data in {}", config.data.display()));
-    shutdown.requested().await;
-    Ok(())
+    let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
+    let site = Arc::new(site);
+    let host = LogHost::start(
+        Arc::clone(&site),
+        &Media::files(),
+        &config.data,
+        config.controllers.addresses,
+        LogSettings::from(&config.tuning),
+    )
+    .await?;
+    say(format!("ferrisdb-log listening on {}, data in {}", host.address(), config.data.display()));
+    let ended = shutdown.or(async { Err::<(), _>(site.failed().await) }).await;
+    host.shut_down().await;
+    ended.map(|_| ())
 }
 
 #[cfg(madsim)]

@@ -2,15 +2,11 @@
 
 #[cfg(not(madsim))]
 use {
-    ferrisdb_core::{
-        Result,
-        runtime::disk::FileSystem,
-        transport::{Listener, Network, Router},
-    },
+    ferrisdb_core::Result,
     ferrisdb_server::{
         config::ServerConfig,
-        directory::{DataDirectory, DirectoryKind},
-        process::{self, Shutdown, say},
+        host::{Media, ServerHost, ServerSettings, Site},
+        process::{self, Shutdown, say, sibling},
     },
     std::{process::ExitCode, sync::Arc},
 };
@@ -23,18 +19,22 @@ fn main() -> ExitCode {
 /// The life of the process.
 #[cfg(not(madsim))]
 async fn server(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
-    let disk = Arc::new(FileSystem);
-    let _directory = DataDirectory::open(disk, &config.data, DirectoryKind::Server).await?;
-    let listener = Listener::bind(&config.process.listen, Router::new(), Network::new()).await?;
-    let address = config.process.advertise.as_ref().unwrap_or(listener.address());
+    let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
+    let site = Arc::new(site);
+    let settings = ServerSettings::from(&config);
+    let host =
+        ServerHost::start(Arc::clone(&site), &Media::files(), &config.data, settings).await?;
+    let address = host.address();
     say(format!(
         "ferrisdb-server listening on {address}, data in {}\n\
-         connect with:  ferrisdb-cli --controllers {address}\n\
+         connect with:  {} --controllers {address}\n\
          and try:       set hello world",
-        config.data.display()
+        config.data.display(),
+        sibling("ferrisdb-cli")
     ));
-    shutdown.requested().await;
-    Ok(())
+    let ended = shutdown.or(async { Err::<(), _>(site.failed().await) }).await;
+    host.shut_down().await;
+    ended.map(|_| ())
 }
 
 #[cfg(madsim)]

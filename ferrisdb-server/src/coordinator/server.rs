@@ -9,9 +9,9 @@ use ferrisdb_core::{
         ServiceKind,
         controller::CoordinatorMembers,
         log::{LogClient, LogService},
-        proxy::{Proxy as _, ProxyService},
-        resolver::{Resolver as _, ResolverClient, ResolverService},
-        sequencer::{Sequencer as _, SequencerClient, SequencerService},
+        proxy::ProxyService,
+        resolver::{ResolverClient, ResolverService},
+        sequencer::{SequencerClient, SequencerService},
         worker::RecruitCoordinator,
     },
     transport::{Network, Router},
@@ -113,7 +113,7 @@ impl Coordinator {
             network.connect::<SequencerService>(&self.members.sequencer).await?;
         let resolvers = self.members.resolvers.iter().map(|(keys, endpoint)| async move {
             let client: ResolverClient = network.connect::<ResolverService>(endpoint).await?;
-            Ok((keys.clone(), client))
+            Ok::<_, ferrisdb_core::Error>((keys.clone(), client))
         });
         let logs = request.log_set.logs.iter().map(|log| async {
             let client: Result<LogClient> = network.connect::<LogService>(&log.endpoint).await;

@@ -8,11 +8,11 @@ use std::{
 
 use ferrisdb_core::{
     Result,
-    runtime::{Disk, MemoryDisk},
+    runtime::{Disk, disk::MemoryDisk},
 };
 use parking_lot::Mutex;
 
-use crate::storage::engine::{Engine, MemoryEngine};
+use crate::storage::engine::{Engine, memory::MemoryStorage};
 
 /// The disk and the engines of a process. Clones are the same media.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ enum Engines {
     #[cfg(not(madsim))]
     Files,
     /// By path, so that a process that is started again finds its data.
-    Memory(Arc<Mutex<BTreeMap<PathBuf, MemoryEngine>>>),
+    Memory(Arc<Mutex<BTreeMap<PathBuf, MemoryStorage>>>),
 }
 
 impl Media {
@@ -55,16 +55,16 @@ impl Media {
         match &self.engines {
             #[cfg(not(madsim))]
             Engines::Files => {
-                use crate::storage::engine::{RocksEngine, RocksSettings};
+                use crate::storage::engine::rocksdb::{RocksEngine, RocksSettings};
                 let path = directory.to_owned();
                 let settings = RocksSettings { cache_bytes, ..RocksSettings::default() };
-                let open = move || RocksEngine::open(&path, &settings);
+                let open = move || RocksEngine::open(&path, settings);
                 Ok(Arc::new(ferrisdb_core::runtime::blocking(open).await?))
             }
             Engines::Memory(engines) => {
                 let _ = cache_bytes;
                 let mut engines = engines.lock();
-                Ok(Arc::new(engines.entry(directory.to_owned()).or_default().clone()))
+                Ok(Arc::new(engines.entry(directory.to_owned()).or_default().open()))
             }
         }
     }

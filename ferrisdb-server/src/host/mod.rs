@@ -14,10 +14,14 @@
 mod media;
 mod roles;
 mod server;
+#[cfg(not(madsim))]
+mod settings;
 mod site;
 mod worker;
 
 pub use media::Media;
 pub use roles::{ControllerHost, CoordinatorHost, LogHost, StorageHost};
 pub use server::{Embedded, ServerHost, ServerSettings};
+#[cfg(not(madsim))]
+pub use settings::cache_bytes;
 pub use site::Site;

@@ -10,7 +10,7 @@ use ferrisdb_core::{
     runtime::{self, Task},
     service::{
         controller::{
-            Controller as _, ControllerService, CoordinatorMembers, HeartbeatReply, Phase,
+            ControllerService, CoordinatorMembers, HeartbeatReply, Phase,
             ProcessClass, Progress,
         },
         worker::{RecruitCoordinator, RecruitLog, Worker as WorkerApi, WorkerService},
@@ -312,12 +312,12 @@ impl Hosted for LogWorker {
 /// A storage server in this process.
 pub struct StorageHost {
     site: Arc<Site>,
-    server: StorageServer,
+    server: Arc<StorageServer>,
     _worker: Worker,
 }
 
 struct StorageWorker {
-    server: StorageServer,
+    server: Arc<StorageServer>,
     directory: DataDirectory,
 }
 
@@ -350,7 +350,8 @@ impl StorageHost {
             engine,
             settings,
         );
-        let hosted = Arc::new(StorageWorker { server: server.clone(), directory });
+        let server = Arc::new(server);
+        let hosted = Arc::new(StorageWorker { server: Arc::clone(&server), directory });
         let changed = Arc::new(Notify::new());
         let worker = Worker::start(Arc::clone(&site), controllers, identity, hosted, changed);
         Ok(StorageHost { site, server, _worker: worker })

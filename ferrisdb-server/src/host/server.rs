@@ -8,7 +8,7 @@ use std::{
 use ferrisdb_core::{
     Error, Result,
     id::Address,
-    runtime::MemoryDisk,
+    runtime::disk::MemoryDisk,
     transport::Network,
 };
 

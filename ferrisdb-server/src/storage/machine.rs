@@ -1,0 +1,622 @@
+//! What a storage server decides: where its next versions come from, which of them stay, what goes to disk.
+//!
+//! ```text
+//!   log sets    generation 3: (0, 50]     generation 4: (50, ..
+//!   applied     10 .. 57, from generation 3
+//!
+//!   The state of the cluster says that generation 3 ended at 50. The versions 51 to 57 were never
+//!   acknowledged: they are rolled back (I-10), and the next peek, after 50, goes to generation 4.
+//!
+//!   versions    durable <= known committed, applied          (I-9)
+//!               applied - durable is about the window, or less when the window needs too much memory
+//! ```
+//!
+//! The shell holds the window and the engine and does what is returned here, under one lock with the call:
+//! between a decision and its effect on the window no other decision is taken.
+//!
+//! Knows nothing of reads, of tasks or of the disk. Start with [`Machine::next_pull`], then
+//! [`Machine::on_peeked`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use ferrisdb_core::{
+    Endpoint, Error, ErrorCode, Generation, ProcessId, Result, Stage, Tag, Version,
+    service::{
+        controller::{ClusterState, LogSet},
+        log::{PeekReply, PeekRequest},
+    },
+};
+
+/// How long to wait after the first failure of a log; doubles with each further one up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long to wait before asking again a log that answered at once that it has nothing.
+const NOTHING_PAUSE: Duration = Duration::from_millis(1);
+/// How long to wait while the window is full.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// While no key was written the engine's version follows at every such many timers, not at each.
+const IDLE_TIMERS: u32 = 20;
+
+/// The bounds that decisions keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineSettings {
+    /// How far the engine stays behind what is applied, so that reads find their versions.
+    pub window_versions: u64,
+    /// Bytes of messages after which the engine is written before its time.
+    pub flush_bytes: usize,
+    /// Memory of the window at which it gets shorter, and if that is not possible, stops growing.
+    pub window_bytes_max: usize,
+    /// About how many bytes one peek asks for.
+    pub peek_bytes: u32,
+    /// How long a log may wait for something new.
+    pub peek_wait: Duration,
+}
+
+/// What the puller does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// Asks a log.
+    Peek(Peek),
+    /// Waits for a new state of the cluster, or until the time is over if there is one.
+    Wait(Option<Duration>),
+}
+
+/// A question to a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// Of which log set.
+    pub generation: Generation,
+    /// Which log.
+    pub endpoint: Endpoint,
+    /// The question.
+    pub request: PeekRequest,
+}
+
+/// Versions to apply to the window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// Encoded mutations, by ascending version.
+    pub messages: Vec<(Version, Bytes)>,
+    /// The window is complete up to here, then.
+    pub through_version: Version,
+}
+
+/// A log to be told that it may forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pop {
+    /// Of which log set.
+    pub generation: Generation,
+    /// The log's process.
+    pub process: ProcessId,
+    /// Where it is reached.
+    pub endpoint: Endpoint,
+    /// Whose messages.
+    pub tag: Tag,
+    /// Up to where.
+    pub through_version: Version,
+}
+
+/// What a new state of the cluster means for the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// The window goes back to this version.
+    pub rollback_after: Option<Version>,
+    /// Logs or the server's tag are others than before: a peek under way may be in vain.
+    pub sources_changed: bool,
+}
+
+/// The decisions of one storage server.
+#[derive(Debug)]
+pub struct Machine {
+    process: ProcessId,
+    settings: MachineSettings,
+    tag: Option<Tag>,
+    /// Oldest first.
+    log_sets: Vec<LogSet>,
+    /// The generation that the newest applied versions came from, unless they came from the engine.
+    source: Option<Generation>,
+    applied_version: Version,
+    known_committed_version: Version,
+    durable_version: Version,
+    /// The version that the engine is being written to.
+    flushing_version: Option<Version>,
+    /// Messages applied since the last flush began.
+    unflushed_bytes: usize,
+    /// Timers that passed without a flush because nothing was written.
+    idle_timers: u32,
+    /// Which of the logs that have the next version is asked; counts on at every failure.
+    choice: usize,
+    failures: u32,
+    pause: Option<Duration>,
+    /// Up to where logs have confirmed that they were told.
+    popped: BTreeMap<(Generation, ProcessId), Version>,
+}
+
+impl Machine {
+    /// A server that has just opened its engine (I-11).
+    pub fn new(process: ProcessId, durable_version: Version, settings: MachineSettings) -> Machine {
+        Machine {
+            process,
+            settings,
+            tag: None,
+            log_sets: Vec::new(),
+            source: None,
+            applied_version: durable_version,
+            known_committed_version: durable_version,
+            durable_version,
+            flushing_version: None,
+            unflushed_bytes: 0,
+            idle_timers: 0,
+            choice: 0,
+            failures: 0,
+            pause: None,
+            popped: BTreeMap::new(),
+        }
+    }
+
+    /// The server's tag, once the cluster has given it one.
+    pub fn tag(&self) -> Option<Tag> {
+        self.tag
+    }
+
+    /// Everything up to here is in the window or in the engine.
+    pub fn applied_version(&self) -> Version {
+        self.applied_version
+    }
+
+    /// Learns a newer state of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot go on: see [`Machine::next_pull`]. Also if it is given another tag, whose data
+    /// it does not have.
+    pub fn on_cluster_state(&mut self, cluster: &ClusterState) -> Result<Changes> {
+        let ours = cluster.storage_servers.iter().find(|server| server.process == self.process);
+        let tag = ours.map(|server| server.tag);
+        if let (Some(old), Some(new)) = (self.tag, tag)
+            && old != new
+        {
+            let detail = format!("this server holds the data of tag {old}, not of tag {new}");
+            return Err(Error::new(ErrorCode::Corrupt, Stage::Apply, detail));
+        }
+        let sources_changed = self.tag != tag || self.log_sets != cluster.log_sets;
+        if sources_changed {
+            self.tag = tag.or(self.tag);
+            self.log_sets.clone_from(&cluster.log_sets);
+            self.pause = None;
+            self.failures = 0;
+            let listed = |generation| self.log_sets.iter().any(|set| set.generation == generation);
+            self.popped.retain(|(generation, _), _| listed(*generation));
+        }
+        let rollback_after = self.rollback();
+        self.check_place()?;
+        self.check_invariants();
+        Ok(Changes { rollback_after, sources_changed })
+    }
+
+    /// Goes back if the generation that the newest versions came from ended before them (I-10).
+    fn rollback(&mut self) -> Option<Version> {
+        let end = self.end_of_generation(self.source?)?;
+        if end >= self.applied_version {
+            return None;
+        }
+        let on_disk = self.flushing_version.unwrap_or(self.durable_version);
+        assert!(
+            end >= on_disk,
+            "generation {:?} ended at {end}, but the engine is at {on_disk} (I-9, I-12)",
+            self.source
+        );
+        let committed = self.known_committed_version;
+        assert!(
+            end >= committed,
+            "{committed} was committed, its generation ended at {end} (I-12)"
+        );
+        self.applied_version = end;
+        self.source = None;
+        Some(end)
+    }
+
+    /// The last version of a generation, if that is known.
+    fn end_of_generation(&self, generation: Generation) -> Option<Version> {
+        match self.log_sets.iter().position(|set| set.generation == generation) {
+            Some(index) => self.end_of(index),
+            // The set was drained and is listed no more: its successor begins where it ended.
+            None => self
+                .log_sets
+                .iter()
+                .find(|set| set.generation > generation)
+                .map(|set| set.begin_version),
+        }
+    }
+
+    fn end_of(&self, index: usize) -> Option<Version> {
+        let next_begin = || self.log_sets.get(index + 1).map(|next| next.begin_version);
+        self.log_sets[index].end_version.or_else(next_begin)
+    }
+
+    /// Checks that some log set goes on where the server is.
+    fn check_place(&self) -> Result<()> {
+        let next = (0..self.log_sets.len())
+            .find(|&index| self.end_of(index).is_none_or(|end| end > self.applied_version));
+        match next.map(|index| &self.log_sets[index]) {
+            Some(set) if self.tag.is_some() && set.begin_version > self.applied_version => {
+                Err(self.lost_place(set.begin_version))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn lost_place(&self, oldest: Version) -> Error {
+        let detail = format!(
+            "the server is at version {}, but the logs have only what is after {oldest}",
+            self.applied_version
+        );
+        Error::new(ErrorCode::Corrupt, Stage::Apply, detail)
+    }
+
+    /// Where to get the next versions from.
+    pub fn next_pull(&mut self, window_bytes: usize) -> Pull {
+        if let Some(pause) = self.pause.take() {
+            return Pull::Wait(Some(pause));
+        }
+        let Some(tag) = self.tag else { return Pull::Wait(None) };
+        let is_full = self.is_full(window_bytes);
+        if is_full && (self.flushing_version.is_some() || self.flush_target(true).is_some()) {
+            return Pull::Wait(Some(FULL_PAUSE));
+        }
+        let (settings, after_version) = (self.settings, self.applied_version);
+        let sources = self.sources(tag);
+        if sources.is_empty() {
+            return Pull::Wait(None);
+        }
+        let (generation, endpoint) = sources[self.choice % sources.len()].clone();
+        // A full window takes nothing, but has to learn what was committed, or it stays full for ever.
+        let (bytes_max, wait) =
+            if is_full { (1, Duration::ZERO) } else { (settings.peek_bytes, settings.peek_wait) };
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let request = PeekRequest { tag, after_version, bytes_max, wait_ms };
+        Pull::Peek(Peek { generation, endpoint, request })
+    }
+
+    /// The logs that have the version after the applied one, the oldest set's first.
+    fn sources(&self, tag: Tag) -> Vec<(Generation, Endpoint)> {
+        let here = self.applied_version;
+        self.log_sets
+            .iter()
+            .enumerate()
+            .filter(|(index, set)| {
+                set.begin_version <= here && self.end_of(*index).is_none_or(|end| end > here)
+            })
+            .flat_map(|(_, set)| set.logs_of(tag).map(|log| (set.generation, log.endpoint.clone())))
+            .collect()
+    }
+
+    /// A log has answered. Returns what to apply, if there is anything.
+    ///
+    /// # Errors
+    ///
+    /// If the logs have forgotten what the server needs next: it cannot go on.
+    pub fn on_peeked(
+        &mut self,
+        peek: &Peek,
+        reply: PeekReply,
+        window_bytes: usize,
+    ) -> Result<Option<Advance>> {
+        // What was committed once stays so, whoever says it.
+        self.known_committed_version =
+            self.known_committed_version.max(reply.known_committed_version);
+        let set = self.log_sets.iter().position(|set| set.generation == peek.generation);
+        let Some(set) = set.filter(|_| peek.request.after_version == self.applied_version) else {
+            // Asked before a rollback or before the set was drained.
+            return Ok(None);
+        };
+        if reply.popped_version > self.applied_version {
+            return Err(self.lost_place(reply.popped_version));
+        }
+        if let Err(error) = check_reply(&peek.request, &reply) {
+            self.on_peek_failed(peek, &error);
+            return Ok(None);
+        }
+        if self.is_full(window_bytes) {
+            self.pause = Some(FULL_PAUSE);
+            return Ok(None);
+        }
+        let end = self.end_of(set).unwrap_or(Version::MAX);
+        let through_version = reply.through_version.min(end);
+        if through_version <= self.applied_version {
+            self.on_nothing_new(reply.locked);
+            return Ok(None);
+        }
+        let mut messages = reply.messages;
+        // The tail past the end of its generation was never acknowledged (I-10).
+        messages.retain(|(version, _)| *version <= through_version);
+        self.failures = 0;
+        self.source = Some(peek.generation);
+        self.applied_version = through_version;
+        self.unflushed_bytes += messages.iter().map(|(_, message)| message.len()).sum::<usize>();
+        self.check_invariants();
+        Ok(Some(Advance { messages, through_version }))
+    }
+
+    fn on_nothing_new(&mut self, locked: bool) {
+        if locked {
+            // The log will never have more. Another one may; or the cluster soon says how this ended.
+            self.fail_over();
+        } else {
+            self.failures = 0;
+            self.pause = Some(NOTHING_PAUSE);
+        }
+    }
+
+    /// A log did not answer, or not sensibly: the next peek goes to another one.
+    pub fn on_peek_failed(&mut self, peek: &Peek, error: &Error) {
+        tracing::debug!(%error, log = %peek.endpoint, "a peek failed");
+        self.fail_over();
+    }
+
+    fn fail_over(&mut self) {
+        self.choice = self.choice.wrapping_add(1);
+        let doubled = RETRY_MIN.saturating_mul(1 << self.failures.min(16));
+        self.pause = Some(doubled.min(RETRY_MAX));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn is_full(&self, window_bytes: usize) -> bool {
+        window_bytes >= self.settings.window_bytes_max
+    }
+
+    /// Whether the engine should be written before its time.
+    pub fn is_flush_urgent(&self, window_bytes: usize) -> bool {
+        let is_full = self.is_full(window_bytes);
+        (is_full || self.unflushed_bytes >= self.settings.flush_bytes)
+            && self.flushing_version.is_none()
+            && self.flush_target(is_full).is_some()
+    }
+
+    /// The timer of flushes has fired, or one was urgent: the version to write to the engine now, if any.
+    pub fn next_flush(&mut self, window_bytes: usize, window_is_empty: bool) -> Option<Version> {
+        if self.flushing_version.is_some() {
+            return None;
+        }
+        self.idle_timers = if window_is_empty { self.idle_timers + 1 } else { IDLE_TIMERS };
+        if self.idle_timers < IDLE_TIMERS {
+            return None;
+        }
+        let target = self.flush_target(self.is_full(window_bytes))?;
+        self.idle_timers = 0;
+        self.unflushed_bytes = 0;
+        self.flushing_version = Some(target);
+        Some(target)
+    }
+
+    /// How far the engine may go: never past what is known to be committed (I-9).
+    fn flush_target(&self, is_full: bool) -> Option<Version> {
+        let behind_window = self.applied_version.saturating_sub(self.settings.window_versions);
+        // A full window gives up half of its versions, and again, until it fits.
+        let half = (self.applied_version.0 - self.durable_version.0).div_ceil(2);
+        let halfway = self.durable_version.saturating_add(half);
+        let wanted = if is_full { behind_window.max(halfway) } else { behind_window };
+        Some(wanted.min(self.known_committed_version)).filter(|&to| to > self.durable_version)
+    }
+
+    /// The engine has `version` on disk.
+    pub fn on_flushed(&mut self, version: Version) {
+        assert_eq!(self.flushing_version, Some(version), "a flush ended that was not begun (I-9)");
+        self.flushing_version = None;
+        self.durable_version = version;
+        self.check_invariants();
+    }
+
+    /// The logs that should be told what the engine has (I-11).
+    pub fn pops(&self) -> Vec<Pop> {
+        let Some(tag) = self.tag else { return Vec::new() };
+        let through_version = self.durable_version;
+        let mut pops = Vec::new();
+        for (index, set) in self.log_sets.iter().enumerate() {
+            let last = self.end_of(index).map_or(through_version, |end| end.min(through_version));
+            for log in set.logs_of(tag).filter(|_| set.begin_version < through_version) {
+                let (generation, process) = (set.generation, log.process);
+                if self.popped.get(&(generation, process)).is_none_or(|&popped| popped < last) {
+                    let endpoint = log.endpoint.clone();
+                    pops.push(Pop { generation, process, endpoint, tag, through_version });
+                }
+            }
+        }
+        pops
+    }
+
+    /// A log has confirmed a pop.
+    pub fn on_popped(&mut self, pop: &Pop) {
+        self.popped.insert((pop.generation, pop.process), pop.through_version);
+    }
+
+    fn check_invariants(&self) {
+        let (durable, applied) = (self.durable_version, self.applied_version);
+        assert!(durable <= applied, "durable {durable} beyond applied {applied} (I-9)");
+        let committed = self.known_committed_version;
+        assert!(durable <= committed, "durable {durable} beyond known committed {committed} (I-9)");
+    }
+}
+
+/// Checks that a reply keeps the protocol: whole versions after the one asked for, in order.
+fn check_reply(request: &PeekRequest, reply: &PeekReply) -> Result<()> {
+    let mut previous = request.after_version;
+    for (version, _) in &reply.messages {
+        if *version <= previous || *version > reply.through_version {
+            let detail = format!(
+                "version {version} after {previous} in a reply through {}",
+                reply.through_version
+            );
+            return Err(Error::new(ErrorCode::Protocol, Stage::Apply, detail));
+        }
+        previous = *version;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrisdb_core::{
+        ClusterId,
+        id::Address,
+        service::controller::{LogMember, Phase, StorageServer},
+    };
+
+    use super::*;
+    use crate::testscript::{self, Args};
+
+    const PROCESS: ProcessId = ProcessId(1);
+    const SETTINGS: MachineSettings = MachineSettings {
+        window_versions: 10,
+        flush_bytes: 100,
+        window_bytes_max: 1_000,
+        peek_bytes: 4_096,
+        peek_wait: Duration::from_millis(500),
+    };
+
+    /// `state 3=0..50 4=50..` lists log sets by generation, each with two logs of its own.
+    fn cluster_state(args: &Args) -> ClusterState {
+        let version = |text: &str| text.parse().ok().map(Version);
+        let log_sets = args.pairs().filter(|(name, _)| *name != "tag").map(|(generation, span)| {
+            let (begin, end) = span.split_once("..").unwrap();
+            let generation = Generation(generation.parse().unwrap());
+            let log = |index: u64| LogMember {
+                process: ProcessId(u128::from(10 * generation.0 + index)),
+                endpoint: Endpoint::of_process(Address(format!("log{generation}.{index}"))),
+            };
+            LogSet {
+                generation,
+                logs: vec![log(0), log(1)],
+                replication: 2,
+                begin_version: version(begin).unwrap(),
+                end_version: version(end),
+            }
+        });
+        let server = StorageServer {
+            tag: Tag(args.number_or_none("tag").unwrap_or(0) as u32),
+            process: PROCESS,
+            endpoint: Endpoint::of_process(Address::new("storage")),
+        };
+        ClusterState {
+            cluster_id: ClusterId(1),
+            revision: 1,
+            generation: Generation(1),
+            phase: Phase::Active,
+            coordinator: None,
+            log_sets: log_sets.collect(),
+            storage_servers: vec![server],
+            shards: vec![],
+        }
+    }
+
+    fn peek_reply(args: &Args) -> PeekReply {
+        let version = |name| Version(args.number_or_none(name).unwrap_or(0));
+        let messages = args.pairs().filter_map(|(name, message)| {
+            let version = Version(name.parse().ok()?);
+            Some((version, Bytes::copy_from_slice(message.as_bytes())))
+        });
+        PeekReply {
+            messages: messages.collect(),
+            through_version: version("through"),
+            known_committed_version: version("committed"),
+            popped_version: version("popped"),
+            locked: args.bare().any(|word| word == "locked"),
+        }
+    }
+
+    /// Runs the commands of a script on one machine.
+    struct Script {
+        machine: Machine,
+        asked: Option<Peek>,
+    }
+
+    impl Script {
+        fn execute(&mut self, command: &str, args: &Args) -> String {
+            let machine = &mut self.machine;
+            let bytes = args.number_or_none("window_bytes").unwrap_or(0) as usize;
+            match command {
+                "state" => match machine.on_cluster_state(&cluster_state(args)) {
+                    Ok(Changes { rollback_after: Some(version), .. }) => {
+                        format!("roll back to {version}")
+                    }
+                    Ok(changes) => format!("sources changed: {}", changes.sources_changed),
+                    Err(error) => format!("stops: {}", error.detail()),
+                },
+                "pull" => match machine.next_pull(bytes) {
+                    Pull::Wait(None) => "wait for the cluster".into(),
+                    Pull::Wait(Some(pause)) => format!("wait {pause:?}"),
+                    Pull::Peek(peek) => {
+                        let PeekRequest { after_version, bytes_max, .. } = peek.request;
+                        let text = format!("peek {} after {after_version}", peek.endpoint);
+                        self.asked = Some(peek);
+                        if bytes_max == 1 { text + ", only to learn" } else { text }
+                    }
+                },
+                "reply" => {
+                    let asked = self.asked.clone().unwrap();
+                    match machine.on_peeked(&asked, peek_reply(args), bytes) {
+                        Ok(None) => "nothing to apply".into(),
+                        Ok(Some(Advance { messages, through_version })) => {
+                            let versions: Vec<_> = messages.iter().map(|(v, _)| v.0).collect();
+                            format!("apply {versions:?} through {through_version}")
+                        }
+                        Err(error) => format!("stops: {}", error.detail()),
+                    }
+                }
+                "fail" => {
+                    let error = Error::new(ErrorCode::Unreachable, Stage::Connect, "");
+                    machine.on_peek_failed(&self.asked.clone().unwrap(), &error);
+                    String::new()
+                }
+                "urgent" => format!("urgent: {}", machine.is_flush_urgent(bytes)),
+                "flush" => {
+                    let empty = args.bare().any(|word| word == "empty");
+                    match machine.next_flush(bytes, empty) {
+                        Some(version) => format!("write to {version}"),
+                        None => "nothing to write".into(),
+                    }
+                }
+                "flushed" => {
+                    machine.on_flushed(Version(args.number("version")));
+                    String::new()
+                }
+                "pop" => {
+                    let pops = machine.pops();
+                    let told = args.bare().next();
+                    for pop in pops.iter().filter(|pop| told == Some(&pop.endpoint.address.0)) {
+                        machine.on_popped(pop);
+                    }
+                    let lines = pops.iter();
+                    lines
+                        .map(|p| format!("pop {} through {}\n", p.endpoint, p.through_version))
+                        .collect()
+                }
+                "restart" => {
+                    *machine = Machine::new(PROCESS, machine.durable_version, SETTINGS);
+                    format!("at {}", machine.applied_version())
+                }
+                other => panic!("no such command: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn scripts() {
+        for name in testscript::names("src/storage/testscripts") {
+            let machine = Machine::new(PROCESS, Version::ZERO, SETTINGS);
+            let mut script = Script { machine, asked: None };
+            let path = format!("src/storage/testscripts/{name}");
+            testscript::run(&path, |command, args| script.execute(command, args));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "(I-12)")]
+    fn a_rollback_of_committed_versions_is_a_broken_invariant() {
+        let machine = Machine::new(PROCESS, Version::ZERO, SETTINGS);
+        let mut script = Script { machine, asked: None };
+        let path = "src/storage/badscripts/committed_is_rolled_back";
+        testscript::run(path, |command, args| script.execute(command, args));
+    }
+}

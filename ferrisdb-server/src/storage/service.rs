@@ -1,0 +1,155 @@
+//! The reads of a storage server.
+//!
+//! ```text
+//!   reads      'a' at 40    'b' at 95    'c' at 30          applied 90, oldest 20
+//!   window     a40          .            unknown            one lock for the whole batch
+//!   engine     .            .            c10                no lock; then a second look: is 30 still kept?
+//!   later      .            b91          .                  95 was applied while the read waited
+//! ```
+//!
+//! A batch that needs no waiting is answered in one go, without a task or a timer of its own. Why the second
+//! look makes an answer of the engine right stands in [`super::read`]. Keeps I-2 and I-3.
+
+use std::sync::Arc;
+
+use ferrisdb_core::{
+    Error, ErrorCode, Result, Stage, Version, limits, runtime,
+    service::{
+        controller::Progress,
+        storage::{PointRead, RangeRead, RangeReply, Storage, VersionedValue},
+    },
+};
+use tarpc::context::Context;
+
+use super::{read, server::Shared, window::Lookup};
+
+/// Range reads of at most so many rows are answered where they arrive, longer ones where they may block.
+const ROWS_INLINE_MAX: u32 = 256;
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct Reads(pub(super) Arc<Shared>);
+
+impl Storage for Reads {
+    async fn get(self, _: Context, reads: Vec<PointRead>) -> Vec<Result<Option<VersionedValue>>> {
+        if reads.len() > limits::READS_PER_REQUEST_MAX {
+            let detail =
+                format!("{} reads, at most {}", reads.len(), limits::READS_PER_REQUEST_MAX);
+            let error = Error::new(ErrorCode::Protocol, Stage::Read, detail);
+            return vec![Err(error); reads.len()];
+        }
+        let mut answers = self.0.get_now(reads.iter());
+        let late: Vec<usize> = (0..reads.len()).filter(|&i| is_future(&answers[i])).collect();
+        let Some(newest) = late.iter().map(|&i| reads[i].read_version).max() else {
+            return answers;
+        };
+        let waited = self.0.wait_for(newest).await;
+        let again = self.0.get_now(late.iter().map(|&i| &reads[i]));
+        for (i, answer) in late.into_iter().zip(again) {
+            answers[i] = match &waited {
+                Err(error) if is_future(&answer) => Err(error.clone()),
+                _ => answer,
+            };
+        }
+        answers
+    }
+
+    async fn get_range(self, _: Context, request: RangeRead) -> Result<RangeReply> {
+        // Refused before it waits for anything, if it is not for this server.
+        self.0.check_range(&request)?;
+        if request.read_version > self.0.applied_version() {
+            self.0.wait_for(request.read_version).await?;
+        }
+        if request.rows_max <= ROWS_INLINE_MAX {
+            return self.0.get_range_now(&request);
+        }
+        runtime::blocking(move || self.0.get_range_now(&request)).await
+    }
+
+    async fn progress(self, _: Context) -> Result<Progress> {
+        let failure = self.0.serving.read().failure.clone();
+        failure.map_or_else(|| Ok(self.0.progress()), Err)
+    }
+}
+
+fn is_future<T>(answer: &Result<T>) -> bool {
+    answer.as_ref().is_err_and(|error| error.code() == ErrorCode::FutureVersion)
+}
+
+impl Shared {
+    /// Answers what can be answered now.
+    fn get_now<'a>(
+        &self,
+        reads: impl Iterator<Item = &'a PointRead> + Clone,
+    ) -> Vec<Result<Option<VersionedValue>>> {
+        let found = self.look_up(reads.clone());
+        let mut answers = Vec::with_capacity(found.len());
+        let mut from_engine = Vec::new();
+        for (read, found) in reads.zip(found) {
+            answers.push(match found {
+                Ok(Lookup::Value(value)) => Ok(Some(value)),
+                Ok(Lookup::Cleared) => Ok(None),
+                Ok(Lookup::Unknown) => {
+                    from_engine.push((answers.len(), read.read_version));
+                    self.engine.get(&read.key).inspect_err(|error| self.fail(error.clone()))
+                }
+                Err(error) => Err(error),
+            });
+        }
+        if !from_engine.is_empty() {
+            let serving = self.serving.read();
+            for (index, version) in from_engine {
+                if answers[index].is_ok()
+                    && let Err(error) = serving.window.check_version(version)
+                {
+                    answers[index] = Err(error);
+                }
+            }
+        }
+        answers
+    }
+
+    /// What the window says to each read.
+    fn look_up<'a>(&self, reads: impl Iterator<Item = &'a PointRead>) -> Vec<Result<Lookup>> {
+        let serving = self.serving.read();
+        let look_up = |read: &PointRead| {
+            if let Some(failure) = &serving.failure {
+                return Err(failure.clone());
+            }
+            serving.ownership.check_key(&read.key)?;
+            read::get_in_window(&serving.window, &read.key, read.read_version)
+        };
+        reads.map(look_up).collect()
+    }
+
+    fn check_range(&self, request: &RangeRead) -> Result<()> {
+        let serving = self.serving.read();
+        serving.failure.clone().map_or(Ok(()), Err)?;
+        serving.ownership.check_range(&request.range)
+    }
+
+    fn get_range_now(&self, request: &RangeRead) -> Result<RangeReply> {
+        let serving = self.serving.read();
+        serving.failure.clone().map_or(Ok(()), Err)?;
+        serving.ownership.check_range(&request.range)?;
+        let reply = read::get_range(&serving.window, &*self.engine, request);
+        drop(serving);
+        if let Err(error) = &reply
+            && matches!(error.code(), ErrorCode::Disk | ErrorCode::Corrupt)
+        {
+            self.fail(error.clone());
+        }
+        reply
+    }
+
+    /// Waits until a version was applied, but not longer than reads may.
+    async fn wait_for(&self, version: Version) -> Result<()> {
+        let Some(waiter) = self.waiters.wait_for(version)? else { return Ok(()) };
+        let waited =
+            runtime::timeout(self.settings.future_version_wait, Stage::Read, waiter.reached());
+        waited.await.map_err(|_| {
+            let detail = format!("read version {version}, applied {}", self.applied_version());
+            Error::new(ErrorCode::FutureVersion, Stage::Read, detail)
+        })
+    }
+}
