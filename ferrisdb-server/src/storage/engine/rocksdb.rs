@@ -140,7 +140,7 @@ impl RocksEngine {
     pub fn statistics(&self) -> Result<EngineStatistics> {
         let property = |name: &str| {
             let size = self.db.property_int_value(name).map_err(|error| engine_error(&error))?;
-            Ok(size.unwrap_or_default())
+            Ok::<u64, ferrisdb_core::Error>(size.unwrap_or_default())
         };
         Ok(EngineStatistics {
             live_bytes: property("rocksdb.estimate-live-data-size")?,
