@@ -72,6 +72,8 @@ error_codes! {
     TransactionCancelled = 1025, "transaction_cancelled", "the transaction was cancelled", "begin a new transaction";
     /// The transaction's own timeout has passed.
     TransactionTimedOut = 1031, "transaction_timed_out", "the transaction did not finish within its timeout", "look at the cluster's status; raise the timeout";
+    /// The key's value depends on the versionstamp that the commit will give.
+    AccessedUnreadable = 1036, "accessed_unreadable", "the value depends on a versionstamp that is not known before the commit", "read the key after the commit";
     /// A server is over its bound of queued work.
     TooBusy = 1037, "process_behind", "the server has more work queued than it may hold", "retry later; spread the load or add servers";
     /// The generation has ended; the client finds the next one.
@@ -132,9 +134,9 @@ impl ErrorCode {
             | ShuttingDown => true,
             TimedOut | TransactionCancelled | TransactionTimedOut | IncompatibleProtocol | Disk
             | Corrupt | KeyOutsideLegalRange | InvertedRange | InvalidArgument | VersionInvalid
-            | UsedDuringCommit | InvalidMutation | TransactionTooLarge | KeyTooLarge
-            | ValueTooLarge | Unsupported | WrongCluster | DirectoryLocked | WrongDirectory
-            | Protocol | Internal => false,
+            | UsedDuringCommit | AccessedUnreadable | InvalidMutation | TransactionTooLarge
+            | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster | DirectoryLocked
+            | WrongDirectory | Protocol | Internal => false,
         }
     }
 
@@ -147,9 +149,9 @@ impl ErrorCode {
             | GenerationEnded | Unreachable | NoSuchEndpoint | Unavailable | ShuttingDown
             | TimedOut | TransactionCancelled | TransactionTimedOut | IncompatibleProtocol
             | Disk | Corrupt | KeyOutsideLegalRange | InvertedRange | InvalidArgument
-            | VersionInvalid | UsedDuringCommit | InvalidMutation | TransactionTooLarge
-            | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster | DirectoryLocked
-            | WrongDirectory | Protocol | Internal => false,
+            | VersionInvalid | UsedDuringCommit | AccessedUnreadable | InvalidMutation
+            | TransactionTooLarge | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster
+            | DirectoryLocked | WrongDirectory | Protocol | Internal => false,
         }
     }
 }

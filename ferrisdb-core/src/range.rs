@@ -1,6 +1,6 @@
 //! Half-open ranges of keys.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,18 @@ impl KeyRange {
         self.end.len() == self.begin.len() + 1
             && self.end.last() == Some(&0)
             && self.end.starts_with(&self.begin)
+    }
+}
+
+impl<K: Into<Key>> From<Range<K>> for KeyRange {
+    fn from(range: Range<K>) -> KeyRange {
+        KeyRange { begin: range.start.into(), end: range.end.into() }
+    }
+}
+
+impl From<&KeyRange> for KeyRange {
+    fn from(range: &KeyRange) -> KeyRange {
+        range.clone()
     }
 }
 

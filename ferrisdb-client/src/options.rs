@@ -1,0 +1,272 @@
+//! What can be asked for: settings of a [`Database`](crate::Database), options of a
+//! [`Transaction`](crate::Transaction), and the shape of a range read.
+
+use std::{ops::Range, time::Duration};
+
+use ferrisdb_core::{
+    Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version, limits,
+    transaction::IdempotencyId,
+};
+
+/// Settings of a database handle: how long it waits for what. The defaults fit a healthy cluster.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long connecting waits until the state of the cluster is known.
+    pub connect_limit: Duration,
+    /// How long a read version is sought, over failures and recoveries, before the caller gets the error.
+    pub read_version_limit: Duration,
+    /// How long one read is tried, over replicas and changes of location, before the caller gets the error.
+    pub read_limit: Duration,
+    /// How long the answer to a commit is awaited before its result counts as unknown.
+    pub commit_limit: Duration,
+    /// Whether `run_transaction` gives each transaction an idempotency id, so that it takes effect
+    /// exactly once although commits can end with an unknown result (I-6).
+    pub exactly_once: ExactlyOnce,
+    /// The options that each transaction begins with.
+    pub defaults: TransactionOptions,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            connect_limit: Duration::from_secs(10),
+            read_version_limit: Duration::from_secs(10),
+            read_limit: Duration::from_secs(5),
+            commit_limit: Duration::from_secs(10),
+            exactly_once: ExactlyOnce::ById,
+            defaults: TransactionOptions::default(),
+        }
+    }
+}
+
+/// What `run_transaction` does about commits whose result is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExactlyOnce {
+    /// Every transaction that writes also writes a small record under a random id, by which the next
+    /// attempt finds out.
+    ById,
+    /// Nothing is written; the error is returned instead of a retry that could apply the transaction twice.
+    Refuse,
+}
+
+/// One option of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransactionOption {
+    /// Allows reads of the system keyspace, `\xff` to `\xff\xff`.
+    ReadSystemKeys,
+    /// Allows reads and writes of the system keyspace.
+    AccessSystemKeys,
+    /// After a conflict, [`Transaction::conflicting_ranges`](crate::Transaction::conflicting_ranges)
+    /// says which reads were concerned.
+    ReportConflicts,
+    /// Every call fails with `transaction_timed_out` this long after the transaction was created or
+    /// reset; zero removes the limit. Survives `on_error`.
+    Timeout(Duration),
+    /// How many times `on_error` (and `run_transaction`) retries; `None` for no limit. Survives `on_error`.
+    RetryLimit(Option<u32>),
+    /// The longest delay between two attempts. Survives `on_error`.
+    RetryDelayMax(Duration),
+    /// Most bytes of mutations and conflict ranges; at most [`limits::TRANSACTION_BYTES_MAX`].
+    SizeLimit(usize),
+    /// The next write, and only that one, adds no write conflict range.
+    NextWriteWithoutConflict,
+    /// Reads see the database only, not the transaction's own writes. Only before the first operation.
+    ReadYourWritesDisabled,
+    /// The transaction has this id: it commits at most once, however many attempts carry the id.
+    /// `run_transaction` draws one by itself.
+    IdempotencyId(IdempotencyId),
+}
+
+/// The options of a transaction, as they stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionOptions {
+    pub(crate) read_system_keys: bool,
+    pub(crate) write_system_keys: bool,
+    pub(crate) report_conflicts: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry_limit: Option<u32>,
+    pub(crate) retry_delay_max: Duration,
+    pub(crate) size_limit: usize,
+    pub(crate) next_write_without_conflict: bool,
+    pub(crate) read_your_writes: bool,
+    pub(crate) idempotency_id: Option<IdempotencyId>,
+}
+
+impl Default for TransactionOptions {
+    fn default() -> TransactionOptions {
+        TransactionOptions {
+            read_system_keys: false,
+            write_system_keys: false,
+            report_conflicts: false,
+            timeout: None,
+            retry_limit: None,
+            retry_delay_max: Duration::from_secs(1),
+            size_limit: limits::TRANSACTION_BYTES_MAX,
+            next_write_without_conflict: false,
+            read_your_writes: true,
+            idempotency_id: None,
+        }
+    }
+}
+
+impl TransactionOptions {
+    /// Sets one option.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] for a value that the option does not take.
+    pub fn set(&mut self, option: TransactionOption) -> Result<()> {
+        match option {
+            TransactionOption::ReadSystemKeys => self.read_system_keys = true,
+            TransactionOption::AccessSystemKeys => {
+                self.read_system_keys = true;
+                self.write_system_keys = true;
+            }
+            TransactionOption::ReportConflicts => self.report_conflicts = true,
+            TransactionOption::Timeout(limit) => {
+                self.timeout = Some(limit).filter(|limit| !limit.is_zero());
+            }
+            TransactionOption::RetryLimit(limit) => self.retry_limit = limit,
+            TransactionOption::RetryDelayMax(delay) => self.retry_delay_max = delay,
+            TransactionOption::SizeLimit(bytes) => {
+                if !(32..=limits::TRANSACTION_BYTES_MAX).contains(&bytes) {
+                    let detail = format!(
+                        "size limit {bytes}, allowed are 32 to {}",
+                        limits::TRANSACTION_BYTES_MAX
+                    );
+                    return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+                }
+                self.size_limit = bytes;
+            }
+            TransactionOption::NextWriteWithoutConflict => self.next_write_without_conflict = true,
+            TransactionOption::ReadYourWritesDisabled => self.read_your_writes = false,
+            TransactionOption::IdempotencyId(id) => self.idempotency_id = Some(id),
+        }
+        Ok(())
+    }
+
+    /// What is left of the options when `on_error` resets the transaction: the defaults, with what
+    /// governs the retries themselves.
+    pub(crate) fn after_error(&self, defaults: &TransactionOptions) -> TransactionOptions {
+        TransactionOptions {
+            timeout: self.timeout,
+            retry_limit: self.retry_limit,
+            retry_delay_max: self.retry_delay_max,
+            // The next attempt is the same transaction: without its id it could apply twice (I-6).
+            idempotency_id: self.idempotency_id,
+            ..defaults.clone()
+        }
+    }
+
+    /// Where the keys end that may be read.
+    pub(crate) fn read_end(&self) -> Key {
+        if self.read_system_keys { Key::SYSTEM_END } else { Key::USER_END }
+    }
+
+    /// Where the keys end that may be written.
+    pub(crate) fn write_end(&self) -> Key {
+        if self.write_system_keys { Key::SYSTEM_END } else { Key::USER_END }
+    }
+}
+
+/// What a range read asks for: the keys, the direction, and how much at most.
+///
+/// ```
+/// use ferrisdb_client::{KeyRange, RangeQuery};
+/// let newest_ten = RangeQuery::from("event/".."event0").reverse().rows(10);
+/// let everything_of_a_user = RangeQuery::from(KeyRange::prefix(b"user/7/"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeQuery {
+    /// The keys.
+    pub range: KeyRange,
+    /// Most rows to return; no limit if `None`. Zero is an error.
+    pub rows_max: Option<usize>,
+    /// Bytes of keys and values after which no further row is added; the first row comes in any case.
+    pub bytes_max: Option<usize>,
+    /// Whether to begin at the end of the range and go down.
+    pub reverse: bool,
+}
+
+impl RangeQuery {
+    /// All rows of a range, upwards.
+    pub fn new(range: impl Into<KeyRange>) -> RangeQuery {
+        RangeQuery { range: range.into(), rows_max: None, bytes_max: None, reverse: false }
+    }
+
+    /// At most so many rows.
+    #[must_use]
+    pub fn rows(mut self, rows_max: usize) -> RangeQuery {
+        self.rows_max = Some(rows_max);
+        self
+    }
+
+    /// No further row once there are so many bytes of keys and values.
+    #[must_use]
+    pub fn bytes(mut self, bytes_max: usize) -> RangeQuery {
+        self.bytes_max = Some(bytes_max);
+        self
+    }
+
+    /// From the end of the range down.
+    #[must_use]
+    pub fn reverse(mut self) -> RangeQuery {
+        self.reverse = true;
+        self
+    }
+}
+
+impl From<KeyRange> for RangeQuery {
+    fn from(range: KeyRange) -> RangeQuery {
+        RangeQuery::new(range)
+    }
+}
+
+impl From<&KeyRange> for RangeQuery {
+    fn from(range: &KeyRange) -> RangeQuery {
+        RangeQuery::new(range.clone())
+    }
+}
+
+impl<K: Into<Key>> From<Range<K>> for RangeQuery {
+    fn from(range: Range<K>) -> RangeQuery {
+        RangeQuery::new(range)
+    }
+}
+
+/// A row of a range read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Key,
+    /// Its value.
+    pub value: Value,
+    /// The version of the commit that wrote it; `None` if the transaction itself has changed it.
+    pub commit_version: Option<Version>,
+}
+
+impl KeyValue {
+    /// The bytes that count against [`RangeQuery::bytes_max`].
+    pub fn size(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+}
+
+/// A value and when it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionedValue {
+    /// The value.
+    pub value: Value,
+    /// The version of the commit that wrote it; `None` if the transaction itself has changed it.
+    pub commit_version: Option<Version>,
+}
+
+/// A part of a range, in the direction of the read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangePage {
+    /// The rows.
+    pub rows: Vec<KeyValue>,
+    /// Whether a limit ended the read, so that there may be more behind the last row.
+    pub more: bool,
+}
