@@ -1,65 +1,170 @@
 //! The handle of a database.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, id::Address, service::controller::Status, transport::Network,
 };
 
-use crate::{options::Settings, retry::AsError, transaction::Transaction};
+use crate::{
+    cluster::Cluster,
+    exactly_once::AcknowledgedIds,
+    options::Settings,
+    retry::{self, AsError},
+    transaction::Transaction,
+};
 
-/// A database. Clones are the same handle.
-#[derive(Clone, Debug)]
-pub struct Database {}
+/// A database. Clones are the same handle, and share its connections and caches.
+///
+/// All work happens on the tokio runtime in which the handle was made; there are no threads behind it.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
 
-fn later() -> Error {
-    Error::new(ErrorCode::Unsupported, Stage::Client, "this build has the interface only")
+/// What all clones and transactions of a handle share.
+struct Inner {
+    cluster: Cluster,
+    acknowledged_ids: AcknowledgedIds,
 }
 
 impl Database {
     /// Connects to a cluster by its controllers, `host:port[,host:port...]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] for a list that is not of that form; otherwise why no controller
+    /// answered within ten seconds.
     pub async fn connect(controllers: &str) -> Result<Database> {
-        let _ = controllers;
-        Err(later())
+        Self::connect_with(Network::new(), parse_controllers(controllers)?).await
     }
 
     /// Connects over a network of the caller's: in process, or simulated.
+    ///
+    /// # Errors
+    ///
+    /// Why no controller answered.
     pub async fn connect_with(network: Network, controllers: Vec<Address>) -> Result<Database> {
         Self::connect_with_settings(network, controllers, Settings::default()).await
     }
 
-    /// Connects with settings.
+    /// Connects with settings of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// Why no controller answered within [`Settings::connect_limit`].
     pub async fn connect_with_settings(
         network: Network,
         controllers: Vec<Address>,
         settings: Settings,
     ) -> Result<Database> {
-        let _ = (network, controllers, settings);
-        Err(later())
+        let cluster = Cluster::new(network, controllers, settings);
+        cluster.connected().await?;
+        Ok(Database {
+            inner: Arc::new(Inner { cluster, acknowledged_ids: AcknowledgedIds::default() }),
+        })
     }
 
-    /// A new transaction.
+    /// A new transaction. Nothing is sent before its first read or its commit.
     pub fn transaction(&self) -> Transaction {
-        Transaction {}
+        Transaction::new(self.clone())
     }
 
-    /// Runs a transaction, retries it as needed, and commits it: exactly once.
-    pub async fn run_transaction<T, E, F, Fut>(&self, mut body: F) -> Result<T, E>
+    /// Runs a transaction: calls `body`, commits what it did, and starts over as long as an error says that
+    /// this may help. Takes effect exactly once, or not at all if an error is returned.
+    ///
+    /// The body may run several times, so it should not change anything but the transaction. When it
+    /// returns an error that holds no retryable FerrisDB error the transaction is given up and the error
+    /// returned.
+    ///
+    /// ```no_run
+    /// # use ferrisdb_client::{Database, Error};
+    /// # async fn example(database: Database) -> Result<(), Error> {
+    /// let visits = database
+    ///     .run_transaction(|transaction| async move {
+    ///         let visits = transaction.get("visits").await?.map_or(0, |value| value.len());
+    ///         transaction.set("visits", vec![b'|'; visits + 1])?;
+    ///         Ok::<_, Error>(visits + 1)
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the body returned, an error that a retry does not help, or the last one when a limit of time or
+    /// retries was reached. [`ErrorCode::CommitUnknownResult`] if such a limit was reached before the fate
+    /// of an attempt was found out (I-6).
+    pub async fn run_transaction<T, E, F, Fut>(&self, body: F) -> Result<T, E>
     where
         F: FnMut(Transaction) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         E: From<Error> + AsError,
     {
-        body(self.transaction()).await
+        retry::run(self, body).await
     }
 
-    /// What an operator wants to know.
+    /// What an operator wants to know, from the first controller that answers.
+    ///
+    /// # Errors
+    ///
+    /// Why the last controller did not answer.
     pub async fn status(&self) -> Result<Status> {
-        Err(later())
+        self.cluster().status().await
     }
 
-    /// Ends the use of the database.
+    /// Ends the use of the database. Connections end when the last clone and the last transaction are gone.
+    ///
+    /// # Errors
+    ///
+    /// None so far.
     pub async fn close(self) -> Result<()> {
         Ok(())
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.inner.cluster
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        self.inner.cluster.settings()
+    }
+
+    pub(crate) fn acknowledged_ids(&self) -> &AcknowledgedIds {
+        &self.inner.acknowledged_ids
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+fn parse_controllers(text: &str) -> Result<Vec<Address>> {
+    let parse = |address: &str| {
+        let address = address.trim();
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            let detail = format!("'{address}' is not of the form host:port");
+            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+        }
+        Ok(Address::new(address))
+    };
+    text.split(',').map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_a_list_of_addresses() {
+        let addresses = parse_controllers("a:1, [::1]:2").unwrap();
+        assert_eq!(addresses, [Address::new("a:1"), Address::new("[::1]:2")]);
+        for wrong in ["", "a", "a:", ":1", "a:b", "a:1,", "a:70000"] {
+            let error = parse_controllers(wrong).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{wrong}");
+        }
     }
 }

@@ -1,8 +1,59 @@
-//! The client library of FerrisDB.
+//! The client library of FerrisDB, a distributed, ordered, transactional key-value database.
+//!
+//! A [`Database`] is a handle, cheap to clone. A [`Transaction`] reads at one version, sees its own writes,
+//! and takes effect at once or not at all. [`Database::run_transaction`] starts over after conflicts and
+//! failures, and applies a transaction exactly once:
+//!
+//! ```no_run
+//! use ferrisdb_client::{Database, Error};
+//!
+//! /// Moves an item from one list to another, unless it is gone.
+//! async fn move_item(database: &Database, item: &str) -> Result<bool, Error> {
+//!     let (from, to) = (&format!("inbox/{item}"), &format!("done/{item}"));
+//!     database
+//!         .run_transaction(|transaction| async move {
+//!             let Some(value) = transaction.get(from.as_str()).await? else { return Ok(false) };
+//!             transaction.clear(from.as_str())?;
+//!             transaction.set(to.as_str(), value)?;
+//!             transaction.add("moves", 1)?;
+//!             Ok(true)
+//!         })
+//!         .await
+//! }
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let database = Database::connect("127.0.0.1:4500").await?;
+//! move_item(&database, "letter").await?;
+//!
+//! // Ranges are ordered by key, in both directions, and can be read in pages.
+//! let transaction = database.transaction();
+//! for row in transaction.get_range("done/".."done0").await? {
+//!     println!("{} = {}", row.key, row.value);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Reads that are issued together travel together: `futures::try_join!(a.get("x"), a.get("y"))` is one request
+//! to a server that holds both. A read that other transactions may change without being a conflict goes
+//! through [`Transaction::snapshot`].
+//!
+//! | to find | look in |
+//! |---|---|
+//! | connecting, running transactions | [`Database`] |
+//! | reads, writes, commit | [`Transaction`] |
+//! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
+//! | what an error means and what to try | [`Error`], [`ErrorCode`] |
+//! | errors of your own in a transaction | [`AsError`] |
 
+mod batch;
+mod cluster;
+mod connections;
 mod database;
+mod exactly_once;
+mod locations;
 mod options;
 mod range_stream;
+mod read_your_writes;
 mod retry;
 mod transaction;
 

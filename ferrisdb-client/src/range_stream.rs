@@ -1,4 +1,4 @@
-//! Long range reads.
+//! Long range reads: rows come in pages, each read when the one before is used up.
 
 use std::{
     pin::Pin,
@@ -6,17 +6,82 @@ use std::{
 };
 
 use ferrisdb_core::Result;
-use futures::Stream;
+use futures::{
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 
-use crate::options::KeyValue;
+use crate::{
+    options::{KeyValue, RangeQuery},
+    transaction::{Isolation, Transaction},
+};
 
-/// The rows of a range, read in pages as they are consumed.
-pub struct RangeStream {}
+/// Bytes of the first page; a consumer that stops early has not read much. Doubles up to the maximum.
+const PAGE_BYTES_MIN: usize = 16 * 1024;
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The rows of a range, read in pages as they are consumed. Made by
+/// [`Transaction::range_stream`](crate::Transaction::range_stream).
+///
+/// Each page sees the transaction's own writes as they are when it is read, and observes exactly itself
+/// (I-15). The stream ends after an error.
+pub struct RangeStream(BoxStream<'static, Result<KeyValue>>);
+
+impl RangeStream {
+    pub(crate) fn new(
+        transaction: Transaction,
+        query: RangeQuery,
+        isolation: Isolation,
+    ) -> RangeStream {
+        let scan = Scan { transaction, query, isolation, page_bytes: PAGE_BYTES_MIN };
+        let pages = stream::try_unfold(Some(scan), |scan| async {
+            let Some(mut scan) = scan else { return Ok(None) };
+            let (rows, more) = scan.page().await?;
+            Ok(Some((stream::iter(rows.into_iter().map(Ok)), more.then_some(scan))))
+        });
+        RangeStream(pages.try_flatten().boxed())
+    }
+}
+
+/// What is left to read.
+struct Scan {
+    transaction: Transaction,
+    query: RangeQuery,
+    isolation: Isolation,
+    page_bytes: usize,
+}
+
+impl Scan {
+    /// The next page, and whether there may be more after it.
+    async fn page(&mut self) -> Result<(Vec<KeyValue>, bool)> {
+        let mut query = self.query.clone();
+        query.bytes_max = Some(query.bytes_max.unwrap_or(usize::MAX).min(self.page_bytes));
+        self.page_bytes = (self.page_bytes * 2).min(PAGE_BYTES_MAX);
+        let page = self.transaction.read_range(query, self.isolation).await?;
+        let bytes: usize = page.rows.iter().map(KeyValue::size).sum();
+        let rest = &mut self.query;
+        rest.rows_max = rest.rows_max.map(|max| max.saturating_sub(page.rows.len()));
+        rest.bytes_max = rest.bytes_max.map(|max| max.saturating_sub(bytes));
+        match page.rows.last() {
+            Some(last) if rest.reverse => rest.range.end = last.key.clone(),
+            Some(last) => rest.range.begin = last.key.successor(),
+            None => {}
+        }
+        let limit_reached = rest.rows_max == Some(0) || rest.bytes_max == Some(0);
+        Ok((page.rows, page.more && !limit_reached))
+    }
+}
 
 impl Stream for RangeStream {
     type Item = Result<KeyValue>;
 
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(None)
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+impl std::fmt::Debug for RangeStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RangeStream")
     }
 }

@@ -1,206 +1,913 @@
-//! A transaction.
+//! A transaction, as the caller sees it.
+//!
+//! ```text
+//!            reads, writes           commit                     its answer
+//!   Open ------------------> Open ------------> Committing ------------------> Ended
+//!    ^                                              |                           |
+//!    +--------------- reset, on_error --------------+---------------------------+
+//! ```
+//!
+//! Everything lies in one state under one lock, which is never held across a wait. A call that waits takes
+//! with it what it needs, and compares the attempt when it comes back: an answer that arrives after a reset
+//! belongs to no attempt any more and is an error, and so is a read that a commit has overtaken, because its
+//! conflict range was not sent (I-15).
+//!
+//! Start with [`Transaction::read_key`], then [`Transaction::commit`].
+
+use std::{future::Future, sync::Arc};
 
 use ferrisdb_core::{
-    Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version, Versionstamp, atomic::AtomicOp,
+    Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value, Version, Versionstamp,
+    atomic::AtomicOp,
+    limits,
+    runtime::{self, Instant},
+    transaction::{self, CommitOutcome, CommitRequest, IdempotencyId},
 };
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::OnceCell;
 
 use crate::{
-    options::{KeyValue, RangePage, RangeQuery, TransactionOption, VersionedValue},
+    database::Database,
+    exactly_once::{self, Record},
+    options::{
+        KeyValue, RangePage, RangeQuery, TransactionOption, TransactionOptions, VersionedValue,
+    },
     range_stream::RangeStream,
+    read_your_writes::{Lookup, Overlay, RangeRead, RangeSet, stamped_range},
+    retry::Backoff,
 };
 
 /// How a transaction was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The commit version; of a transaction that wrote nothing, the version it read at (zero if it did not read).
+    /// The commit version; of a transaction that wrote nothing, the version it read at (zero if it did not
+    /// read either).
     pub version: Version,
     /// The transaction's place in the total order; `None` if it wrote nothing.
     pub versionstamp: Option<Versionstamp>,
 }
 
-fn later() -> Error {
-    Error::new(ErrorCode::Unsupported, Stage::Client, "this build has the interface only")
+/// Whether reads are protected by conflict ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// A later write to what was read is a conflict.
+    Serializable,
+    /// It is not.
+    Snapshot,
 }
 
-/// A transaction. Clones are the same transaction.
-#[derive(Clone, Debug)]
-pub struct Transaction {}
+/// A transaction. Clones are the same transaction, so that several tasks can read and write in it.
+///
+/// Reads see the database at one version, and the transaction's own writes over it. Writes are kept here until
+/// [`Transaction::commit`]. A read that is still waiting when the commit begins fails.
+#[derive(Clone)]
+pub struct Transaction {
+    shared: Arc<Shared>,
+}
 
-/// The same reads, without read conflicts.
+struct Shared {
+    database: Database,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Counts the attempts. What waits for an answer compares it.
+    attempt: u64,
+    phase: Phase,
+    options: TransactionOptions,
+    /// When the transaction was created or reset: where its timeout counts from.
+    started: Instant,
+    backoff: Backoff,
+    /// Whether the commit of an earlier attempt got no answer.
+    fate: Fate,
+    work: Work,
+    committed: Option<Committed>,
+    conflicting_ranges: Vec<KeyRange>,
+}
+
+/// What one attempt has done so far.
+#[derive(Default)]
+struct Work {
+    read_version: Arc<OnceCell<Version>>,
+    /// Shared with range reads under way, which go on seeing the writes of their beginning.
+    overlay: Arc<Overlay>,
+    mutations: Vec<Mutation>,
+    mutations_bytes: usize,
+    read_conflicts: RangeSet,
+    write_conflicts: RangeSet,
+}
+
+/// What may be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Reads, writes, commit.
+    Open,
+    /// Nothing before the commit has ended, or a reset.
+    Committing,
+    /// Nothing but a reset, or `on_error`.
+    Ended,
+    /// Nothing but a reset.
+    Cancelled,
+}
+
+/// What is known of the attempts before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// None of them is committed, or ever will be.
+    Closed,
+    /// One may be, or may come to be: its record has to be looked for, and kept out.
+    Open,
+    /// The record was looked for, at this attempt's read version, and is not there.
+    Excluded,
+}
+
+/// What a call that waits takes with it.
+struct Call {
+    attempt: u64,
+    deadline: Option<Instant>,
+    read_version: Arc<OnceCell<Version>>,
+}
+
+/// The same reads as a transaction's, without read conflicts: made by [`Transaction::snapshot`].
+///
+/// They see the same version and the same own writes, but a later write to what they read does not keep the
+/// transaction from committing.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a>(&'a Transaction);
 
+/// Reads.
 impl Transaction {
     /// Reads a key.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::AccessedUnreadable`] if the value depends on an own versionstamp; a limit that the key
+    /// passes; what became of the read.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Value>> {
-        let _ = key.into();
-        Err(later())
-    }
-    /// Reads a key, with the version of the commit that wrote it.
-    pub async fn get_versioned(&self, key: impl Into<Key>) -> Result<Option<VersionedValue>> {
-        let _ = key.into();
-        Err(later())
-    }
-    /// Reads a range.
-    pub async fn get_range(&self, query: impl Into<RangeQuery>) -> Result<Vec<KeyValue>> {
-        let _ = query.into();
-        Err(later())
-    }
-    /// Reads the first part of a range.
-    pub async fn get_range_page(&self, query: impl Into<RangeQuery>) -> Result<RangePage> {
-        let _ = query.into();
-        Err(later())
-    }
-    /// Reads a range in parts.
-    pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
-        let _ = query.into();
-        RangeStream {}
+        let found = self.read_key(key.into(), Isolation::Serializable).await?;
+        Ok(found.map(|found| found.value))
     }
 
-    /// The same reads without read conflicts.
+    /// Reads a key, with the version of the commit that wrote it (unless this transaction changed it).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get`].
+    pub async fn get_versioned(&self, key: impl Into<Key>) -> Result<Option<VersionedValue>> {
+        self.read_key(key.into(), Isolation::Serializable).await
+    }
+
+    /// Reads a range, up to the limits of the query: `transaction.get_range("a".."b")`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get`], and [`ErrorCode::InvertedRange`].
+    pub async fn get_range(&self, query: impl Into<RangeQuery>) -> Result<Vec<KeyValue>> {
+        Ok(self.read_range(query.into(), Isolation::Serializable).await?.rows)
+    }
+
+    /// Reads a range and says whether a limit of the query ended it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get_range`].
+    pub async fn get_range_page(&self, query: impl Into<RangeQuery>) -> Result<RangePage> {
+        self.read_range(query.into(), Isolation::Serializable).await
+    }
+
+    /// Reads a range in pages, as the rows are consumed: for scans that would not fit into memory.
+    pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
+        RangeStream::new(self.clone(), query.into(), Isolation::Serializable)
+    }
+
+    /// The same reads, without read conflicts.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot(self)
     }
-    /// To be described.
+
+    /// The version that all reads see; asked for now if no read has done so yet.
+    ///
+    /// # Errors
+    ///
+    /// What became of the request.
+    pub async fn read_version(&self) -> Result<Version> {
+        let call = self.open()?.call();
+        let version = within(call.deadline, self.version_for(&call)).await?;
+        drop(self.still_open(&call)?);
+        Ok(version)
+    }
+
+    /// Reads at this version, not at one that the cluster gives. Only before the first read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::VersionInvalid`] for zero; [`ErrorCode::InvalidArgument`] if a version is known already.
+    pub fn set_read_version(&self, version: Version) -> Result<()> {
+        let state = self.open()?;
+        if version == Version::ZERO {
+            return Err(Error::new(ErrorCode::VersionInvalid, Stage::Client, "zero"));
+        }
+        state.work.read_version.set(version).map_err(|_| {
+            let detail = "the transaction has a read version already";
+            Error::new(ErrorCode::InvalidArgument, Stage::Client, detail)
+        })
+    }
+
+    /// Lets a later write to any of these keys be a conflict, as if they had been read.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the range.
+    pub fn add_read_conflict_range(&self, range: impl Into<KeyRange>) -> Result<()> {
+        let range = range.into();
+        let mut state = self.open()?;
+        transaction::check_range(&range, &state.options.read_end(), Stage::Client)?;
+        state.work.read_conflicts.insert(&range);
+        Ok(())
+    }
+
+    async fn read_key(&self, key: Key, isolation: Isolation) -> Result<Option<VersionedValue>> {
+        let (call, lookup) = {
+            let state = self.open()?;
+            transaction::check_key(&key, &state.options.read_end(), Stage::Client)?;
+            (state.call(), state.work.overlay.lookup(&key)?)
+        };
+        let operations = match lookup {
+            Lookup::Known(value) => {
+                return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
+            }
+            Lookup::Database(operations) => operations,
+        };
+        let found = within(call.deadline, self.fetch_key(&call, &key)).await?;
+        let mut state = self.still_open(&call)?;
+        if isolation == Isolation::Serializable {
+            state.work.read_conflicts.insert(&KeyRange::single(&key));
+        }
+        if operations.is_empty() {
+            return Ok(found);
+        }
+        let value = Lookup::Database(operations).resolve(found.as_ref().map(|found| &found.value));
+        Ok(value.map(|value| VersionedValue { value, commit_version: None }))
+    }
+
+    pub(crate) async fn read_range(
+        &self,
+        query: RangeQuery,
+        isolation: Isolation,
+    ) -> Result<RangePage> {
+        let (call, mut read) = {
+            let state = self.open()?;
+            transaction::check_range(&query.range, &state.options.read_end(), Stage::Client)?;
+            if query.rows_max == Some(0) {
+                let detail = "a range read of zero rows";
+                return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+            }
+            (state.call(), RangeRead::new(Arc::clone(&state.work.overlay), query))
+        };
+        let fetches = async {
+            while let Some(fetch) = read.next()? {
+                let read_version = self.version_for(&call).await?;
+                let part = self.shared.database.cluster().get_range(&fetch, read_version).await?;
+                read.supply(part.covered, part.rows)?;
+            }
+            Ok(())
+        };
+        within(call.deadline, fetches).await?;
+        let (page, observed) = read.finish();
+        let mut state = self.still_open(&call)?;
+        if isolation == Isolation::Serializable {
+            state.work.read_conflicts.extend(&observed);
+        }
+        Ok(page)
+    }
+
+    async fn fetch_key(&self, call: &Call, key: &Key) -> Result<Option<VersionedValue>> {
+        let read_version = self.version_for(call).await?;
+        let found = self.shared.database.cluster().get(key, read_version).await?;
+        Ok(found.map(|found| VersionedValue {
+            value: found.value,
+            commit_version: Some(found.commit_version),
+        }))
+    }
+
+    /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
+    async fn version_for(&self, call: &Call) -> Result<Version> {
+        let ask = || self.shared.database.cluster().read_version();
+        call.read_version.get_or_try_init(ask).await.copied()
+    }
+}
+
+/// Writes. They are kept until the commit; an error means that the write was not taken.
+impl Transaction {
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is passed.
     pub fn set(&self, key: impl Into<Key>, value: impl Into<Value>) -> Result<()> {
-        let _ = key;
-        let _ = value;
-        Err(later())
+        self.write(Mutation::Set { key: key.into(), value: value.into() })
     }
-    /// To be described.
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is passed.
     pub fn clear(&self, key: impl Into<Key>) -> Result<()> {
-        let _ = key;
-        Err(later())
+        self.write(Mutation::Clear { key: key.into() })
     }
-    /// To be described.
+
+    /// Removes all keys of a range. Costs the same however many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvertedRange`], or the limit that is passed.
     pub fn clear_range(&self, range: impl Into<KeyRange>) -> Result<()> {
-        let _ = range;
-        Err(later())
+        self.write(Mutation::ClearRange { range: range.into() })
     }
-    /// To be described.
+
+    /// Adds to a counter: an eight byte little-endian integer, zero if the key is absent. Wraps around.
+    ///
+    /// Transactions that add to the same counter without reading it do not conflict.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is passed.
     pub fn add(&self, key: impl Into<Key>, delta: i64) -> Result<()> {
-        let _ = key;
-        let _ = delta;
-        Err(later())
+        self.atomic(AtomicOp::Add, key, &delta.to_le_bytes())
     }
-    /// To be described.
+
+    /// Changes a value by a function of it that is evaluated in commit order, without reading it.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is passed.
     pub fn atomic(
         &self,
         op: AtomicOp,
         key: impl Into<Key>,
         operand: impl Into<Value>,
     ) -> Result<()> {
-        let _ = op;
-        let _ = key;
-        let _ = operand;
-        Err(later())
+        self.write(Mutation::Atomic { key: key.into(), op, operand: operand.into() })
     }
-    /// To be described.
+
+    /// Sets a key that will contain the transaction's versionstamp, in the ten bytes from `offset` on.
+    ///
+    /// Until the commit no key that it may become can be read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidMutation`] if the ten bytes are not inside, or the limit that is passed.
     pub fn set_versionstamped_key(
         &self,
         key: impl Into<Key>,
         offset: u32,
         value: impl Into<Value>,
     ) -> Result<()> {
-        let _ = key;
-        let _ = offset;
-        let _ = value;
-        Err(later())
+        self.write(Mutation::SetVersionstampedKey { key: key.into(), offset, value: value.into() })
     }
-    /// To be described.
+
+    /// Sets a value that will contain the transaction's versionstamp, in the ten bytes from `offset` on.
+    ///
+    /// Until the commit the key cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidMutation`] if the ten bytes are not inside, or the limit that is passed.
     pub fn set_versionstamped_value(
         &self,
         key: impl Into<Key>,
         value: impl Into<Value>,
         offset: u32,
     ) -> Result<()> {
-        let _ = key;
-        let _ = value;
-        let _ = offset;
-        Err(later())
+        self.write(Mutation::SetVersionstampedValue {
+            key: key.into(),
+            value: value.into(),
+            offset,
+        })
     }
-    /// To be described.
-    pub fn add_read_conflict_range(&self, range: impl Into<KeyRange>) -> Result<()> {
-        let _ = range;
-        Err(later())
-    }
-    /// To be described.
+
+    /// Lets this transaction be a conflict for others that read any of these keys, as if it had written them.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the range.
     pub fn add_write_conflict_range(&self, range: impl Into<KeyRange>) -> Result<()> {
-        let _ = range;
-        Err(later())
+        let range = range.into();
+        let mut state = self.open()?;
+        transaction::check_range(&range, &state.options.write_end(), Stage::Client)?;
+        state.work.write_conflicts.insert(&range);
+        Ok(())
     }
-    /// To be described.
-    pub fn set_read_version(&self, version: Version) -> Result<()> {
-        let _ = version;
-        Err(later())
-    }
-    /// To be described.
-    pub fn set_option(&self, option: TransactionOption) -> Result<()> {
-        let _ = option;
-        Err(later())
-    }
-    /// To be described.
-    pub async fn read_version(&self) -> Result<Version> {
-        Err(later())
-    }
-    /// To be described.
-    pub async fn commit(&self) -> Result<Committed> {
-        Err(later())
-    }
-    /// To be described.
-    pub async fn on_error(&self, error: Error) -> Result<()> {
-        Err(error)
-    }
-    /// To be described.
-    pub fn reset(&self) -> () {
-        ()
-    }
-    /// To be described.
-    pub fn cancel(&self) -> () {
-        ()
-    }
-    /// To be described.
-    pub fn committed_version(&self) -> Option<Version> {
-        None
-    }
-    /// To be described.
-    pub fn committed(&self) -> Option<Committed> {
-        None
-    }
-    /// To be described.
-    pub fn approximate_size(&self) -> usize {
-        0
-    }
-    /// To be described.
-    pub fn conflicting_ranges(&self) -> Vec<KeyRange> {
-        Vec::new()
+
+    fn write(&self, mutation: Mutation) -> Result<()> {
+        let mut state = self.open()?;
+        transaction::check_mutation(&mutation, &state.options.write_end(), Stage::Client)?;
+        let size = state.work.size() + mutation.size();
+        if size > state.options.size_limit {
+            let detail = format!("{size} bytes, {} are allowed", state.options.size_limit);
+            return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
+        }
+        if state.work.mutations.len() >= limits::TRANSACTION_ITEMS_MAX {
+            let detail = format!("more than {} mutations", limits::TRANSACTION_ITEMS_MAX);
+            return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
+        }
+        let with_conflict = !std::mem::take(&mut state.options.next_write_without_conflict);
+        let with_overlay = state.options.read_your_writes;
+        state.work.apply(mutation, with_conflict, with_overlay);
+        Ok(())
     }
 }
 
+/// The life of a transaction.
+impl Transaction {
+    pub(crate) fn new(database: Database) -> Transaction {
+        let options = database.settings().defaults.clone();
+        let state = State {
+            attempt: 0,
+            phase: Phase::Open,
+            options,
+            started: runtime::now(),
+            backoff: Backoff::default(),
+            fate: Fate::Closed,
+            work: Work::default(),
+            committed: None,
+            conflicting_ranges: Vec::new(),
+        };
+        Transaction { shared: Arc::new(Shared { database, state: Mutex::new(state) }) }
+    }
+
+    /// Sets an option.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] if the option does not take the value, or not at this point.
+    pub fn set_option(&self, option: TransactionOption) -> Result<()> {
+        let mut state = self.open()?;
+        if option == TransactionOption::ReadYourWritesDisabled && state.work.is_begun() {
+            let detail = "reads can be turned away from own writes before the first operation only";
+            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+        }
+        state.options.set(option)
+    }
+
+    /// Commits: makes all writes take effect at once, or none of them.
+    ///
+    /// A transaction that wrote nothing commits without asking anybody. After an error, pass it to
+    /// [`Transaction::on_error`] to try again. If the future is dropped before it is ready, the transaction may
+    /// be committed or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6);
+    /// after any other error the transaction did not take effect.
+    pub async fn commit(&self) -> Result<Committed> {
+        let call = {
+            let mut state = self.open()?;
+            let call = state.call();
+            state.phase = Phase::Committing;
+            call
+        };
+        let result = self.commit_attempt(&call).await;
+        let mut state = self.shared.state.lock();
+        if state.attempt == call.attempt && state.phase == Phase::Committing {
+            state.phase = Phase::Ended;
+            state.committed = result.as_ref().ok().copied();
+        }
+        result
+    }
+
+    async fn commit_attempt(&self, call: &Call) -> Result<Committed> {
+        let Some((fate, options)) = self.to_commit(call)? else {
+            let version = call.read_version.get().copied().unwrap_or_default();
+            return Ok(Committed { version, versionstamp: None });
+        };
+        let read_version = within(call.deadline, self.version_for(call)).await?;
+        if let (Fate::Open, Some(id)) = (fate, options.idempotency_id) {
+            if let Some(record) = within(call.deadline, self.find_record(call, id)).await? {
+                self.shared.database.acknowledged_ids().add(id);
+                return Ok(record.committed());
+            }
+        }
+        let mut request = self.request(call, &options, read_version)?;
+        let acknowledged_ids = self.shared.database.acknowledged_ids();
+        let clearing = options.idempotency_id.map(|id| {
+            exactly_once::add_record(&mut request, id, call.attempt);
+            acknowledged_ids.clear_some(&mut request)
+        });
+        let read_conflicts =
+            if options.report_conflicts { request.read_conflicts.clone() } else { Vec::new() };
+        match self.shared.database.cluster().commit(request, call.deadline).await? {
+            CommitOutcome::Committed(committed) => {
+                clearing.into_iter().for_each(exactly_once::Clearing::done);
+                options.idempotency_id.into_iter().for_each(|id| acknowledged_ids.add(id));
+                let versionstamp = committed.versionstamp;
+                Ok(Committed {
+                    version: versionstamp.commit_version,
+                    versionstamp: Some(versionstamp),
+                })
+            }
+            CommitOutcome::Conflict(conflict) => {
+                let indexes = conflict.read_conflict_indexes.iter().map(|&index| index as usize);
+                let ranges =
+                    indexes.filter_map(|index| read_conflicts.get(index).cloned()).collect();
+                let mut state = self.shared.state.lock();
+                if state.attempt == call.attempt {
+                    state.conflicting_ranges = ranges;
+                }
+                Err(Error::new(ErrorCode::NotCommitted, Stage::Resolve, ""))
+            }
+        }
+    }
+
+    /// What a commit has to regard; `None` if there is nothing to commit.
+    fn to_commit(&self, call: &Call) -> Result<Option<(Fate, TransactionOptions)>> {
+        let state = self.committing(call)?;
+        let is_empty = state.work.mutations.is_empty() && state.work.write_conflicts.is_empty();
+        // An earlier attempt may be on its way: only a commit that writes the record keeps it out.
+        if is_empty && state.fate == Fate::Closed {
+            return Ok(None);
+        }
+        Ok(Some((state.fate, state.options.clone())))
+    }
+
+    /// Makes the request of everything that was done. The mutations are moved into it.
+    fn request(
+        &self,
+        call: &Call,
+        options: &TransactionOptions,
+        read_version: Version,
+    ) -> Result<CommitRequest> {
+        let mut state = self.committing(call)?;
+        let work = &mut state.work;
+        work.add_stamped_conflicts(read_version);
+        let size = work.size();
+        if size > options.size_limit {
+            let detail = format!("{size} bytes, {} are allowed", options.size_limit);
+            return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
+        }
+        let request = CommitRequest {
+            read_version,
+            read_conflicts: work.read_conflicts.iter().collect(),
+            write_conflicts: work.write_conflicts.iter().collect(),
+            mutations: std::mem::take(&mut work.mutations),
+            idempotency_id: None,
+            report_conflicts: options.report_conflicts,
+            may_write_system_keys: options.write_system_keys,
+        };
+        request.check(Stage::Client)?;
+        Ok(request)
+    }
+
+    /// After an error of this transaction: makes it ready to be tried again, after a delay, if that may help.
+    ///
+    /// # Errors
+    ///
+    /// The same error if it does not help, or if the limit of retries is reached; the transaction is cancelled
+    /// then. [`ErrorCode::TransactionTimedOut`] if its time is over.
+    pub async fn on_error(&self, error: Error) -> Result<()> {
+        if error.is_maybe_committed() {
+            self.set_fate_open();
+        }
+        // The reset comes first: should the caller stop waiting, the transaction is clean all the same.
+        let (delay, deadline) = self.plan_retry(error)?;
+        {
+            let mut state = self.shared.state.lock();
+            let options = state.options.after_error(&self.shared.database.settings().defaults);
+            state.begin_attempt(options);
+        }
+        within(deadline, async { Ok(runtime::sleep(delay).await) }).await
+    }
+
+    /// Forgets everything, options included, as if the transaction was new.
+    pub fn reset(&self) {
+        let mut state = self.shared.state.lock();
+        state.begin_attempt(self.shared.database.settings().defaults.clone());
+        state.started = runtime::now();
+        state.backoff = Backoff::default();
+        state.fate = Fate::Closed;
+    }
+
+    /// Ends the transaction: every further call fails, until it is reset.
+    ///
+    /// A commit under way goes on.
+    pub fn cancel(&self) {
+        self.shared.state.lock().phase = Phase::Cancelled;
+    }
+
+    /// How the transaction was committed, once it was.
+    pub fn committed(&self) -> Option<Committed> {
+        self.shared.state.lock().committed
+    }
+
+    /// The commit version, once the transaction was committed; `None` if it wrote nothing.
+    pub fn committed_version(&self) -> Option<Version> {
+        let committed = self.committed()?;
+        committed.versionstamp.map(|_| committed.version)
+    }
+
+    /// The bytes of mutations and conflict ranges so far, which count against the transaction's limit.
+    pub fn approximate_size(&self) -> usize {
+        self.shared.state.lock().work.size()
+    }
+
+    /// After a conflict, with [`TransactionOption::ReportConflicts`]: the reads that were concerned.
+    pub fn conflicting_ranges(&self) -> Vec<KeyRange> {
+        self.shared.state.lock().conflicting_ranges.clone()
+    }
+}
+
+/// For `run_transaction`.
+impl Transaction {
+    /// The next attempt, as a transaction of its own: clones of this one that the body left behind cannot
+    /// write into it.
+    pub(crate) fn successor(&self) -> Transaction {
+        let state = self.shared.state.lock();
+        let database = self.shared.database.clone();
+        let successor = Transaction::new(database);
+        {
+            let mut next = successor.shared.state.lock();
+            next.attempt = state.attempt + 1;
+            next.options = state.options.after_error(&self.shared.database.settings().defaults);
+            next.started = state.started;
+            next.backoff = state.backoff;
+            next.fate = state.fate.of_next_attempt();
+        }
+        successor
+    }
+
+    /// Waits until it is time for the next attempt.
+    pub(crate) async fn wait_to_retry(&self, error: Error) -> Result<()> {
+        let (delay, deadline) = self.plan_retry(error)?;
+        within(deadline, async { Ok(runtime::sleep(delay).await) }).await
+    }
+
+    /// Commits, unless the body has done so itself.
+    pub(crate) async fn commit_unless_done(&self) -> Result<()> {
+        if self.committed().is_none() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// The commit of an attempt before this one of which nothing was known, if there was one.
+    pub(crate) async fn earlier_commit(&self) -> Result<Option<Record>> {
+        let (call, id) = {
+            let state = self.open()?;
+            (state.call(), state.options.idempotency_id)
+        };
+        let Some(id) = id else { return Ok(None) };
+        let record = within(call.deadline, self.find_record(&call, id)).await?;
+        match record {
+            Some(_) => self.shared.database.acknowledged_ids().add(id),
+            None => self.still_open(&call)?.fate = Fate::Excluded,
+        }
+        Ok(record)
+    }
+
+    /// Whether this is the attempt of a record; remembers the commit if it is.
+    pub(crate) fn is_attempt(&self, record: Record) -> bool {
+        let mut state = self.shared.state.lock();
+        let is_it = state.attempt == record.attempt;
+        if is_it {
+            state.committed = Some(record.committed());
+        }
+        is_it
+    }
+
+    pub(crate) fn is_fate_open(&self) -> bool {
+        self.shared.state.lock().fate != Fate::Closed
+    }
+
+    /// The commit got no answer. Without an id there is nothing to find out by.
+    pub(crate) fn set_fate_open(&self) {
+        let mut state = self.shared.state.lock();
+        if state.options.idempotency_id.is_some() {
+            state.fate = Fate::Open;
+        }
+    }
+
+    /// The record of an id, at the read version. Its key becomes a read conflict with the commit.
+    async fn find_record(&self, call: &Call, id: IdempotencyId) -> Result<Option<Record>> {
+        let found = self.fetch_key(call, &exactly_once::record_key(id)).await?;
+        let Some(found) = found else { return Ok(None) };
+        let record = Record::decode(&found.value).ok_or_else(|| {
+            let detail = format!("the record of id {id:032x} is {}", found.value);
+            Error::new(ErrorCode::Corrupt, Stage::Read, detail)
+        })?;
+        Ok(Some(record))
+    }
+}
+
+/// Checks of the state.
+impl Transaction {
+    /// The state, if the transaction can be used.
+    fn open(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.shared.state.lock();
+        state.check_time()?;
+        match state.phase {
+            Phase::Open => Ok(state),
+            Phase::Committing | Phase::Ended => Err(used_during_commit()),
+            Phase::Cancelled => Err(cancelled()),
+        }
+    }
+
+    /// The state, if it is still the one that the call began in.
+    fn still_open(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
+        let state = self.open()?;
+        if state.attempt == call.attempt { Ok(state) } else { Err(cancelled()) }
+    }
+
+    /// The state, if the commit that the call belongs to is still wanted.
+    fn committing(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
+        let state = self.shared.state.lock();
+        if state.attempt == call.attempt && state.phase == Phase::Committing {
+            Ok(state)
+        } else {
+            Err(cancelled())
+        }
+    }
+
+    /// When to try again after an error, and until when; the error, if not at all.
+    fn plan_retry(&self, error: Error) -> Result<(std::time::Duration, Option<Instant>)> {
+        let mut state = self.shared.state.lock();
+        state.check_time()?;
+        if state.phase == Phase::Cancelled {
+            return Err(cancelled());
+        }
+        let options = state.options.clone();
+        let Some(delay) = state.backoff.next(&error, &options) else {
+            state.phase = Phase::Cancelled;
+            return Err(error);
+        };
+        Ok((delay, state.deadline()))
+    }
+}
+
+impl State {
+    fn call(&self) -> Call {
+        Call {
+            attempt: self.attempt,
+            deadline: self.deadline(),
+            read_version: Arc::clone(&self.work.read_version),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.options.timeout.map(|timeout| self.started + timeout)
+    }
+
+    fn check_time(&self) -> Result<()> {
+        match self.deadline() {
+            Some(deadline) if runtime::now() >= deadline => Err(timed_out()),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_attempt(&mut self, options: TransactionOptions) {
+        self.attempt += 1;
+        self.phase = Phase::Open;
+        self.options = options;
+        self.fate = self.fate.of_next_attempt();
+        self.work = Work::default();
+        self.committed = None;
+        self.conflicting_ranges.clear();
+    }
+}
+
+impl Fate {
+    /// What was excluded at one read version is open again at the next.
+    fn of_next_attempt(self) -> Fate {
+        match self {
+            Fate::Closed => Fate::Closed,
+            Fate::Open | Fate::Excluded => Fate::Open,
+        }
+    }
+}
+
+impl Work {
+    fn is_begun(&self) -> bool {
+        !self.mutations.is_empty()
+            || !self.read_conflicts.is_empty()
+            || self.read_version.initialized()
+    }
+
+    fn size(&self) -> usize {
+        self.mutations_bytes + self.read_conflicts.bytes() + self.write_conflicts.bytes()
+    }
+
+    fn apply(&mut self, mutation: Mutation, with_conflict: bool, with_overlay: bool) {
+        if with_conflict {
+            match &mutation {
+                Mutation::Set { key, .. }
+                | Mutation::Clear { key }
+                | Mutation::Atomic { key, .. }
+                | Mutation::SetVersionstampedValue { key, .. } => {
+                    self.write_conflicts.insert(&KeyRange::single(key));
+                }
+                Mutation::ClearRange { range } => self.write_conflicts.insert(range),
+                // The key is known no better than the read version is: see `add_stamped_conflicts`.
+                Mutation::SetVersionstampedKey { .. } => {}
+            }
+        }
+        if with_overlay {
+            Arc::make_mut(&mut self.overlay).apply(&mutation);
+        }
+        self.mutations_bytes += mutation.size();
+        self.mutations.push(mutation);
+    }
+
+    /// Where the stamped keys can come to lie: with a stamp later than the read version, so that readers of
+    /// earlier ones do not conflict.
+    fn add_stamped_conflicts(&mut self, read_version: Version) {
+        let least = Versionstamp { commit_version: read_version, batch_index: u16::MAX };
+        for mutation in &self.mutations {
+            if let Mutation::SetVersionstampedKey { key, offset, .. } = mutation {
+                self.write_conflicts.insert(&stamped_range(key, *offset, least.to_bytes()));
+            }
+        }
+    }
+}
+
+/// Reads without read conflicts.
 impl Snapshot<'_> {
     /// Reads a key.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::AccessedUnreadable`] if the value depends on an own versionstamp; a limit that the key
+    /// passes; what became of the read.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Value>> {
-        let _ = key.into();
-        Err(later())
+        let found = self.0.read_key(key.into(), Isolation::Snapshot).await?;
+        Ok(found.map(|found| found.value))
     }
-    /// Reads a key, with the version of the commit that wrote it.
+
+    /// Reads a key, with the version of the commit that wrote it (unless this transaction changed it).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get`].
     pub async fn get_versioned(&self, key: impl Into<Key>) -> Result<Option<VersionedValue>> {
-        let _ = key.into();
-        Err(later())
+        self.0.read_key(key.into(), Isolation::Snapshot).await
     }
-    /// Reads a range.
+
+    /// Reads a range, up to the limits of the query: `transaction.get_range("a".."b")`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get`], and [`ErrorCode::InvertedRange`].
     pub async fn get_range(&self, query: impl Into<RangeQuery>) -> Result<Vec<KeyValue>> {
-        let _ = query.into();
-        Err(later())
+        Ok(self.0.read_range(query.into(), Isolation::Snapshot).await?.rows)
     }
-    /// Reads the first part of a range.
+
+    /// Reads a range and says whether a limit of the query ended it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get_range`].
     pub async fn get_range_page(&self, query: impl Into<RangeQuery>) -> Result<RangePage> {
-        let _ = query.into();
-        Err(later())
+        self.0.read_range(query.into(), Isolation::Snapshot).await
     }
-    /// Reads a range in parts.
+
+    /// Reads a range in pages, as the rows are consumed: for scans that would not fit into memory.
     pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
-        let _ = query.into();
-        RangeStream {}
+        RangeStream::new(self.0.clone(), query.into(), Isolation::Snapshot)
     }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.shared.state.lock();
+        let read_version = state.work.read_version.get();
+        write!(f, "Transaction({:?}, read version {read_version:?})", state.phase)
+    }
+}
+
+impl Record {
+    fn committed(self) -> Committed {
+        let versionstamp = self.versionstamp;
+        Committed { version: versionstamp.commit_version, versionstamp: Some(versionstamp) }
+    }
+}
+
+/// Waits for `future`, but not past the transaction's deadline.
+async fn within<T>(
+    deadline: Option<Instant>,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(deadline) = deadline else { return future.await };
+    let left = deadline.saturating_duration_since(runtime::now());
+    runtime::timeout(left, Stage::Client, future).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+fn timed_out() -> Error {
+    Error::new(ErrorCode::TransactionTimedOut, Stage::Client, "")
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorCode::TransactionCancelled, Stage::Client, "")
+}
+
+fn used_during_commit() -> Error {
+    Error::new(ErrorCode::UsedDuringCommit, Stage::Client, "")
 }

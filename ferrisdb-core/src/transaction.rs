@@ -148,7 +148,12 @@ pub fn check_range(range: &KeyRange, end: &Key, stage: Stage) -> Result<()> {
     Ok(())
 }
 
-fn check_mutation(mutation: &Mutation, end: &Key, stage: Stage) -> Result<()> {
+/// Checks the keys and the value of a mutation, and that a versionstamp fits where it is meant to go.
+///
+/// # Errors
+///
+/// Those of the other checks, or [`ErrorCode::InvalidMutation`].
+pub fn check_mutation(mutation: &Mutation, end: &Key, stage: Stage) -> Result<()> {
     match mutation {
         Mutation::Set { key, value } | Mutation::Atomic { key, operand: value, .. } => {
             check_key(key, end, stage)?;

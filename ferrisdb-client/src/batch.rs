@@ -1,0 +1,131 @@
+//! Questions asked together travel together.
+//!
+//! ```text
+//!   idle              a question starts a round, which takes all that arrive before it is sent
+//!   asking            further questions wait; a few rounds may be under way at once
+//!   a round ends      all that wait go out as the next one
+//! ```
+//!
+//! A question only ever joins a round that is sent after it arrived: a read version obtained here covers
+//! every commit acknowledged before it was asked for (I-1).
+
+use std::{collections::VecDeque, sync::Arc};
+
+use ferrisdb_core::{Error, ErrorCode, Result, Stage, runtime};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Most questions that wait; a further one is refused.
+const WAITING_MAX: usize = 1_000_000;
+
+/// Sends one round: an answer per question, in order.
+type SendRound<Q, A> = dyn Fn(Vec<Q>) -> BoxFuture<'static, Vec<A>> + Send + Sync;
+
+/// Gathers questions into rounds.
+pub(crate) struct Batcher<Q, A> {
+    limits: Limits,
+    send: Box<SendRound<Q, A>>,
+    state: Mutex<State<Q, A>>,
+}
+
+/// How much goes out at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most rounds under way at once.
+    pub(crate) rounds_max: usize,
+    /// Most questions in a round.
+    pub(crate) questions_max: usize,
+}
+
+struct State<Q, A> {
+    waiting: VecDeque<(Q, oneshot::Sender<A>)>,
+    rounds: usize,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
+    /// A batcher that sends rounds by `send`, which answers each question, in order.
+    pub(crate) fn new(
+        limits: Limits,
+        send: impl Fn(Vec<Q>) -> BoxFuture<'static, Vec<A>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let state = Mutex::new(State { waiting: VecDeque::new(), rounds: 0 });
+        Arc::new(Batcher { limits, send: Box::new(send), state })
+    }
+
+    /// Asks in the next round.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::TooBusy`] if too many questions wait; [`ErrorCode::ShuttingDown`] if the round ended
+    /// without an answer.
+    pub(crate) async fn ask(self: &Arc<Self>, question: Q) -> Result<A> {
+        let (answer_to, answer) = oneshot::channel();
+        let starts_round = {
+            let mut state = self.state.lock();
+            if state.waiting.len() >= WAITING_MAX {
+                let detail = format!("{WAITING_MAX} requests wait to be sent");
+                return Err(Error::new(ErrorCode::TooBusy, Stage::Client, detail));
+            }
+            state.waiting.push_back((question, answer_to));
+            let starts_round = state.rounds < self.limits.rounds_max;
+            state.rounds += usize::from(starts_round);
+            starts_round
+        };
+        if starts_round {
+            // A task of its own: the round goes on for the others when the first asker gives up.
+            let round = Round { batcher: Arc::clone(self), ended: false };
+            runtime::spawn(async move { round.run().await }).detach();
+        }
+        answer.await.map_err(|_| {
+            Error::new(ErrorCode::ShuttingDown, Stage::Client, "the request was dropped unanswered")
+        })
+    }
+}
+
+/// The right to send rounds one after the other.
+struct Round<Q, A> {
+    batcher: Arc<Batcher<Q, A>>,
+    ended: bool,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Round<Q, A> {
+    /// Sends rounds until nothing waits.
+    async fn run(mut self) {
+        while let Some((questions, answers_to)) = self.take() {
+            let answers = (self.batcher.send)(questions).await;
+            for (answer_to, answer) in answers_to.into_iter().zip(answers) {
+                // Whoever gave up does not hear it.
+                let _ = answer_to.send(answer);
+            }
+        }
+    }
+
+    /// All that wait, up to a round's limit, without those whose askers have given up.
+    fn take(&mut self) -> Option<(Vec<Q>, Vec<oneshot::Sender<A>>)> {
+        let mut state = self.batcher.state.lock();
+        let (mut questions, mut answers_to) = (Vec::new(), Vec::new());
+        while questions.len() < self.batcher.limits.questions_max {
+            let Some((question, answer_to)) = state.waiting.pop_front() else { break };
+            if !answer_to.is_closed() {
+                questions.push(question);
+                answers_to.push(answer_to);
+            }
+        }
+        if questions.is_empty() {
+            // Under the same lock as the look: a question that arrives now starts a round of its own.
+            state.rounds -= 1;
+            self.ended = true;
+            return None;
+        }
+        Some((questions, answers_to))
+    }
+}
+
+impl<Q, A> Drop for Round<Q, A> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.batcher.state.lock().rounds -= 1;
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The client's side of the cluster: whom to ask, over which connection, and what to do when that fails.
+//!
+//! ```text
+//!   read version   any proxy     asked again elsewhere, in the next generation, until the limit: harmless
+//!   read           any server    of the shard's team; the next one if it fails; a fresh map if all do
+//!   commit         one proxy     never asked twice: without an answer its result is unknown (I-6)
+//! ```
+//!
+//! Errors that only say "ask somebody else" are handled here. What remains is an error of the whole attempt,
+//! with a code by which the transaction is retried or not.
+//!
+//! Keeps I-1 (through [`crate::batch`]) and I-6. Knows nothing of transactions' contents.
+//! Start with [`Cluster::commit`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ferrisdb_core::{
+    Endpoint, Error, ErrorCode, Key, KeyRange, Result, Stage, Version,
+    cluster_view::ClusterView,
+    id::Address,
+    limits,
+    runtime::{self, Instant},
+    service::{
+        controller::{ClusterState, ControllerService, Phase, Status},
+        proxy::{ProxyClient, ProxyService},
+        storage::{PointRead, RangeRead, Row, StorageService, VersionedValue},
+    },
+    transaction::{CommitOutcome, CommitRequest},
+    transport::{self, Network},
+};
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+
+use crate::{
+    batch::{self, Batcher},
+    connections::Connections,
+    locations::Locations,
+    options::Settings,
+    read_your_writes::Fetch,
+};
+
+/// How long one server may take over a read or a read version before another one is asked.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long to wait for news of the cluster before the same servers are asked again.
+const PAUSE: Duration = Duration::from_millis(25);
+/// How many servers may say that they have not reached the version before the caller hears it.
+const FUTURE_VERSIONS_MAX: usize = 3;
+
+/// Few rounds in flight make large batches; more than one hides the time on the way.
+const READ_VERSION_BATCHES: batch::Limits =
+    batch::Limits { rounds_max: 2, questions_max: usize::MAX };
+const POINT_READ_BATCHES: batch::Limits =
+    batch::Limits { rounds_max: 4, questions_max: limits::READS_PER_REQUEST_MAX };
+
+type PointReads = Batcher<PointRead, Result<Option<VersionedValue>>>;
+
+/// A cluster, as one database handle sees it.
+pub(crate) struct Cluster {
+    links: Arc<Links>,
+    read_versions: Arc<Batcher<(), Result<Version>>>,
+    point_reads: Mutex<BTreeMap<Endpoint, Arc<PointReads>>>,
+}
+
+/// What batches in flight need of the cluster. Apart, so that they do not keep their own batcher alive.
+struct Links {
+    network: Network,
+    controllers: Vec<Address>,
+    settings: Settings,
+    view: ClusterView,
+    locations: Mutex<Arc<Locations>>,
+    proxies: Connections<ProxyService>,
+    storage: Connections<StorageService>,
+    /// Counts requests, to spread them over servers that can all answer.
+    turn: AtomicUsize,
+}
+
+/// All rows of a part of a range.
+pub(crate) struct RangePart {
+    pub(crate) covered: KeyRange,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Cluster {
+    /// Follows the cluster of these controllers; knows nothing of it yet.
+    pub(crate) fn new(network: Network, controllers: Vec<Address>, settings: Settings) -> Cluster {
+        let links = Arc::new(Links {
+            view: ClusterView::follow(network.clone(), controllers.clone()),
+            proxies: Connections::new(network.clone()),
+            storage: Connections::new(network.clone()),
+            network,
+            controllers,
+            settings,
+            locations: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        });
+        let asked = Arc::clone(&links);
+        let read_versions = Batcher::new(READ_VERSION_BATCHES, move |questions: Vec<()>| {
+            let links = Arc::clone(&asked);
+            async move { vec![links.read_version().await; questions.len()] }.boxed()
+        });
+        Cluster { links, read_versions, point_reads: Mutex::default() }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.links.settings
+    }
+
+    /// Waits until the state of the cluster is known.
+    pub(crate) async fn connected(&self) -> Result<()> {
+        let links = &self.links;
+        let state = links.newer_state(0, runtime::now() + links.settings.connect_limit).await?;
+        links.network.join(state.cluster_id)
+    }
+
+    /// A version that covers every commit acknowledged before the call (I-1).
+    pub(crate) async fn read_version(&self) -> Result<Version> {
+        self.read_versions.ask(()).await?
+    }
+
+    /// Reads a key at a version.
+    pub(crate) async fn get(
+        &self,
+        key: &Key,
+        read_version: Version,
+    ) -> Result<Option<VersionedValue>> {
+        let mut tries = Tries::new(&self.links);
+        loop {
+            let locations = self.links.locations(tries.deadline).await?;
+            let team = locations.of_key(key).map(|location| &location.team[..]);
+            for server in self.links.storage.in_order(team.unwrap_or_default(), self.links.turn()) {
+                let read = PointRead { key: key.clone(), read_version };
+                match self.point_reads(&server).ask(read).await? {
+                    Ok(value) => return Ok(value),
+                    Err(error) => tries.failed(error)?,
+                }
+            }
+            tries.pause(locations.revision).await?;
+        }
+    }
+
+    /// Reads the near end of a range at a version: as much as one server gives at once.
+    pub(crate) async fn get_range(
+        &self,
+        fetch: &Fetch,
+        read_version: Version,
+    ) -> Result<RangePart> {
+        let links = &self.links;
+        let mut tries = Tries::new(links);
+        loop {
+            let locations = links.locations(tries.deadline).await?;
+            if let Some((part, location)) = locations.near_part(&fetch.range, fetch.reverse) {
+                for server in links.storage.in_order(&location.team, links.turn()) {
+                    match links.read_part(&server, fetch, &part, read_version).await {
+                        Ok(part) => return Ok(part),
+                        Err(error) => tries.failed(error)?,
+                    }
+                }
+            }
+            tries.pause(locations.revision).await?;
+        }
+    }
+
+    /// Commits a transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::CommitUnknownResult`] if it may have been sent but no answer came (I-6); after any other
+    /// error it did not take effect.
+    pub(crate) async fn commit(
+        &self,
+        request: CommitRequest,
+        transaction_deadline: Option<Instant>,
+    ) -> Result<CommitOutcome> {
+        let links = &self.links;
+        let not_past =
+            |deadline: Instant| transaction_deadline.map_or(deadline, |d| d.min(deadline));
+        let deadline = not_past(runtime::now() + links.settings.read_version_limit);
+        loop {
+            let (state, proxies) = links.active_proxies(deadline).await?;
+            let mut error = no_servers(Stage::Commit, "the generation has no proxies");
+            for proxy in proxies {
+                match links.proxies.get(&proxy).await {
+                    Ok(client) => {
+                        let now = runtime::now();
+                        let until = not_past(now + links.settings.commit_limit);
+                        let limit = until.saturating_duration_since(now);
+                        return links.commit_at(&proxy, &client, request, limit).await;
+                    }
+                    // Nothing was sent: another proxy may be asked.
+                    Err(unreachable) => {
+                        links.proxies.failed(&proxy);
+                        error = unreachable;
+                    }
+                }
+            }
+            links.pause(state.revision, deadline, error).await?;
+        }
+    }
+
+    /// What an operator wants to know, from the first controller that answers.
+    pub(crate) async fn status(&self) -> Result<Status> {
+        let mut error = no_servers(Stage::Control, "there are no controllers");
+        for controller in &self.links.controllers {
+            match self.links.status_of(controller).await {
+                Ok(status) => return Ok(status),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    /// The batcher of a server's point reads.
+    fn point_reads(&self, server: &Endpoint) -> Arc<PointReads> {
+        let mut batchers = self.point_reads.lock();
+        if let Some(batcher) = batchers.get(server) {
+            return Arc::clone(batcher);
+        }
+        // A new server: a good moment to forget those that are gone.
+        if let Some(state) = self.links.view.latest() {
+            let is_known = |endpoint: &Endpoint| {
+                state.storage_servers.iter().any(|server| server.endpoint == *endpoint)
+            };
+            batchers.retain(|endpoint, _| is_known(endpoint));
+            self.links.storage.retain(is_known);
+        }
+        let (links, endpoint) = (Arc::clone(&self.links), server.clone());
+        let batcher = Batcher::new(POINT_READ_BATCHES, move |reads: Vec<PointRead>| {
+            let (links, endpoint) = (Arc::clone(&links), endpoint.clone());
+            async move {
+                let count = reads.len();
+                match links.read_points(&endpoint, reads).await {
+                    Ok(answers) => answers,
+                    Err(error) => vec![Err(error); count],
+                }
+            }
+            .boxed()
+        });
+        batchers.insert(server.clone(), Arc::clone(&batcher));
+        batcher
+    }
+}
+
+impl Links {
+    /// A read version from any proxy of whatever generation is alive.
+    async fn read_version(&self) -> Result<Version> {
+        let deadline = runtime::now() + self.settings.read_version_limit;
+        loop {
+            let (state, proxies) = self.active_proxies(deadline).await?;
+            let mut error = no_servers(Stage::ReadVersion, "the generation has no proxies");
+            for proxy in proxies {
+                match self.read_version_of(&proxy).await {
+                    Ok(version) => return Ok(version),
+                    Err(failed) if is_of_server(failed.code()) => error = failed,
+                    Err(failed) => return Err(failed),
+                }
+            }
+            self.pause(state.revision, deadline, error).await?;
+        }
+    }
+
+    async fn read_version_of(&self, proxy: &Endpoint) -> Result<Version> {
+        let answer = async {
+            let client = self.proxies.get(proxy).await?;
+            transport::call(ANSWER_LIMIT, Stage::ReadVersion, |context| {
+                client.read_version(context)
+            })
+            .await
+        };
+        self.unwrap_answer(answer.await, &self.proxies, proxy)?
+    }
+
+    async fn commit_at(
+        &self,
+        proxy: &Endpoint,
+        client: &ProxyClient,
+        request: CommitRequest,
+        limit: Duration,
+    ) -> Result<CommitOutcome> {
+        let answer =
+            transport::call(limit, Stage::Commit, |context| client.commit(context, request)).await;
+        match answer {
+            Ok(outcome) => outcome.map_err(|error| error.at(proxy)),
+            // It may have been sent, and the proxy may be at it still.
+            Err(error) => {
+                self.proxies.failed(proxy);
+                Err(error.with_code(ErrorCode::CommitUnknownResult).at(proxy))
+            }
+        }
+    }
+
+    async fn read_points(
+        &self,
+        server: &Endpoint,
+        reads: Vec<PointRead>,
+    ) -> Result<Vec<Result<Option<VersionedValue>>>> {
+        let count = reads.len();
+        let answer = async {
+            let client = self.storage.get(server).await?;
+            transport::call(ANSWER_LIMIT, Stage::Read, |context| client.get(context, reads)).await
+        };
+        let answers = self.unwrap_answer(answer.await, &self.storage, server)?;
+        if answers.len() != count {
+            let detail = format!("{} answers to {count} reads", answers.len());
+            return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail).at(server));
+        }
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| error.at(server))).collect())
+    }
+
+    async fn read_part(
+        &self,
+        server: &Endpoint,
+        fetch: &Fetch,
+        part: &KeyRange,
+        read_version: Version,
+    ) -> Result<RangePart> {
+        let request = RangeRead {
+            range: part.clone(),
+            read_version,
+            rows_max: fetch.rows_max,
+            bytes_max: fetch.bytes_max,
+            reverse: fetch.reverse,
+        };
+        let answer = async {
+            let client = self.storage.get(server).await?;
+            transport::call(ANSWER_LIMIT, Stage::Read, |context| client.get_range(context, request))
+                .await
+        };
+        let reply = self.unwrap_answer(answer.await, &self.storage, server)?;
+        let reply = reply.map_err(|error| error.at(server))?;
+        check_rows(part, &reply.rows, fetch.reverse).map_err(|error| error.at(server))?;
+        let mut covered = part.clone();
+        if reply.more {
+            let Some(last) = reply.rows.last() else {
+                let detail = "no row, although there are more";
+                return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail).at(server));
+            };
+            if fetch.reverse {
+                covered.begin = last.key.clone();
+            } else {
+                covered.end = last.key.successor();
+            }
+        }
+        Ok(RangePart { covered, rows: reply.rows })
+    }
+
+    async fn status_of(&self, controller: &Address) -> Result<Status> {
+        let endpoint = Endpoint::of_process(controller.clone());
+        let client = self.network.connect::<ControllerService>(&endpoint).await?;
+        transport::call(ANSWER_LIMIT, Stage::Control, |context| client.status(context))
+            .await?
+            .map_err(|error| error.at(controller))
+    }
+
+    /// An answer of a server; when it gave none, its connection is dropped and the silence has the code of a
+    /// server that cannot be reached, because to a transaction it is the same.
+    fn unwrap_answer<T, S: ferrisdb_core::service::Service>(
+        &self,
+        answer: Result<T>,
+        connections: &Connections<S>,
+        server: &Endpoint,
+    ) -> Result<T> {
+        answer.map_err(|error| {
+            connections.failed(server);
+            let error = match error.code() {
+                ErrorCode::TimedOut => error.with_code(ErrorCode::Unreachable),
+                _ => error,
+            };
+            error.at(server)
+        })
+    }
+
+    /// The proxies in the order in which to ask them, as soon as a generation is active.
+    async fn active_proxies(
+        &self,
+        deadline: Instant,
+    ) -> Result<(Arc<ClusterState>, Vec<Endpoint>)> {
+        let mut state = self.newer_state(0, deadline).await?;
+        loop {
+            if let (Phase::Active, Some(coordinator)) = (&state.phase, &state.coordinator) {
+                self.proxies.retain(|endpoint| coordinator.proxies.contains(endpoint));
+                let proxies = self.proxies.in_order(&coordinator.proxies, self.turn());
+                return Ok((state, proxies));
+            }
+            state = match self.newer_state(state.revision, deadline).await {
+                Ok(newer) => newer,
+                Err(_) => return Err(unavailable(&state)),
+            };
+        }
+    }
+
+    /// The map of the newest state.
+    async fn locations(&self, deadline: Instant) -> Result<Arc<Locations>> {
+        let state = self.newer_state(0, deadline).await?;
+        let mut locations = self.locations.lock();
+        if locations.revision != state.revision {
+            *locations = Arc::new(Locations::of(&state));
+        }
+        Ok(Arc::clone(&locations))
+    }
+
+    /// The newest state, as soon as its revision is past `revision`.
+    async fn newer_state(&self, revision: u64, deadline: Instant) -> Result<Arc<ClusterState>> {
+        if let Some(state) = self.view.latest().filter(|state| state.revision > revision) {
+            return Ok(state);
+        }
+        let left = deadline.saturating_duration_since(runtime::now());
+        runtime::timeout(left, Stage::Connect, self.view.newer_than(revision)).await.map_err(|_| {
+            let silent = "no controller has answered";
+            let error = self.view.error();
+            error.unwrap_or_else(|| Error::new(ErrorCode::Unavailable, Stage::Connect, silent))
+        })
+    }
+
+    /// Waits for news of the cluster, or a little while; returns `error` if the time is over.
+    async fn pause(&self, revision: u64, deadline: Instant, error: Error) -> Result<()> {
+        let left = deadline.saturating_duration_since(runtime::now());
+        if left.is_zero() {
+            return Err(error);
+        }
+        let pause = runtime::jitter(PAUSE).min(left);
+        // Without news the same servers are asked again: they may have come back.
+        let _ = runtime::timeout(pause, Stage::Connect, self.view.newer_than(revision)).await;
+        Ok(())
+    }
+
+    fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The tries of one read.
+struct Tries<'a> {
+    links: &'a Links,
+    deadline: Instant,
+    future_versions: usize,
+    last_error: Option<Error>,
+}
+
+impl<'a> Tries<'a> {
+    fn new(links: &'a Links) -> Tries<'a> {
+        let deadline = runtime::now() + links.settings.read_limit;
+        Tries { links, deadline, future_versions: 0, last_error: None }
+    }
+
+    /// A server answered with an error: returns it if no other server would do better.
+    fn failed(&mut self, error: Error) -> Result<()> {
+        self.future_versions += usize::from(error.code() == ErrorCode::FutureVersion);
+        let hopeless = self.future_versions >= FUTURE_VERSIONS_MAX
+            || runtime::now() >= self.deadline
+            || !(is_of_server(error.code()) || error.code() == ErrorCode::FutureVersion);
+        if hopeless {
+            return Err(error);
+        }
+        self.last_error = Some(error);
+        Ok(())
+    }
+
+    /// All servers failed: waits for a newer map, or a little while.
+    async fn pause(&mut self, revision: u64) -> Result<()> {
+        let error = self.last_error.take();
+        let error = error.unwrap_or_else(|| no_servers(Stage::Read, "no server holds the key"));
+        self.links.pause(revision, self.deadline, error).await
+    }
+}
+
+/// Whether the error is about the server that was asked, so that another one may do better.
+fn is_of_server(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::WrongShard
+            | ErrorCode::Unreachable
+            | ErrorCode::NoSuchEndpoint
+            | ErrorCode::GenerationEnded
+            | ErrorCode::ShuttingDown
+            | ErrorCode::Unavailable
+            | ErrorCode::TooBusy
+            | ErrorCode::TimedOut
+            | ErrorCode::Disk
+            | ErrorCode::Corrupt
+    )
+}
+
+fn no_servers(stage: Stage, detail: &str) -> Error {
+    Error::new(ErrorCode::Unavailable, stage, detail)
+}
+
+fn unavailable(state: &ClusterState) -> Error {
+    let detail = match &state.phase {
+        Phase::Waiting { reason } => format!("generation {} waits: {reason}", state.generation),
+        Phase::Recovering { step } => format!("generation {} recovers: {step}", state.generation),
+        Phase::Active => format!("generation {} has no coordinator", state.generation),
+    };
+    Error::new(ErrorCode::Unavailable, Stage::Connect, detail)
+}
+
+/// Rows come from another process: in order and inside of what was asked for, or not at all.
+fn check_rows(part: &KeyRange, rows: &[Row], reverse: bool) -> Result<()> {
+    let in_order = rows
+        .windows(2)
+        .all(|pair| if reverse { pair[1].key < pair[0].key } else { pair[0].key < pair[1].key });
+    if !in_order || !rows.iter().all(|row| part.contains(&row.key)) {
+        let detail = format!("rows out of order, or outside of {part}");
+        return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail));
+    }
+    Ok(())
+}

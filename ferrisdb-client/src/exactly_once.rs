@@ -1,0 +1,148 @@
+//! Finding out whether an earlier attempt was committed (I-6).
+//!
+//! ```text
+//!   attempt 1   reads and writes the record of id 7f..   sent, no answer: committed? still on its way?
+//!   attempt 2   reads the record, at a later version
+//!                 there       attempt 1 was committed, with the versionstamp in the record: done
+//!                 not there   runs again and commits, reading and writing the record as well
+//! ```
+//!
+//! Both attempts read and write the record, so at most one of them commits: if attempt 1 still arrives
+//! after attempt 2 was committed it conflicts, and the other way round.
+//!
+//! The record of a transaction that is known to be committed is of no use any more. A later transaction of
+//! the same handle clears it along with its own work.
+//!
+//! # Caveats
+//!
+//! Records of handles that ended before they could clear them stay.
+
+use ferrisdb_core::{
+    Key, KeyRange, Mutation, Value, Versionstamp,
+    transaction::{CommitRequest, IdempotencyId},
+};
+use parking_lot::Mutex;
+
+/// Where the records are.
+const RECORDS: &[u8] = b"\xff\x02/idempotency/";
+/// Most records that are remembered to be cleared; further ones stay.
+const ACKNOWLEDGED_MAX: usize = 10_000;
+/// How many records one transaction clears. More than one, so that they get fewer in the end.
+const CLEARED_AT_ONCE: usize = 8;
+
+/// What the record of an id says: which attempt was committed, as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) versionstamp: Versionstamp,
+    pub(crate) attempt: u64,
+}
+
+impl Record {
+    /// Reads a record: ten bytes of versionstamp, then the attempt as a little-endian u64.
+    pub(crate) fn decode(value: &Value) -> Option<Record> {
+        let (stamp, attempt) = value.split_first_chunk::<{ Versionstamp::LEN }>()?;
+        let attempt = u64::from_le_bytes(attempt.try_into().ok()?);
+        Some(Record { versionstamp: Versionstamp::from_bytes(*stamp), attempt })
+    }
+}
+
+/// The key of an id's record.
+pub(crate) fn record_key(id: IdempotencyId) -> Key {
+    Key::from([RECORDS, &id.to_be_bytes()].concat())
+}
+
+/// Makes the commit of an attempt exclude those of all other attempts with the same id.
+pub(crate) fn add_record(request: &mut CommitRequest, id: IdempotencyId, attempt: u64) {
+    let key = record_key(id);
+    let mut value = vec![0; Versionstamp::LEN];
+    value.extend_from_slice(&attempt.to_le_bytes());
+    request.idempotency_id = Some(id);
+    request.may_write_system_keys = true;
+    request.read_conflicts.push(KeyRange::single(&key));
+    request.write_conflicts.push(KeyRange::single(&key));
+    let value = Value::from(value);
+    request.mutations.push(Mutation::SetVersionstampedValue { key, value, offset: 0 });
+}
+
+/// Ids of transactions that are known to be committed, whose records can be cleared.
+#[derive(Debug, Default)]
+pub(crate) struct AcknowledgedIds(Mutex<Vec<IdempotencyId>>);
+
+/// Some of them, being cleared. They go back when this is dropped before the commit is known.
+pub(crate) struct Clearing<'a> {
+    from: &'a AcknowledgedIds,
+    ids: Vec<IdempotencyId>,
+}
+
+impl AcknowledgedIds {
+    /// Remembers to clear the record of an id.
+    pub(crate) fn add(&self, id: IdempotencyId) {
+        self.extend([id]);
+    }
+
+    /// Adds the clearing of some records to a commit. Nobody reads those records any more, so nothing has to
+    /// conflict with that.
+    pub(crate) fn clear_some(&self, request: &mut CommitRequest) -> Clearing<'_> {
+        let mut ids = self.0.lock();
+        let kept = ids.len().saturating_sub(CLEARED_AT_ONCE);
+        let ids = ids.split_off(kept);
+        request.mutations.extend(ids.iter().map(|&id| Mutation::Clear { key: record_key(id) }));
+        Clearing { from: self, ids }
+    }
+
+    fn extend(&self, more: impl IntoIterator<Item = IdempotencyId>) {
+        let mut ids = self.0.lock();
+        let room = ACKNOWLEDGED_MAX.saturating_sub(ids.len());
+        ids.extend(more.into_iter().take(room));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+impl Clearing<'_> {
+    /// The records are cleared.
+    pub(crate) fn done(mut self) {
+        self.ids.clear();
+    }
+}
+
+impl Drop for Clearing<'_> {
+    fn drop(&mut self) {
+        self.from.extend(std::mem::take(&mut self.ids));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrisdb_core::Version;
+
+    use super::*;
+
+    #[test]
+    fn a_record_says_which_attempt_was_committed() {
+        let mut request = CommitRequest::default();
+        add_record(&mut request, 0x7f, 3);
+        let versionstamp = Versionstamp { commit_version: Version(70), batch_index: 1 };
+        let Mutation::Set { key, value } = request.mutations.remove(0).substitute(versionstamp)
+        else {
+            panic!("a versionstamped value becomes a set")
+        };
+        assert_eq!(key, record_key(0x7f));
+        assert_eq!(Record::decode(&value), Some(Record { versionstamp, attempt: 3 }));
+        assert_eq!(Record::decode(&"torn".into()), None);
+    }
+
+    #[test]
+    fn records_go_back_until_they_are_cleared() {
+        let ids = AcknowledgedIds::default();
+        (0..20).for_each(|id| ids.add(id));
+        let mut request = CommitRequest::default();
+        drop(ids.clear_some(&mut request));
+        assert_eq!((request.mutations.len(), ids.len()), (CLEARED_AT_ONCE, 20));
+        ids.clear_some(&mut request).done();
+        assert_eq!(ids.len(), 20 - CLEARED_AT_ONCE);
+    }
+}
