@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn keys_where_keys_are_wanted() {
-        for line in ["get ", "get us", "set u", "range a ", "range --limit 5 ", "import f --prefix "] {
+        for line in
+            ["get ", "get us", "set u", "range a ", "range --limit 5 ", "import f --prefix "]
+        {
             assert_eq!(at(line), Wanted::Key, "{line}");
         }
         for line in ["set k ", "get k ", "range --limit ", "import "] {

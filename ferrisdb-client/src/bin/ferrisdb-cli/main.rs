@@ -96,7 +96,6 @@ fn main() {
             if interrupted { 130 } else { 1 }
         }
     };
-    // Not a return: the runtime would wait for a thread that may be waiting for standard input.
     std::process::exit(code);
 }
 
@@ -123,6 +122,7 @@ fn run(cli: Cli) -> Result<()> {
     let result = work(&mut runner, &runtime, cli.command, on_error);
     // An embedded database ends in order, whatever came of the work; the first error is the one to tell.
     let closed = runtime.block_on(database.close());
+    // Dropped, it would wait for its threads, and one may be waiting for standard input.
     std::mem::forget(runtime);
     result?;
     Ok(closed?)

@@ -106,7 +106,8 @@ pub(crate) fn error_code(error: &anyhow::Error) -> Option<ErrorCode> {
 
 /// The database's error as one sentence; its hint gets a line of its own.
 fn without_hint(error: &Error) -> String {
-    let mut text = format!("{} ({} {})", error.code().sentence(), error.code(), error.code().number());
+    let mut text =
+        format!("{} ({} {})", error.code().sentence(), error.code(), error.code().number());
     text.push_str(&format!(", {}", error.stage()));
     if let Some(server) = error.server() {
         text.push_str(&format!(" on {server}"));
@@ -152,8 +153,10 @@ mod tests {
 
     #[test]
     fn our_own_hint_wins_over_the_one_below() {
-        let cause: Result<(), Error> = Err(Error::new(ErrorCode::TransactionTooOld, Stage::Read, ""));
-        let error = cause.context(Failure::new("the export took too long", "export less")).unwrap_err();
+        let cause: Result<(), Error> =
+            Err(Error::new(ErrorCode::TransactionTooOld, Stage::Read, ""));
+        let error =
+            cause.context(Failure::new("the export took too long", "export less")).unwrap_err();
         assert!(reported(error).ends_with("\nhint: export less\n"));
         assert_eq!(reported(anyhow::anyhow!("plain")), "error: plain\n");
     }

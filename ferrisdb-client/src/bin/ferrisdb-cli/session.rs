@@ -14,9 +14,7 @@
 use std::future::Future;
 
 use anyhow::{Result, bail};
-use ferrisdb_client::{
-    Committed, Database, Error, ErrorCode, Transaction, TransactionOption,
-};
+use ferrisdb_client::{Committed, Database, Error, ErrorCode, Transaction, TransactionOption};
 
 use crate::output::{Failure, Output};
 

@@ -281,7 +281,8 @@ mod tests {
 
     #[test]
     fn batches_end_by_size_at_the_end_and_at_a_bad_line() {
-        let mut source = source("a\t1\nb\t2\nc\t3\nbad\nd\t4\n", 2 * (3 + 1 + RECORD_OVERHEAD_BYTES));
+        let mut source =
+            source("a\t1\nb\t2\nc\t3\nbad\nd\t4\n", 2 * (3 + 1 + RECORD_OVERHEAD_BYTES));
         let (batch, end) = source.next_batch();
         assert_eq!((batch.records.len(), batch.position), (2, 8));
         assert!(matches!(end, End::NotYet));

@@ -31,8 +31,7 @@ pub(crate) struct Args {
 
 impl Args {
     fn query(&self) -> RangeQuery {
-        let range =
-            super::range_of(self.begin.as_ref(), self.end.as_ref(), self.prefix.as_ref());
+        let range = super::range_of(self.begin.as_ref(), self.end.as_ref(), self.prefix.as_ref());
         let rows_max = self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         RangeQuery { rows_max, reverse: self.reverse, ..RangeQuery::new(range) }
     }

@@ -28,8 +28,8 @@ pub(super) fn write(out: &mut dyn Write, key: &[u8], value: &[u8]) -> io::Result
 }
 
 pub(super) fn parse(line: &[u8]) -> anyhow::Result<Record> {
-    let line: Line<'_> = serde_json::from_slice(line)
-        .context(r#"expected {"key": "...", "value": "..."}"#)?;
+    let line: Line<'_> =
+        serde_json::from_slice(line).context(r#"expected {"key": "...", "value": "..."}"#)?;
     let key = unescape(&line.key).context("in the key")?;
     let value = unescape(&line.value).context("in the value")?;
     Ok(Record { key: key.into(), value: value.into() })

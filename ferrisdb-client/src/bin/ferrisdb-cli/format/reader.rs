@@ -72,7 +72,9 @@ impl RecordReader {
             self.line += 1;
             match self.read_line() {
                 Ok(true) if self.buffer.is_empty() => {}
-                Ok(true) => return self.parse_line().map(Some).map_err(|reason| self.error(reason)),
+                Ok(true) => {
+                    return self.parse_line().map(Some).map_err(|reason| self.error(reason));
+                }
                 Ok(false) => return Ok(None),
                 Err(reason) => return Err(self.error(reason)),
             }
@@ -112,7 +114,9 @@ impl RecordReader {
             return Err(anyhow!("the key has {key_bytes} bytes, allowed are {KEY_BYTES_MAX}"));
         }
         if value_bytes > VALUE_BYTES_MAX {
-            return Err(anyhow!("the value has {value_bytes} bytes, allowed are {VALUE_BYTES_MAX}"));
+            return Err(anyhow!(
+                "the value has {value_bytes} bytes, allowed are {VALUE_BYTES_MAX}"
+            ));
         }
         if record.key >= Key::USER_END {
             return Err(anyhow!("the key {:?} is in the system keyspace", record.key));
@@ -153,7 +157,9 @@ mod tests {
     #[test]
     fn errors_name_their_line() {
         assert!(error_of("a\t1\n\nb 2\n").starts_with("line 3: expected key, tab, value"));
-        assert!(error_of("a\t\\x5\n").starts_with("line 1: in the value: malformed escape at byte 0"));
+        assert!(
+            error_of("a\t\\x5\n").starts_with("line 1: in the value: malformed escape at byte 0")
+        );
         assert!(error_of("\\xff\t\n").contains("system keyspace"));
     }
 

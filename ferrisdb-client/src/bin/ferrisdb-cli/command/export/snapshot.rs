@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn cuts_are_where_shards_meet() {
-        let shards = [KeyRange::new("", "g"), KeyRange::new("g", "p"), KeyRange::new("p", "\u{7f}")];
+        let shards =
+            [KeyRange::new("", "g"), KeyRange::new("g", "p"), KeyRange::new("p", "\u{7f}")];
         let parts = cut(&KeyRange::new("c", "q"), shards.iter());
         let expected = [KeyRange::new("c", "g"), KeyRange::new("g", "p"), KeyRange::new("p", "q")];
         assert_eq!(parts, expected);

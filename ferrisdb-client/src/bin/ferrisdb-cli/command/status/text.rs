@@ -58,8 +58,7 @@ fn cluster(status: &Status) -> String {
     }
     for set in &cluster.log_sets {
         let end = set.end_version.map_or(String::from("now"), |version| version.to_string());
-        let logs: Vec<&str> =
-            set.logs.iter().map(|log| log.endpoint.address.0.as_str()).collect();
+        let logs: Vec<&str> = set.logs.iter().map(|log| log.endpoint.address.0.as_str()).collect();
         let value = format!(
             "generation {}, versions {} to {end}, {} copies of each message: {}",
             set.generation,
@@ -127,7 +126,9 @@ fn shards(status: &Status) -> String {
     }
     match shards.len() - count {
         0 => table.trim_fmt(),
-        more if count == 0 => format!("  {more} shards, all with their whole teams (--json lists them)"),
+        more if count == 0 => {
+            format!("  {more} shards, all with their whole teams (--json lists them)")
+        }
         more => format!("{}\n  and {more} more (--json lists them)", table.trim_fmt()),
     }
 }
