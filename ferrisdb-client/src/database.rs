@@ -26,6 +26,9 @@ pub struct Database {
 struct Inner {
     cluster: Cluster,
     acknowledged_ids: AcknowledgedIds,
+    /// The roles of an embedded database.
+    #[cfg(feature = "embedded")]
+    roles: std::sync::OnceLock<crate::embedded::Roles>,
 }
 
 impl Database {
@@ -61,7 +64,12 @@ impl Database {
         let cluster = Cluster::new(network, controllers, settings);
         cluster.connected().await?;
         Ok(Database {
-            inner: Arc::new(Inner { cluster, acknowledged_ids: AcknowledgedIds::default() }),
+            inner: Arc::new(Inner {
+                cluster,
+                acknowledged_ids: AcknowledgedIds::default(),
+                #[cfg(feature = "embedded")]
+                roles: std::sync::OnceLock::new(),
+            }),
         })
     }
 
@@ -115,11 +123,24 @@ impl Database {
 
     /// Ends the use of the database. Connections end when the last clone and the last transaction are gone.
     ///
+    /// The roles of an embedded database are stopped now, whoever else still has a clone.
+    ///
     /// # Errors
     ///
     /// None so far.
     pub async fn close(self) -> Result<()> {
+        #[cfg(feature = "embedded")]
+        if let Some(roles) = self.inner.roles.get() {
+            roles.shut_down().await;
+        }
         Ok(())
+    }
+
+    /// Keeps the roles of an embedded database for as long as the handle.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn keep(&self, roles: crate::embedded::Roles) {
+        // A handle is made for one set of roles, so there is nothing to be replaced.
+        let _ = self.inner.roles.set(roles);
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {

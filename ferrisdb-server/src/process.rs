@@ -132,12 +132,13 @@ fn internal(what: &str, error: &io::Error) -> Error {
 
 /// Sends log lines to stderr. To be called once.
 ///
-/// `filter` has been checked by the settings. Unless it names tarpc, tarpc stays at warn: a subscriber that
+/// `filter` has been checked by the settings. Unless it names tarpc, tarpc stays at error: a subscriber that
 /// takes its spans costs more than most requests do.
 pub fn init_logging(filter: &str, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(with_quiet_tarpc(filter)))
-        .with_writer(io::stderr);
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     // A subscriber that somebody has installed before, such as a test, stays.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
@@ -150,7 +151,7 @@ fn with_quiet_tarpc(filter: &str) -> String {
     if targets.into_iter().any(|target| target.starts_with("tarpc")) {
         filter.to_owned()
     } else {
-        format!("{filter},tarpc=warn")
+        format!("{filter},tarpc=error")
     }
 }
 
