@@ -253,8 +253,8 @@ mod tests {
 
     #[test]
     fn tarpc_is_quiet_unless_it_is_named() {
-        assert_eq!(with_quiet_tarpc("debug"), "debug,tarpc=warn");
-        assert_eq!(with_quiet_tarpc("info,my_tarpc=debug"), "info,my_tarpc=debug,tarpc=warn");
+        assert_eq!(with_quiet_tarpc("debug"), "debug,tarpc=error");
+        assert_eq!(with_quiet_tarpc("info,my_tarpc=debug"), "info,my_tarpc=debug,tarpc=error");
         assert_eq!(with_quiet_tarpc("info, tarpc=trace"), "info, tarpc=trace");
         assert_eq!(with_quiet_tarpc("tarpc::client=debug,info"), "tarpc::client=debug,info");
     }

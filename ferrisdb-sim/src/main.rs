@@ -148,8 +148,8 @@ mod simulation {
     /// Runs a client beside the faults; the future that comes back waits for its end.
     fn beside<T: Send + 'static>(
         client: impl Future<Output = T> + Send + 'static,
-    ) -> impl Future<Output = T> {
+    ) -> futures::future::BoxFuture<'static, T> {
         let running = madsim::task::spawn(client);
-        async move { running.await.expect("a client is never cancelled") }
+        Box::pin(async move { running.await.expect("a client is never cancelled") })
     }
 }

@@ -160,11 +160,9 @@ impl World {
     }
 
     /// Runs `client` on a node of its own, with a database connected to the cluster, and waits for it.
-    pub fn client<Fut, T>(
-        &mut self,
-        client: impl FnOnce(Database) -> Fut + Send + 'static,
-    ) -> impl Future<Output = T> + use<Fut, T>
+    pub fn client<F, Fut, T>(&mut self, client: F) -> impl Future<Output = T> + use<F, Fut, T>
     where
+        F: FnOnce(Database) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
@@ -185,27 +183,38 @@ impl World {
     }
 }
 
-/// Runs a simulation with a seed, to its end.
+/// Runs a simulation with a seed, to its end, on a thread of its own.
 ///
-/// tarpc's deadlines need an entered runtime of tokio itself. One that is made inside the simulation
-/// reads the virtual clock; a task of the simulation drives its timers.
+/// A fresh thread has not drawn the keys of its hash maps yet, so madsim can seed them. tarpc's deadlines
+/// need an entered runtime of tokio itself: one that is made inside the simulation reads the virtual
+/// clock, and a task of the simulation drives its timers.
 pub fn run<F, Fut>(seed: u64, simulation: F) -> Fut::Output
 where
-    F: FnOnce() -> Fut,
+    F: FnOnce() -> Fut + Send + 'static,
     Fut: Future,
+    Fut::Output: Send + 'static,
 {
-    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
-    runtime.block_on(async move {
-        let real = real_tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let real = Arc::new(real.expect("a runtime without threads or sockets can be built"));
-        let _entered = real.enter();
-        let driver = Arc::clone(&real);
-        madsim::task::spawn_local(async move {
-            loop {
-                runtime::sleep(Duration::from_millis(5)).await;
-                driver.block_on(real_tokio::task::yield_now());
-            }
-        });
-        simulation().await
-    })
+    let run = move || {
+        let config = madsim::Config::default();
+        let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, config);
+        runtime.block_on(async move {
+            let real = real_tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let real = Arc::new(real.expect("a runtime without threads or sockets can be built"));
+            let _entered = real.enter();
+            let driver = Arc::clone(&real);
+            madsim::task::spawn_local(async move {
+                loop {
+                    runtime::sleep(Duration::from_millis(5)).await;
+                    driver.block_on(real_tokio::task::yield_now());
+                }
+            });
+            simulation().await
+        })
+    };
+    #[expect(clippy::disallowed_methods, reason = "it is the world itself that runs on it")]
+    let thread = std::thread::spawn(run);
+    match thread.join() {
+        Ok(output) => output,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }

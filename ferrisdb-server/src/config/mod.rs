@@ -358,7 +358,7 @@ pub struct RuntimeConfig {
     ///
     /// Levels are error, warn, info, debug, trace and off. "info,ferrisdb_server::log=debug" says more about
     /// the log role. The RPC library stays at warn unless tarpc is named: it would log every request.
-    #[arg(long, env = "FERRISDB_LOG", value_name = "FILTER", default_value = "info,tarpc=warn")]
+    #[arg(long, env = "FERRISDB_LOG", value_name = "FILTER", default_value = "info,tarpc=error")]
     #[arg(value_parser = log_filter)]
     pub log: String,
 
