@@ -7,8 +7,8 @@ use std::{
 };
 
 /// One server process with its arguments, so that it can be started again.
-pub struct Process {
-    pub name: String,
+pub(crate) struct Process {
+    pub(crate) name: String,
     binary: &'static str,
     arguments: Vec<String>,
     log: PathBuf,
@@ -16,12 +16,12 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn new(name: &str, binary: &'static str, arguments: Vec<String>, log: PathBuf) -> Process {
+    pub(crate) fn new(name: &str, binary: &'static str, arguments: Vec<String>, log: PathBuf) -> Process {
         Process { name: name.into(), binary, arguments, log, child: None }
     }
 
     /// Starts the process and waits for the line by which it says that it is ready.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
         let mut child = Command::new(self.binary)
             .args(&self.arguments)
@@ -37,7 +37,7 @@ impl Process {
     }
 
     /// SIGKILL: the process gets no chance to do anything.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // One that has ended by itself has broken an invariant: its log says which.
             let ended = child.try_wait().unwrap();
@@ -48,7 +48,7 @@ impl Process {
     }
 
     /// SIGTERM, and the exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         let pid = child.id().to_string();
         Command::new("kill").arg(pid).status().unwrap();
@@ -56,7 +56,7 @@ impl Process {
     }
 
     /// What the process has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -71,7 +71,7 @@ impl Drop for Process {
 }
 
 /// An address of this machine that nobody listens on.
-pub fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
