@@ -182,7 +182,7 @@ mod tests {
         ) {
             let mut bytes = sealed(&contents).to_vec();
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1u8 << bit;
             prop_assert!(unseal(Kind::Record, &Bytes::from(bytes)).is_err());
         }
     }

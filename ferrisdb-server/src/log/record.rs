@@ -212,7 +212,7 @@ mod tests {
         };
         let golden = [
             b"FLrc".as_slice(),
-            &[0x8f, 0x3a, 0x5e, 0x1c], // checksum
+            &[0xe6, 0x14, 0x5b, 0x7d], // checksum
             &[1, 0, 0, 0, 74, 0, 0, 0],
             &[0x22, 0x11, 0, 0, 0, 0, 0, 0],
             &[3, 0, 0, 0, 0, 0, 0, 0],

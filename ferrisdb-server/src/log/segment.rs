@@ -195,7 +195,7 @@ mod tests {
         };
         let golden = [
             b"FLsg".as_slice(),
-            &[0x8f, 0x3a, 0x5e, 0x1c], // checksum
+            &[0xf7, 0xe8, 0x15, 0x63], // checksum
             &[1, 0, 0, 0, 40, 0, 0, 0],
             &[0x55, 0, 0, 0, 0, 0, 0, 0],
             &[3, 0, 0, 0, 0, 0, 0, 0],

@@ -124,7 +124,7 @@ mod tests {
     fn golden_bytes() {
         let golden = [
             b"FLst".as_slice(),
-            &[0x8f, 0x3a, 0x5e, 0x1c], // checksum
+            &[0x0e, 0x71, 0x3d, 0x0c], // checksum
             &[1, 0, 0, 0, 53, 0, 0, 0],
             &[0x55, 0, 0, 0, 0, 0, 0, 0],
             &[17, 0, 0, 0, 0, 0, 0, 0],

@@ -27,7 +27,7 @@ impl Script {
     fn new() -> Script {
         let settings = LogSettings {
             segment_bytes: 300,
-            memory_bytes_max: 200,
+            memory_bytes_max: 300,
             early_pushes_max: 2,
             waiting_peeks_max: 2,
             ..LogSettings::default()
@@ -164,8 +164,10 @@ impl Script {
             }
             Effect::ReadDisk(ReplyTo(call), plan) => {
                 let Extent { segment, offset, end } = plan.extent;
-                let through = plan.reply.through_version;
-                format!("call {call}: reads segment {segment} at {offset}..{end} through {through}")
+                let (through, popped) = (plan.reply.through_version, plan.reply.popped_version);
+                format!(
+                    "call {call}: reads {segment}:{offset}..{end} through={through} popped={popped}"
+                )
             }
         }
     }

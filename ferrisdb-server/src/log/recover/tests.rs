@@ -46,7 +46,9 @@ fn segment_file(
     for (index, synced) in synced_records.iter().enumerate() {
         let place = Place { instance: INSTANCE, segment: number, offset: file.len() as u64 };
         let record = record(previous + 1 + index as u64, 10);
-        record.encode(&place, offsets[*synced], &mut file);
+        // A later segment's header is written together with its first record.
+        let synced_before = if (number, *synced) == (1, 0) { 0 } else { offsets[*synced] };
+        record.encode(&place, synced_before, &mut file);
         offsets.push(file.len() as u64);
     }
     file.put_bytes(0, 500);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ferrisdb_core::{
     Endpoint, Tag,
     id::Address,
-    runtime::{FileSystem, disk::MemoryDisk},
+    runtime::disk::{FileSystem, MemoryDisk},
     service::log::{LockReply, LogClient, PeekReply, PeekRequest, PushReply, PushRequest},
     transport::{Network, call},
 };
@@ -193,7 +193,8 @@ async fn tear(disk: &MemoryDisk, directory: &Path, torn: Vec<u8>) {
 async fn run_model(steps: Vec<Step>) {
     let disk = MemoryDisk::new();
     let directory = Path::new("logs");
-    let start = || Process::start(Arc::new(disk.clone()), directory, &small());
+    let settings = small();
+    let start = || Process::start(Arc::new(disk.clone()), directory, &settings);
     let mut process = start().await;
     let number = process.number;
     let mut model = Model::default();
@@ -283,12 +284,13 @@ fn real_files() {
             }
             model.check(&process, Tag(2), BEGIN).await;
             process.pop(Tag(1), model.last_version()).await;
-            process.pop(Tag(2), Version(BEGIN.0 + 5 * 50 * round)).await;
+            let through_version = Version(BEGIN.0 + 5 * 50 * round);
+            process.pop(Tag(2), through_version).await;
+            model.popped.insert(Tag(2), through_version);
             process.store.shut_down().await;
             process = Process::start(Arc::clone(&disk), directory.path(), &settings).await;
             assert_eq!(process.store.progress().version, model.last_version());
         }
-        model.popped.insert(Tag(2), Version(BEGIN.0 + 5 * 50 * 2));
         model.check(&process, Tag(2), BEGIN).await;
         let files = disk.list(&directory.path().join("3")).await.unwrap();
         assert!(!files.contains(&"00000000.log".to_owned()), "{files:?}");
