@@ -23,7 +23,8 @@ pub mod ownership;
 pub mod read;
 pub mod server;
 mod service;
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
+#[cfg(not(madsim))]
 mod tests;
 mod waiters;
 pub mod window;
