@@ -20,15 +20,28 @@ pub const RECOVERY_VERSION_JUMP: u64 = 100_000_000;
 
 /// Longest frame on the wire, in bytes. A longer one ends its connection.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most frames of handshake, in bytes, before a peer has said who it is.
-pub const HANDSHAKE_BYTES_MAX: usize = 4 * 1024;
 /// How long a peer may take to say who it is.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that may be in their handshake at once; a further one is closed without a word, so that
+/// silent peers cannot use up the process' files.
+pub const HANDSHAKES_MAX: usize = 1_024;
 /// How long it may take to reach a server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Requests that one connection may have in flight; further ones wait at the sender.
+/// How long a connection may be quiet before the system asks whether the peer's machine still lives.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// How long until it asks again.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// After how many questions without an answer the connection ends.
+pub const KEEPALIVE_RETRIES: u32 = 3;
+/// How long sent bytes may go without an acknowledgement before the connection ends: keepalive asks only
+/// when nothing is under way. Together they bound how long a connection outlives its peer's machine.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// How far ahead a request's deadline may lie; a later one is moved here. Timers cannot hold any length.
+pub const REQUEST_DEADLINE_MAX: Duration = Duration::from_secs(3_600);
+/// Requests that one connection may have in flight, unsent answers included. Our callers keep further ones
+/// to themselves; those of a caller that does not are refused.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 16 * 1024;
-/// Connections that one process accepts; a further one is closed at once.
+/// Connections that one process accepts, those from within it included; a further one is refused.
 pub const CONNECTIONS_MAX: usize = 4_096;
 
 /// Most rows that one range read returns, whatever was asked for.
@@ -53,3 +66,7 @@ const _: () =
     assert!(FRAME_BYTES_MAX >= 2 * RANGE_BYTES_MAX + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX));
 const _: () = assert!(BATCH_TRANSACTIONS_MAX <= u16::MAX as usize);
 const _: () = assert!(RECOVERY_VERSION_JUMP > WINDOW_VERSIONS);
+const _: () = assert!(
+    UNACKNOWLEDGED_MAX.as_secs()
+        == KEEPALIVE_IDLE.as_secs() + KEEPALIVE_INTERVAL.as_secs() * KEEPALIVE_RETRIES as u64
+);

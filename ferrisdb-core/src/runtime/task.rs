@@ -43,14 +43,16 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub async fn blocking<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> T {
     #[cfg(not(madsim))]
-    let result = tokio::task::spawn_blocking(closure).await;
+    match tokio::task::spawn_blocking(closure).await.map_err(|error| error.try_into_panic()) {
+        Ok(value) => value,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down and has not begun the operation. It ends this task, too: nobody is
+        // left to tell, and a panic now would make an orderly end look like a defect.
+        Err(Err(_cancelled)) => std::future::pending().await,
+    }
     // A simulation has one thread: the closure runs in place, and virtual time stands still meanwhile.
     #[cfg(madsim)]
-    let result: Result<T, tokio::task::JoinError> = Ok(closure());
-    match result {
-        Ok(value) => value,
-        Err(error) => panic!("a blocking operation failed: {error}"),
-    }
+    closure()
 }
 
 /// Tasks of one owner, which end together with it.
@@ -78,6 +80,7 @@ impl TaskGroup {
 
     /// Ends all tasks at their next wait.
     pub fn abort_all(&self) {
-        self.0.lock().clear();
+        let tasks = std::mem::take(&mut *self.0.lock());
+        drop(tasks); // not under the lock
     }
 }

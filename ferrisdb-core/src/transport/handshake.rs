@@ -8,14 +8,17 @@
 //! ```
 //!
 //! All integers are big-endian. Whoever notices a mismatch answers and hangs up; nobody waits longer than
-//! [`limits::HANDSHAKE_TIMEOUT`].
+//! [`Bounds::handshake_timeout`](super::Bounds::handshake_timeout). Both sides look at the first eight bytes
+//! before they wait for more, so that a peer with another protocol and a short greeting is known at once.
+
+use std::{future::Future, io, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::{
     error::{Error, ErrorCode, Result, Stage},
     id::ClusterId,
-    limits, runtime,
+    runtime,
     service::{PROTOCOL_VERSION, ServiceKind},
 };
 
@@ -99,23 +102,17 @@ pub(super) fn clusters_agree(ours: Option<ClusterId>, theirs: Option<ClusterId>)
 pub(super) async fn greet(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     hello: Hello,
+    limit: Duration,
 ) -> Result<Option<ClusterId>> {
     let exchange = async {
         stream.write_all(&hello.to_bytes()).await?;
         stream.flush().await?;
-        let mut answer = [0; ANSWER_LEN];
-        stream.read_exact(&mut answer).await?;
-        Ok(answer)
+        read_after_magic::<ANSWER_LEN>(stream).await
     };
-    let answer = runtime::timeout(limits::HANDSHAKE_TIMEOUT, Stage::Connect, exchange)
-        .await?
-        .map_err(|error: std::io::Error| {
-            Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
-        })?;
-    if answer[..8] != MAGIC {
+    let Some(answer) = in_time(limit, exchange).await? else {
         let detail = "the peer does not answer like a FerrisDB server";
         return Err(Error::new(ErrorCode::IncompatibleProtocol, Stage::Connect, detail));
-    }
+    };
     let version = u16::from_be_bytes([answer[8], answer[9]]);
     let mut cluster = [0; 16];
     cluster.copy_from_slice(&answer[10..26]);
@@ -154,14 +151,12 @@ fn name(cluster_id: Option<ClusterId>) -> String {
 /// # Errors
 ///
 /// If the caller keeps silent, hangs up, or does not speak the protocol.
-pub(super) async fn listen(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello> {
-    let mut bytes = [0; HELLO_LEN];
-    runtime::timeout(limits::HANDSHAKE_TIMEOUT, Stage::Connect, stream.read_exact(&mut bytes))
-        .await?
-        .map_err(|error| {
-            Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
-        })?;
-    Hello::from_bytes(&bytes).ok_or_else(|| {
+pub(super) async fn listen(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: Duration,
+) -> Result<Hello> {
+    let bytes = in_time(limit, read_after_magic::<HELLO_LEN>(stream)).await?;
+    bytes.as_ref().and_then(Hello::from_bytes).ok_or_else(|| {
         let detail = "the caller does not speak FerrisDB's protocol";
         Error::new(ErrorCode::IncompatibleProtocol, Stage::Connect, detail)
     })
@@ -176,6 +171,7 @@ pub(super) async fn answer(
     stream: &mut (impl AsyncWrite + Unpin),
     cluster_id: Option<ClusterId>,
     refusal: Option<Refusal>,
+    limit: Duration,
 ) -> Result<()> {
     let mut bytes = [0; ANSWER_LEN];
     bytes[..8].copy_from_slice(&MAGIC);
@@ -186,9 +182,31 @@ pub(super) async fn answer(
         stream.write_all(&bytes).await?;
         stream.flush().await
     };
-    runtime::timeout(limits::HANDSHAKE_TIMEOUT, Stage::Connect, write).await?.map_err(|error| {
-        Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
-    })
+    in_time(limit, write).await
+}
+
+/// Reads a message of `N` bytes; `None` as soon as it turns out not to begin with the magic.
+async fn read_after_magic<const N: usize>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<[u8; N]>> {
+    let mut bytes = [0; N];
+    let (magic, rest) = bytes.split_at_mut(MAGIC.len());
+    stream.read_exact(magic).await?;
+    if magic != MAGIC {
+        return Ok(None);
+    }
+    stream.read_exact(rest).await?;
+    Ok(Some(bytes))
+}
+
+/// Waits for a part of the handshake. A peer that hangs up or keeps silent is as good as none.
+async fn in_time<T>(limit: Duration, part: impl Future<Output = io::Result<T>>) -> Result<T> {
+    runtime::timeout(limit, Stage::Connect, part)
+        .await
+        .map_err(|error| error.with_code(ErrorCode::Unreachable))?
+        .map_err(|error| {
+            Error::new(ErrorCode::Unreachable, Stage::Connect, format!("handshake: {error}"))
+        })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ mod tcp;
 
 pub use codec::{Bincode, decode, encode, is_decoding};
 pub use handshake::{Hello, Refusal};
-pub use network::{Network, call, rpc_error};
+pub use network::{Bounds, Network, call, rpc_error};
 pub use router::{Handler, Router};
 pub use tcp::Listener;
 

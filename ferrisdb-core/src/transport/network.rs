@@ -17,6 +17,24 @@ use crate::{
     service::{PROTOCOL_VERSION, Service},
 };
 
+/// The bounds of a process' connections. Tests tighten them, to get there.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// See [`limits::HANDSHAKE_TIMEOUT`].
+    pub handshake_timeout: Duration,
+    /// See [`limits::CONNECTIONS_MAX`].
+    pub connections_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            connections_max: limits::CONNECTIONS_MAX,
+        }
+    }
+}
+
 /// How one process reaches others, and which cluster it belongs to. Clones are the same network.
 #[derive(Clone, Default)]
 pub struct Network {
@@ -25,6 +43,7 @@ pub struct Network {
 
 #[derive(Default)]
 struct Inner {
+    bounds: Bounds,
     cluster_id: Mutex<Option<ClusterId>>,
     local: Mutex<BTreeMap<Address, Router>>,
 }
@@ -33,6 +52,16 @@ impl Network {
     /// A network of a process that does not know its cluster yet and offers nothing.
     pub fn new() -> Network {
         Network::default()
+    }
+
+    /// The same, with other bounds.
+    pub fn with_bounds(bounds: Bounds) -> Network {
+        Network { inner: Arc::new(Inner { bounds, ..Inner::default() }) }
+    }
+
+    /// The bounds of its connections.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.inner.bounds
     }
 
     /// The cluster that this process belongs to, if it knows.
@@ -57,12 +86,16 @@ impl Network {
 
     /// Makes what `router` offers reachable at `address` without a socket, for this process.
     pub fn add_local(&self, address: Address, router: Router) {
-        self.inner.local.lock().insert(address, router);
+        let replaced = self.inner.local.lock().insert(address, router);
+        // Not under the lock: what is dropped may be the last of a role, which holds this network.
+        drop(replaced);
     }
 
     /// Forgets all routers: this process stops. Breaks the circle of routers whose roles hold the network.
     pub fn clear_local(&self) {
-        self.inner.local.lock().clear();
+        let routers = std::mem::take(&mut *self.inner.local.lock());
+        // Not under the lock, for the same reason.
+        drop(routers);
     }
 
     /// Connects to an endpoint. The connection ends when the last clone of the client is dropped.
@@ -86,8 +119,9 @@ impl Network {
             service: S::KIND as u8,
             instance: endpoint.instance,
         };
-        let cluster_id =
-            handshake::greet(&mut stream, hello).await.map_err(|error| error.at(endpoint))?;
+        let cluster_id = handshake::greet(&mut stream, hello, self.bounds().handshake_timeout)
+            .await
+            .map_err(|error| error.at(endpoint))?;
         if let Some(cluster_id) = cluster_id {
             self.join(cluster_id).map_err(|error| error.at(endpoint))?;
         }
@@ -149,9 +183,14 @@ where
 /// An error of the transport, as an error of ours.
 pub fn rpc_error(error: &RpcError, stage: Stage) -> Error {
     let code = match error {
+        // Over TCP this is a request that cannot be encoded: trying again would not make it shorter.
+        RpcError::Send(cause) if cause.is::<std::io::Error>() => ErrorCode::InvalidArgument,
         RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_) => ErrorCode::Unreachable,
         RpcError::DeadlineExceeded => ErrorCode::TimedOut,
-        RpcError::Server(_) => ErrorCode::ShuttingDown,
+        // What a server of ours says itself is in the answer. This is tarpc's word for too many requests in
+        // flight; the kind in it cannot be relied on, as tarpc encodes it signed and decodes it unsigned.
+        RpcError::Server(_) => ErrorCode::TooBusy,
     };
-    Error::new(code, stage, error.to_string())
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    Error::new(code, stage, format!("{error}{}", cause.unwrap_or_default()))
 }

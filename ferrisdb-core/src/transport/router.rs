@@ -2,7 +2,7 @@
 
 use std::{any::Any, collections::BTreeMap, sync::Arc};
 
-use futures::{StreamExt as _, future::BoxFuture};
+use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tarpc::{
     ClientMessage, Response, ServerError, Transport, context::Context, server::Channel as _,
@@ -11,7 +11,7 @@ use tarpc::{
 
 use crate::{
     limits,
-    runtime::{Task, spawn},
+    runtime::{Task, now, spawn},
     service::{Service, ServiceKind},
 };
 
@@ -78,7 +78,7 @@ impl<S: Service> Endpoint for Handler<S> {
     fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
         let transport =
             super::tcp::framed::<ClientMessage<S::Request>, Response<S::Response>>(stream);
-        Box::pin(serve(self.clone(), transport))
+        Box::pin(serve(self.clone(), transport.map_ok(bound_deadline)))
     }
 
     fn open_channel(&self) -> (Box<dyn Any + Send>, Task) {
@@ -88,6 +88,9 @@ impl<S: Service> Endpoint for Handler<S> {
 }
 
 /// Serves one connection. Requests run inside this task, side by side: no task of their own for each.
+///
+/// A panic of a handler ends the connection, with all its requests, and nothing else. Requests of a caller
+/// that hangs up go on until they are done or their deadline passes.
 async fn serve<S, T>(handler: Handler<S>, transport: T)
 where
     S: Service,
@@ -95,10 +98,22 @@ where
     T::Error: Send + Sync,
 {
     let config = tarpc::server::Config { pending_response_buffer: limits::REQUESTS_IN_FLIGHT_MAX };
+    // The bound is tarpc's and not one of `for_each_concurrent`: that would stop polling the stream, which
+    // is also what writes the answers and notices the end of the connection.
     tarpc::server::BaseChannel::new(config, transport)
+        .max_concurrent_requests(limits::REQUESTS_IN_FLIGHT_MAX)
         .execute(handler)
-        .for_each_concurrent(limits::REQUESTS_IN_FLIGHT_MAX, |request| request)
+        .for_each_concurrent(None, |request| request)
         .await;
+}
+
+/// Moves a deadline to where tarpc's timers can hold it: they panic beyond some two years.
+fn bound_deadline<T>(mut message: ClientMessage<T>) -> ClientMessage<T> {
+    if let ClientMessage::Request(request) = &mut message {
+        let latest = now() + limits::REQUEST_DEADLINE_MAX;
+        request.context.deadline = request.context.deadline.min(latest);
+    }
+    message
 }
 
 /// What a process offers. Clones are the same router.
@@ -122,17 +137,21 @@ impl Router {
     /// Offers a service under an instance, in place of an earlier one.
     pub fn add<S: Service>(&self, instance: u64, handler: Handler<S>) {
         let registered = Registered { endpoint: Arc::new(handler), connections: Vec::new() };
-        self.endpoints.lock().insert((S::KIND, instance), registered);
+        let replaced = self.endpoints.lock().insert((S::KIND, instance), registered);
+        // Not under the lock: what is dropped may be the last of a role, which may use this router.
+        drop(replaced);
     }
 
     /// Stops offering a service and ends its connections.
     pub fn remove(&self, kind: ServiceKind, instance: u64) {
-        self.endpoints.lock().remove(&(kind, instance));
+        let removed = self.endpoints.lock().remove(&(kind, instance));
+        drop(removed); // not under the lock
     }
 
     /// Stops offering anything and ends all connections.
     pub fn clear(&self) {
-        self.endpoints.lock().clear();
+        let removed = std::mem::take(&mut *self.endpoints.lock());
+        drop(removed); // not under the lock
     }
 
     /// Whether there is such an endpoint.

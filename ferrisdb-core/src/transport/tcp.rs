@@ -55,9 +55,26 @@ pub(super) async fn connect(address: &Address) -> Result<TcpStream> {
         .map_err(|error| {
             Error::new(ErrorCode::Unreachable, Stage::Connect, error.to_string()).at(address)
         })?;
+    prepare(&stream);
+    Ok(stream)
+}
+
+/// Sets the options of a new connection. It works without them, so failures do not matter.
+fn prepare(stream: &TcpStream) {
     // A lone small request must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    Ok(stream)
+    #[cfg(not(madsim))]
+    {
+        // A machine that is gone says nothing: without questions its connections would stay for ever.
+        let socket = socket2::SockRef::from(stream);
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(limits::KEEPALIVE_IDLE)
+            .with_interval(limits::KEEPALIVE_INTERVAL)
+            .with_retries(limits::KEEPALIVE_RETRIES);
+        let _ = socket.set_tcp_keepalive(&keepalive);
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(Some(limits::UNACKNOWLEDGED_MAX));
+    }
 }
 
 /// Accepts connections and serves what a [`Router`] offers, until it is dropped.
@@ -105,8 +122,13 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
                 continue;
             }
         };
-        let _ = stream.set_nodelay(true);
-        let busy = greeting.running() + router.connections() >= limits::CONNECTIONS_MAX;
+        let greeting_count = greeting.running();
+        if greeting_count >= limits::HANDSHAKES_MAX {
+            tracing::debug!(%peer, greeting_count, "connection closed: too many handshakes");
+            continue;
+        }
+        prepare(&stream);
+        let busy = greeting_count + router.connections() >= network.bounds().connections_max;
         let (router, network) = (router.clone(), network.clone());
         let last_refused = Arc::clone(&last_refused);
         // Handshakes have a task each: a silent caller holds up nobody else.
@@ -126,7 +148,8 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
 
 /// The server's side of a new connection: handshake, then on to the endpoint.
 async fn greet(mut stream: TcpStream, router: Router, network: Network, busy: bool) -> Result<()> {
-    let hello = handshake::listen(&mut stream).await?;
+    let bounds = network.bounds();
+    let hello = handshake::listen(&mut stream, bounds.handshake_timeout).await?;
     let cluster_id = network.cluster_id();
     let kind = ServiceKind::from_number(hello.service);
     let offered = kind.filter(|&kind| router.offers(kind, hello.instance));
@@ -141,7 +164,7 @@ async fn greet(mut stream: TcpStream, router: Router, network: Network, busy: bo
     } else {
         None
     };
-    handshake::answer(&mut stream, cluster_id, refusal).await?;
+    handshake::answer(&mut stream, cluster_id, refusal, bounds.handshake_timeout).await?;
     let refused = |code, detail: String| Err(Error::new(code, Stage::Connect, detail));
     match (refusal, offered) {
         (None, Some(kind)) => {
@@ -157,7 +180,7 @@ async fn greet(mut stream: TcpStream, router: Router, network: Network, busy: bo
             format!("the caller belongs to {:?}, we to {cluster_id:?}", hello.cluster_id),
         ),
         (Some(Refusal::Busy), _) => {
-            refused(ErrorCode::TooBusy, format!("{} connections", limits::CONNECTIONS_MAX))
+            refused(ErrorCode::TooBusy, format!("{} connections", bounds.connections_max))
         }
         // Callers look for roles that have just ended all the time during a recovery: not worth a word.
         _ => Ok(()),
@@ -219,5 +242,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for QuietFlush<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ends_ask_whether_the_peer_lives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address(listener.local_addr().unwrap().to_string());
+        let opened = connect(&address).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        prepare(&accepted);
+        for stream in [&opened, &accepted] {
+            let socket = socket2::SockRef::from(stream);
+            assert!(stream.nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), limits::KEEPALIVE_IDLE);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), limits::KEEPALIVE_INTERVAL);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), limits::KEEPALIVE_RETRIES);
+        }
     }
 }

@@ -46,8 +46,13 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 impl Disk for FileSystem {
     fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
         run("create directory", path, |path| {
+            // Each new name is in another directory, so each of those is synced.
+            let missing = path.ancestors().skip(1).take_while(|parent| !parent.exists());
+            let made: Vec<&Path> =
+                missing.filter(|parent| !parent.as_os_str().is_empty()).collect();
             fs::create_dir_all(path)?;
-            sync_parent(path)
+            sync_parent(path)?;
+            made.into_iter().try_for_each(sync_parent)
         })
     }
 
@@ -102,7 +107,9 @@ impl Disk for FileSystem {
         let to = to.to_owned();
         run("rename", from, move |from| {
             fs::rename(from, &to)?;
-            sync_parent(&to)
+            sync_parent(&to)?;
+            // The old name is gone for good only when its own directory is synced, too.
+            if from.parent() == to.parent() { Ok(()) } else { sync_parent(from) }
         })
     }
 

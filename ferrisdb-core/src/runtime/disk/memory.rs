@@ -18,7 +18,8 @@ use crate::error::{Error, ErrorCode, Result, Stage};
 /// # Caveats
 ///
 /// A crash loses all that was not synced, as a whole; it does not tear or reorder writes. Names
-/// (creation, renaming, removal) are durable at once.
+/// (creation, renaming, removal) are durable at once. Unlike on a real disk, a file can be made in a
+/// directory that was not, and the lock of a directory is not a file in it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
@@ -42,6 +43,10 @@ struct Contents {
 
 impl Contents {
     fn write(&mut self, offset: u64, data: &[u8]) {
+        // As with files, writing nothing does not move the end.
+        if data.is_empty() {
+            return;
+        }
         let begin = offset as usize;
         let end = begin + data.len();
         if self.current.len() < end {

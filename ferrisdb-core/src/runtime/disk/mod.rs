@@ -68,6 +68,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Operations on one file are issued one at a time.
+#[expect(clippy::len_without_is_empty, reason = "asking a disk is not worth two methods")]
 pub trait File: Send + Sync + 'static {
     /// Writes `data` at `offset`. Not durable before [`File::sync`].
     fn write_at(&self, offset: u64, data: Bytes) -> DiskFuture<'_, ()>;
