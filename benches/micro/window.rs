@@ -3,8 +3,6 @@
 //! The window is filled with keys of 16 bytes in random order and values of 100 bytes, ten thousand versions of
 //! a hundred sets each. The engine behind it has nothing, so that only the window is measured.
 
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
-
 use std::{cell::RefCell, hint::black_box};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
