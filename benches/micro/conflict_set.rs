@@ -11,7 +11,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ferrisdb_core::{Key, KeyRange, Version};
-use ferrisdb_server::coordinator::resolver::ConflictSet;
+use ferrisdb_server::coordinator::resolver::conflict_set::{ConflictSet, PREFETCHED_RANGES};
 
 const KEYS: u64 = 5_000_000;
 const READS: usize = 5;
@@ -67,13 +67,22 @@ fn batch(numbers: &mut Numbers, key: fn(u64) -> Key, age_max: u64) -> Vec<Transa
 fn resolve(set: &mut ConflictSet, batch: &[Transaction], commit_version: Version) -> usize {
     set.forget_before(commit_version.saturating_sub(WINDOW));
     let mut conflicts = 0;
-    for transaction in batch {
-        let read_version = commit_version.saturating_sub(transaction.age);
-        let conflict =
-            transaction.reads.iter().any(|range| set.is_written_after(range, read_version));
-        conflicts += usize::from(conflict);
-        for range in &transaction.writes {
-            set.insert(range, commit_version);
+    for transactions in batch.chunks(PREFETCHED_RANGES / (READS + WRITES)) {
+        let read_version =
+            |transaction: &Transaction| commit_version.saturating_sub(transaction.age);
+        set.prefetch(transactions.iter().flat_map(|transaction| {
+            let version = Some(read_version(transaction));
+            let reads = transaction.reads.iter().map(move |range| (range, version));
+            reads.chain(transaction.writes.iter().map(|range| (range, None)))
+        }));
+        for transaction in transactions {
+            let version = read_version(transaction);
+            let conflict =
+                transaction.reads.iter().any(|range| set.is_written_after(range, version));
+            conflicts += usize::from(conflict);
+            for range in &transaction.writes {
+                set.insert(range, commit_version);
+            }
         }
     }
     conflicts

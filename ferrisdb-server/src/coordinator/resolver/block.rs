@@ -215,6 +215,18 @@ impl Block {
         self.keys.key(index)
     }
 
+    /// Loads what [`Block::search`] begins with. The result means nothing.
+    pub(super) fn touch_heads(&self) -> u64 {
+        self.keys.touch_heads()
+    }
+
+    /// Loads what is at and behind the place of a key. The result means nothing.
+    pub(super) fn touch_entry(&self, key: &[u8]) -> u64 {
+        let index = self.keys.place_by_head(key);
+        let written = self.writes.get(index).map_or(0, |written| written.at.0);
+        written ^ self.keys.touch_tail(index)
+    }
+
     /// About how much memory the block takes, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         size_of::<Block>()

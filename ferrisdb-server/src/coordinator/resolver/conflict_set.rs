@@ -24,14 +24,15 @@
 //!   block     entries       h: at 7 after 2, i: ...      up to 64 entries
 //! ```
 //!
-//! - Keys are compared by eight bytes as an integer first ([`super::sorted_keys`]).
-//! - An entry has two versions, of its key and of the gap behind it ([`super::block`]). So a write to a single
+//! - Keys are compared by eight bytes as an integer first (`sorted_keys`).
+//! - An entry has two versions, of its key and of the gap behind it (`block`). So a write to a single
 //!   key, by far the most frequent one, is one entry found in one descent, not two boundaries.
 //! - Blocks and groups know a version after which no part of theirs was written. A read that is newer
 //!   skips them; most reads are newer than nearly everything.
+//! - What a batch is going to look at is fetched together ([`ConflictSet::prefetch`]), so that misses overlap.
 //! - A version is forgotten lazily. Who asks about `oldest_version` or later cannot tell what is older, so
 //!   nothing has to change when the window moves. Entries that make no difference any more are dropped by a
-//!   hand that sweeps over the blocks, [`SWEEP_PER_INSERT`] steps for each new entry: while it goes round
+//!   hand that sweeps over the blocks, `SWEEP_PER_INSERT` entries for each new entry: while it goes round
 //!   once, the set grows by a quarter at most, and no call takes longer than the inserts before it did.
 //!
 //! Invariants: entries ascend strictly within and across blocks; no version is greater than the newest of
@@ -45,7 +46,11 @@
 //!
 //! Start with [`ConflictSet::is_written_after`], then [`ConflictSet::insert`].
 
+mod prefetch;
+
 use ferrisdb_core::{KeyRange, Version};
+
+pub use self::prefetch::PREFETCHED_RANGES;
 
 use super::{
     block::{BLOCK_ENTRIES_MAX, Block},
@@ -137,16 +142,18 @@ impl ConflictSet {
             "asked about {read_version}, but only {} and later is known",
             self.oldest_version
         );
-        if read_version >= self.newest || range.is_empty() {
+        if read_version >= self.newest {
             return false;
         }
-        let group_index = child_of(&self.separators, &range.begin);
-        let group = &self.groups[group_index];
         if range.is_single_key() {
+            let group = &self.groups[child_of(&self.separators, &range.begin)];
             return group.newest > read_version && {
                 let block = &group.blocks[child_of(&group.separators, &range.begin)];
                 block.newest() > read_version && block.version_of(&range.begin) > read_version
             };
+        }
+        if range.is_empty() {
+            return false;
         }
         let first = self.place_of(&range.begin);
         let last = self.place_before(&range.end);
@@ -205,16 +212,17 @@ impl ConflictSet {
             "a write at {commit_version} after one at {}",
             self.newest
         );
-        if range.is_empty() {
-            return;
-        }
-        self.newest = commit_version;
         if range.is_single_key() {
+            self.newest = commit_version;
             let place = self.place_of(&range.begin);
             let is_new = self.block_mut(place).write_key(&range.begin, commit_version);
             self.groups[place.group].newest = commit_version;
             return self.on_written(place, is_new);
         }
+        if range.is_empty() {
+            return;
+        }
+        self.newest = commit_version;
         // What is written from the end on stays as it was, so this comes first.
         let end = self.place_of(&range.end);
         let is_new = self.block_mut(end).divide_at(&range.end);

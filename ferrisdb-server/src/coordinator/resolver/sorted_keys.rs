@@ -67,9 +67,13 @@ impl SortedKeys {
 
     /// The key's index, or the index at which it belongs.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let Some(tail) = key.strip_prefix(self.prefix.as_slice()) else {
-            let is_before = key < self.prefix.as_slice();
-            return Err(if is_before { 0 } else { self.len() });
+        let tail = match self.prefix.as_slice() {
+            // Not to call a comparison of nothing is worth a branch: its arguments would be waited for.
+            [] => key,
+            prefix => match key.strip_prefix(prefix) {
+                Some(tail) => tail,
+                None => return Err(if key < prefix { 0 } else { self.len() }),
+            },
         };
         let head = head_of(tail);
         let first = self.count_heads_before(head);
@@ -93,6 +97,22 @@ impl SortedKeys {
         let full = lines.iter().map(|line| usize::from(line[STRIDE - 1] < head)).sum::<usize>();
         let line = lines.get(full).map_or(rest, |line| line.as_slice());
         full * STRIDE + line.iter().map(|&other| usize::from(other < head)).sum::<usize>()
+    }
+
+    /// The index at which a key would belong, if heads alone told.
+    pub(super) fn place_by_head(&self, key: &[u8]) -> usize {
+        self.count_heads_before(head_of(key.get(self.prefix.len()..).unwrap_or_default()))
+    }
+
+    /// Loads all heads. The result means nothing.
+    pub(super) fn touch_heads(&self) -> u64 {
+        self.heads.iter().step_by(STRIDE).fold(0, |touched, head| touched ^ head)
+    }
+
+    /// Loads what a comparison with the key at an index takes. The result means nothing.
+    pub(super) fn touch_tail(&self, index: usize) -> u64 {
+        let byte = self.tails.get(index).and_then(|tail| self.bytes.get(tail.start as usize));
+        u64::from(byte.copied().unwrap_or_default())
     }
 
     /// Inserts a key at the index where it belongs.

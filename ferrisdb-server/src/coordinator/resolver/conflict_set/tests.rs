@@ -109,6 +109,7 @@ proptest! {
                     // Now and then a version twice, as by two transactions of a batch.
                     version = Version(version.0 + u64::from(!version.0.is_multiple_of(3)));
                     version = Version(version.0.max(101));
+                    set.prefetch([(&range, None)].into_iter());
                     set.insert(&range, version);
                     writes.push((range, version));
                 }
@@ -130,6 +131,7 @@ proptest! {
                     let expected = writes
                         .iter()
                         .any(|(other, version)| *version > read_version && other.intersects(&range));
+                    set.prefetch([(&range, Some(read_version))].into_iter());
                     assert_eq!(set.is_written_after(&range, read_version), expected, "{range:?}");
                 }
             }
