@@ -1,54 +1,51 @@
-//! The whole database inside the process that uses it.
+//! The whole database inside the process that uses it: the same servers, reached without a socket.
 
 use std::path::Path;
 
 use ferrisdb_core::Result;
 use ferrisdb_server::host::Embedded;
-use parking_lot::Mutex;
 
-use crate::Database;
-
-/// The roles behind a database that was opened, until it is closed.
-#[derive(Default)]
-pub(crate) struct Roles(Mutex<Option<Embedded>>);
-
-impl Roles {
-    /// Stops the roles, if there are any.
-    pub(crate) async fn shut_down(&self) {
-        let embedded = self.0.lock().take();
-        if let Some(embedded) = embedded {
-            embedded.shut_down().await;
-        }
-    }
-}
+use crate::database::Database;
 
 impl Database {
-    /// Opens the database in a directory, or creates it there. Only one process can have it open.
+    /// Opens the database in a directory, or creates it there. What was committed is on disk.
     ///
-    /// Commits are on disk when they are acknowledged. [`Database::close`] ends the roles in order; a process
-    /// that just ends loses nothing either.
+    /// ```no_run
+    /// # use ferrisdb_client::{Database, Error};
+    /// # async fn example() -> Result<(), Error> {
+    /// let database = Database::open("guestbook").await?;
+    /// database.run_transaction(|transaction| async move { transaction.add("visits", 1) }).await?;
+    /// database.close().await
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorCode::DirectoryLocked`] if another process has the directory,
-    /// [`crate::ErrorCode::WrongDirectory`] or [`crate::ErrorCode::Corrupt`] if it cannot be used.
+    /// [`DirectoryLocked`](crate::ErrorCode::DirectoryLocked) if another process has it open; what is wrong with
+    /// the directory or the disk.
     pub async fn open(path: impl AsRef<Path>) -> Result<Database> {
-        Self::embed(Some(path.as_ref())).await
+        Self::embed(Embedded::open(Some(path.as_ref())).await?).await
     }
 
-    /// A database that lives in memory, and only as long as its last clone. For tests.
+    /// A new database in memory, which ends with the handle: for tests and for trying things out.
     ///
     /// # Errors
     ///
-    /// None that a caller could cause.
+    /// Why it did not start.
     pub async fn memory() -> Result<Database> {
-        Self::embed(None).await
+        Self::embed(Embedded::open(None).await?).await
     }
 
-    async fn embed(path: Option<&Path>) -> Result<Database> {
-        let embedded = Embedded::open(path).await?;
-        let database = Self::connect_with(embedded.network(), embedded.controllers()).await?;
-        database.keep(Roles(Mutex::new(Some(embedded))));
-        Ok(database)
+    async fn embed(embedded: Embedded) -> Result<Database> {
+        match Self::connect_with(embedded.network(), embedded.controllers()).await {
+            Ok(database) => {
+                database.keep_running(embedded);
+                Ok(database)
+            }
+            Err(error) => {
+                embedded.shut_down().await;
+                Err(error)
+            }
+        }
     }
 }
