@@ -67,7 +67,7 @@ async fn tally_block(transaction: ferrisdb_client::Transaction) -> Result<usize,
         Some(last) => Key::from(last.to_vec()).successor(),
         None => records.begin.clone(),
     };
-    let block = RangeQuery::from(KeyRange::new(begin, records.end)).limit(BLOCK);
+    let block = RangeQuery::from(KeyRange::new(begin, records.end)).rows(BLOCK);
     let rows = transaction.get_range(block).await?;
     let Some(last) = rows.last() else { return Ok(0) };
     transaction.set(CURSOR, last.key.to_vec())?;

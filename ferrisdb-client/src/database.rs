@@ -26,6 +26,9 @@ pub struct Database {
 struct Inner {
     cluster: Cluster,
     acknowledged_ids: AcknowledgedIds,
+    /// The servers, if they run inside this process for this handle alone.
+    #[cfg(feature = "embedded")]
+    embedded: parking_lot::Mutex<Option<ferrisdb_server::host::Embedded>>,
 }
 
 impl Database {
@@ -60,9 +63,13 @@ impl Database {
     ) -> Result<Database> {
         let cluster = Cluster::new(network, controllers, settings);
         cluster.connected().await?;
-        Ok(Database {
-            inner: Arc::new(Inner { cluster, acknowledged_ids: AcknowledgedIds::default() }),
-        })
+        let inner = Inner {
+            cluster,
+            acknowledged_ids: AcknowledgedIds::default(),
+            #[cfg(feature = "embedded")]
+            embedded: parking_lot::Mutex::default(),
+        };
+        Ok(Database { inner: Arc::new(inner) })
     }
 
     /// A new transaction. Nothing is sent before its first read or its commit.
@@ -113,13 +120,28 @@ impl Database {
         self.cluster().status().await
     }
 
-    /// Ends the use of the database. Connections end when the last clone and the last transaction are gone.
+    /// Ends the use of the database. If it is embedded, its servers are stopped cleanly; whatever other clones
+    /// and transactions still ask for fails then. Connections end when the last of those is gone.
     ///
     /// # Errors
     ///
     /// None so far.
     pub async fn close(self) -> Result<()> {
+        #[cfg(feature = "embedded")]
+        {
+            // Taken out under the lock, stopped after it.
+            let embedded = self.inner.embedded.lock().take();
+            if let Some(embedded) = embedded {
+                embedded.shut_down().await;
+            }
+        }
         Ok(())
+    }
+
+    /// Keeps the servers running as long as the handle lives.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn keep_running(&self, embedded: ferrisdb_server::host::Embedded) {
+        *self.inner.embedded.lock() = Some(embedded);
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -145,7 +167,7 @@ fn parse_controllers(text: &str) -> Result<Vec<Address>> {
     let parse = |address: &str| {
         let address = address.trim();
         let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             let detail = format!("'{address}' is not of the form host:port");
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
         }

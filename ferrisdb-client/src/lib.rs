@@ -49,6 +49,8 @@ mod batch;
 mod cluster;
 mod connections;
 mod database;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod exactly_once;
 mod locations;
 mod options;

@@ -14,7 +14,7 @@
 //!
 //! Start with [`Transaction::read_key`], then [`Transaction::commit`].
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value, Version, Versionstamp,
@@ -483,11 +483,11 @@ impl Transaction {
             return Ok(Committed { version, versionstamp: None });
         };
         let read_version = within(call.deadline, self.version_for(call)).await?;
-        if let (Fate::Open, Some(id)) = (fate, options.idempotency_id) {
-            if let Some(record) = within(call.deadline, self.find_record(call, id)).await? {
-                self.shared.database.acknowledged_ids().add(id);
-                return Ok(record.committed());
-            }
+        if let (Fate::Open, Some(id)) = (fate, options.idempotency_id)
+            && let Some(record) = within(call.deadline, self.find_record(call, id)).await?
+        {
+            self.shared.database.acknowledged_ids().add(id);
+            return Ok(record.committed());
         }
         let mut request = self.request(call, &options, read_version)?;
         let acknowledged_ids = self.shared.database.acknowledged_ids();
@@ -576,7 +576,7 @@ impl Transaction {
             let options = state.options.after_error(&self.shared.database.settings().defaults);
             state.begin_attempt(options);
         }
-        within(deadline, async { Ok(runtime::sleep(delay).await) }).await
+        wait(delay, deadline).await
     }
 
     /// Forgets everything, options included, as if the transaction was new.
@@ -639,7 +639,7 @@ impl Transaction {
     /// Waits until it is time for the next attempt.
     pub(crate) async fn wait_to_retry(&self, error: Error) -> Result<()> {
         let (delay, deadline) = self.plan_retry(error)?;
-        within(deadline, async { Ok(runtime::sleep(delay).await) }).await
+        wait(delay, deadline).await
     }
 
     /// Commits, unless the body has done so itself.
@@ -729,7 +729,7 @@ impl Transaction {
     }
 
     /// When to try again after an error, and until when; the error, if not at all.
-    fn plan_retry(&self, error: Error) -> Result<(std::time::Duration, Option<Instant>)> {
+    fn plan_retry(&self, error: Error) -> Result<(Duration, Option<Instant>)> {
         let mut state = self.shared.state.lock();
         state.check_time()?;
         if state.phase == Phase::Cancelled {
@@ -898,6 +898,15 @@ async fn within<T>(
     let Some(deadline) = deadline else { return future.await };
     let left = deadline.saturating_duration_since(runtime::now());
     runtime::timeout(left, Stage::Client, future).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+/// Waits for a while, but not past the transaction's deadline.
+async fn wait(delay: Duration, deadline: Option<Instant>) -> Result<()> {
+    let pause = async {
+        runtime::sleep(delay).await;
+        Ok(())
+    };
+    within(deadline, pause).await
 }
 
 fn timed_out() -> Error {

@@ -3,6 +3,8 @@
 //! It commits correctly, and it can be told to lose answers and requests, which no honest cluster does often
 //! enough for a test.
 
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
