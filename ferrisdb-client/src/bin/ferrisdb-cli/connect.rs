@@ -10,6 +10,7 @@ pub(crate) struct Target {
     /// The cluster's controllers, host:port[,host:port...]
     #[arg(
         long,
+        global = true,
         env = "FERRISDB_CONTROLLERS",
         default_value = "127.0.0.1:4500",
         value_delimiter = ',',
@@ -18,7 +19,7 @@ pub(crate) struct Target {
     controllers: Vec<Address>,
     /// Open the database in this directory instead, inside this process; no server may use it meanwhile
     #[cfg(feature = "embedded")]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     path: Option<std::path::PathBuf>,
 }
 

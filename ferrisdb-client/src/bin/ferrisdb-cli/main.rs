@@ -61,7 +61,13 @@ struct Cli {
     target: Target,
     /// How long connecting and each command may take, in seconds; range, import and export as a whole may take
     /// longer
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = seconds
+    )]
     timeout: Duration,
     /// How data is written
     #[arg(long, value_enum, global = true, default_value = "text")]
@@ -113,8 +119,7 @@ fn run(cli: Cli) -> Result<()> {
     let connecting = interruptible(cli.target.database(cli.timeout));
     let database = runtime.block_on(connecting)??;
     let mut runner = Runner {
-        session: Session::new(database.clone()),
-        limit: cli.timeout,
+        session: Session::new(database.clone(), cli.timeout),
         format: cli.output,
         interactive: cli.command.is_none() && io::stdin().is_terminal(),
     };

@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::Future,
     io::{self, BufWriter, Write as _, stderr, stdout},
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -52,8 +51,6 @@ pub(crate) async fn interruptible<T>(future: impl Future<Output = T>) -> Result<
 /// Runs statements on a session.
 pub(crate) struct Runner {
     pub(crate) session: Session,
-    /// How long a statement may take, unless it is as long as its data.
-    pub(crate) limit: Duration,
     pub(crate) format: OutputFormat,
     /// Whether somebody types the statements.
     pub(crate) interactive: bool,
@@ -93,7 +90,7 @@ impl Runner {
         let interactive = self.interactive;
         let mut output = Output { data: &mut data, notes: &mut notes, format, interactive };
         let may_commit = self.may_commit(statement);
-        let limit = self.limit;
+        let limit = self.session.limit();
         let work = perform(&mut self.session, statement, &mut output);
         let result = match is_long(statement) {
             true => interruptible(work).await,

@@ -11,7 +11,7 @@
 //! Inside `begin ... commit` nothing is retried: a conflict is told to the person (or the script) that knows
 //! which statements to repeat. A script in which a statement failed cannot commit the rest of its transaction.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use anyhow::{Result, bail};
 use ferrisdb_client::{Committed, Database, Error, ErrorCode, Transaction, TransactionOption};
@@ -21,6 +21,7 @@ use crate::output::{Failure, Output};
 /// What commands work on.
 pub(crate) struct Session {
     database: Database,
+    limit: Duration,
     open: Option<Open>,
 }
 
@@ -32,8 +33,13 @@ struct Open {
 
 impl Session {
     /// A session without an open transaction.
-    pub(crate) fn new(database: Database) -> Session {
-        Session { database, open: None }
+    pub(crate) fn new(database: Database, limit: Duration) -> Session {
+        Session { database, limit, open: None }
+    }
+
+    /// How long a statement may take; of a long one, each of its transactions.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// The database, whatever transaction is open.

@@ -58,9 +58,15 @@ mod tests {
 
     #[test]
     fn values_may_begin_with_a_hyphen_and_be_empty() {
-        for line in
-            ["set k -v", "set k --", "set k ''", "set '' v", "add k -5", "get \\x2dk", "get -- -k"]
-        {
+        for line in [
+            "set k -v",
+            "set k -- --",
+            "set k ''",
+            "set '' v",
+            "add k -5",
+            "get \\x2dk",
+            "get -- -k",
+        ] {
             assert!(parse(line).is_ok(), "{line}");
         }
     }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use ferrisdb_client::{Database, Error, Key};
+use ferrisdb_client::{Error, Key, Stage, Transaction};
 use ferrisdb_core::{limits, runtime};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use indicatif::ProgressBar;
@@ -75,7 +75,7 @@ pub(crate) async fn run(session: &Session, args: &Args, output: &mut Output<'_>)
     let source = Source { reader, batch_bytes: args.batch_bytes };
     let began = runtime::now();
     let mut imported = 0;
-    let result = import(session.database(), source, &mut imported, &bar).await;
+    let result = import(session, source, &mut imported, &bar).await;
     bar.finish_and_clear();
     match result {
         Ok(()) => {}
@@ -178,7 +178,7 @@ fn cost(record: &Record) -> u64 {
 }
 
 async fn import(
-    database: &Database,
+    session: &Session,
     source: Source,
     imported: &mut u64,
     bar: &ProgressBar,
@@ -215,7 +215,7 @@ async fn import(
         }
         if !batch.records.is_empty() {
             in_flight.insert(&batch);
-            commits.push(commit(database, batch));
+            commits.push(commit(session, batch));
         }
         match end {
             End::NotYet => reading = Box::pin(read(source)),
@@ -229,8 +229,8 @@ async fn import(
     end.map_or(Ok(()), |error| Err(Stop::Line(error)))
 }
 
-async fn commit(database: &Database, batch: Batch) -> Result<Batch, Stop> {
-    let set_all = |transaction: ferrisdb_client::Transaction| {
+async fn commit(session: &Session, batch: Batch) -> Result<Batch, Stop> {
+    let set_all = |transaction: Transaction| {
         let records = Arc::clone(&batch.records);
         async move {
             for record in records.iter() {
@@ -239,7 +239,10 @@ async fn commit(database: &Database, batch: Batch) -> Result<Batch, Stop> {
             Ok(())
         }
     };
-    database.run_transaction(set_all).await.map_err(Stop::Commit)?;
+    // Without a limit, an import into a cluster that is down would wait for it without a word.
+    let committing = session.database().run_transaction(set_all);
+    let committed = runtime::timeout(session.limit(), Stage::Client, committing).await;
+    committed.and_then(|committed| committed).map_err(Stop::Commit)?;
     Ok(batch)
 }
 

@@ -1,7 +1,7 @@
 //! `range`: keys and values in order, as they come. The rows are in the formats of `import`.
 
 use anyhow::Result;
-use ferrisdb_client::{Error, Key, RangeQuery, Transaction};
+use ferrisdb_client::{Error, Key, RangeQuery, Transaction, TransactionOption};
 use futures::StreamExt as _;
 
 use crate::{
@@ -9,6 +9,9 @@ use crate::{
     output::{Failure, Output, OutputFormat},
     session::Session,
 };
+
+/// How often the beginning of a range is tried again.
+const RETRIES_MAX: u32 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -45,6 +48,7 @@ pub(crate) async fn run(session: &Session, args: &Args, output: &mut Output<'_>)
     // Not `run_transaction`: what is printed cannot be taken back, so only an attempt that has not printed
     // anything can be made again.
     let transaction = session.database().transaction();
+    transaction.set_option(TransactionOption::RetryLimit(Some(RETRIES_MAX)))?;
     loop {
         let Err(error) = print(&transaction, args, output, &mut printed).await else {
             return Ok(());

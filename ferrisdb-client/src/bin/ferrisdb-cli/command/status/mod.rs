@@ -5,6 +5,8 @@
 
 mod findings;
 mod json;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use anyhow::Result;
