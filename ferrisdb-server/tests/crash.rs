@@ -44,9 +44,9 @@ async fn survive(processes: &mut [Process], controllers: &str, rounds: &[Vec<usi
         }));
     }
     let (reading, watched, stop_watching) = (database.clone(), journal.clone(), stop());
-    running.push(tokio::spawn(async move {
-        BANK.watch_until(&reading, &watched, stop_watching).await
-    }));
+    running.push(tokio::spawn(
+        async move { BANK.watch_until(&reading, &watched, stop_watching).await },
+    ));
 
     for (round, victims) in rounds.iter().enumerate() {
         progress(&journal, round, processes).await;

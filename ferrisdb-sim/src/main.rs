@@ -32,7 +32,11 @@ mod simulation {
 
     /// Runs FerrisDB in a simulated world. The same seed gives the same run.
     #[derive(Parser)]
-    #[command(name = "cargo sim", version, after_help = "Example: cargo sim bank --seed 42 --trace")]
+    #[command(
+        name = "cargo sim",
+        version,
+        after_help = "Example: cargo sim bank --seed 42 --trace"
+    )]
     struct Arguments {
         /// What to run.
         scenario: Scenario,

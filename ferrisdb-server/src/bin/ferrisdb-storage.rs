@@ -6,8 +6,8 @@ use {
     ferrisdb_server::{
         config::StorageConfig,
         host::{Media, Site, StorageHost, cache_bytes},
-        storage::StorageSettings,
         process::{self, Shutdown, say},
+        storage::StorageSettings,
     },
     std::{process::ExitCode, sync::Arc},
 };

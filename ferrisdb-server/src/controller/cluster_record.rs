@@ -142,7 +142,8 @@ pub(super) mod tests {
 
     #[test]
     fn golden_bytes() {
-        let record = ClusterRecord { generation: Generation(3), ..ClusterRecord::new(ClusterId(5)) };
+        let record =
+            ClusterRecord { generation: Generation(3), ..ClusterRecord::new(ClusterId(5)) };
         let encoded = [5, 0, 3, 0, 0, 0, 0];
         let mut file = b"FDBCREC1".to_vec();
         file.extend_from_slice(&crc32c::crc32c(&encoded).to_be_bytes());

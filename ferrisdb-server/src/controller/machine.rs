@@ -113,13 +113,34 @@ pub enum Effect {
 /// How far the newest generation is.
 #[derive(Debug)]
 enum Step {
-    Waiting { reason: String, not_before: Option<Instant> },
-    Beginning { recruits: Recruits, sequence: u64 },
-    Locking { recruits: Recruits, answers: BTreeMap<usize, LockReply>, failed: BTreeMap<usize, String> },
-    RecruitingLogs { recruits: Recruits, recovery_version: Version, logs: BTreeMap<ProcessId, Endpoint> },
-    RecruitingCoordinator { recruits: Recruits, log_set: LogSet },
-    Activating { sequence: u64 },
-    Active { since: Instant },
+    Waiting {
+        reason: String,
+        not_before: Option<Instant>,
+    },
+    Beginning {
+        recruits: Recruits,
+        sequence: u64,
+    },
+    Locking {
+        recruits: Recruits,
+        answers: BTreeMap<usize, LockReply>,
+        failed: BTreeMap<usize, String>,
+    },
+    RecruitingLogs {
+        recruits: Recruits,
+        recovery_version: Version,
+        logs: BTreeMap<ProcessId, Endpoint>,
+    },
+    RecruitingCoordinator {
+        recruits: Recruits,
+        log_set: LogSet,
+    },
+    Activating {
+        sequence: u64,
+    },
+    Active {
+        since: Instant,
+    },
 }
 
 /// The processes chosen for an attempt.
@@ -170,7 +191,9 @@ impl Controller {
         let step = match &record.active {
             // The generation may be in good health: adopt it, and let the registry tell.
             Some(_) => Step::Active { since: now },
-            None => Step::Waiting { reason: "the controller has just started".into(), not_before: None },
+            None => {
+                Step::Waiting { reason: "the controller has just started".into(), not_before: None }
+            }
         };
         Controller {
             registry: Registry::new(settings.failure_timeout, now),
@@ -197,11 +220,9 @@ impl Controller {
                 failed.len(),
                 failed.values().collect::<Vec<_>>()
             )),
-            Step::RecruitingLogs { recruits, logs, .. } => recovering(format!(
-                "recruiting logs: {} of {}",
-                logs.len(),
-                recruits.logs.len()
-            )),
+            Step::RecruitingLogs { recruits, logs, .. } => {
+                recovering(format!("recruiting logs: {} of {}", logs.len(), recruits.logs.len()))
+            }
             Step::RecruitingCoordinator { .. } => recovering("recruiting the coordinator"),
             Step::Activating { .. } => recovering("activating the generation"),
         };
@@ -431,8 +452,7 @@ impl Controller {
         for (index, log) in old.logs.iter().enumerate() {
             effects.push(Effect::Lock { generation, index, log: log.endpoint.clone() });
         }
-        self.step =
-            Step::Locking { recruits, answers: BTreeMap::new(), failed: BTreeMap::new() };
+        self.step = Step::Locking { recruits, answers: BTreeMap::new(), failed: BTreeMap::new() };
         self.publish(effects);
     }
 
@@ -482,7 +502,12 @@ impl Controller {
         self.recruit_logs(recruits, recovery_version, effects);
     }
 
-    fn recruit_logs(&mut self, recruits: Recruits, recovery_version: Version, effects: &mut Vec<Effect>) {
+    fn recruit_logs(
+        &mut self,
+        recruits: Recruits,
+        recovery_version: Version,
+        effects: &mut Vec<Effect>,
+    ) {
         for log in &recruits.logs {
             effects.push(Effect::RecruitLog {
                 process: log.process,
@@ -521,10 +546,9 @@ impl Controller {
         if logs.len() < recruits.logs.len() {
             return;
         }
-        let members = logs.iter().map(|(&process, endpoint)| LogMember {
-            process,
-            endpoint: endpoint.clone(),
-        });
+        let members = logs
+            .iter()
+            .map(|(&process, endpoint)| LogMember { process, endpoint: endpoint.clone() });
         let log_set = LogSet {
             generation,
             logs: members.collect(),

@@ -221,7 +221,10 @@ fn locks_of_all_but_k_minus_one_logs_suffice_and_fewer_do_not() {
     // Three logs, two copies: two locks are needed.
     world.answer_locks([Some(7), None, None]);
     let reason = waiting_reason(world.phase());
-    assert!(reason.contains("locked 1 of the 3 logs") && reason.contains("2 are needed"), "{reason}");
+    assert!(
+        reason.contains("locked 1 of the 3 logs") && reason.contains("2 are needed"),
+        "{reason}"
+    );
     world.pass(Duration::from_secs(1));
     world.heartbeat(COORDINATOR, 2, &[], 0);
     LOGS.iter().for_each(|&log| world.heartbeat(log, 1, &[1], 0));

@@ -1,6 +1,5 @@
 //! Hosting a coordinator: its roles are made, connected, opened, and ended together.
 
-
 use ferrisdb_core::{
     Endpoint, Generation, Key, KeyRange, Result, Stage, handler,
     id::Address,
@@ -58,8 +57,7 @@ impl Coordinator {
         let offer = || Endpoint { address: address.clone(), instance: runtime::random_u64() | 1 };
 
         let sequencer = offer();
-        let machine =
-            Sequencer::new(generation, request.recovery_version, request.first_version);
+        let machine = Sequencer::new(generation, request.recovery_version, request.first_version);
         router.add::<SequencerService>(
             sequencer.instance,
             handler!(ferrisdb_core::service::sequencer::Sequencer, SequencerServer::new(machine)),
@@ -178,7 +176,6 @@ fn split_keyspace(count: u32) -> Vec<KeyRange> {
     };
     (0..count).map(|index| KeyRange { begin: boundary(index), end: boundary(index + 1) }).collect()
 }
-
 
 impl std::fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

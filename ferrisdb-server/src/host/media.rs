@@ -51,7 +51,11 @@ impl Media {
     /// # Errors
     ///
     /// If the engine's files cannot be used.
-    pub async fn open_engine(&self, directory: &Path, cache_bytes: usize) -> Result<Arc<dyn Engine>> {
+    pub async fn open_engine(
+        &self,
+        directory: &Path,
+        cache_bytes: usize,
+    ) -> Result<Arc<dyn Engine>> {
         match &self.engines {
             #[cfg(not(madsim))]
             Engines::Files => {

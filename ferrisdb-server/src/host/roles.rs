@@ -10,8 +10,7 @@ use ferrisdb_core::{
     runtime::{self, Task},
     service::{
         controller::{
-            ControllerService, CoordinatorMembers, HeartbeatReply, Phase,
-            ProcessClass, Progress,
+            ControllerService, CoordinatorMembers, HeartbeatReply, Phase, ProcessClass, Progress,
         },
         worker::{RecruitCoordinator, RecruitLog, Worker as WorkerApi, WorkerService},
     },
@@ -117,8 +116,7 @@ impl CoordinatorHost {
             watching: Mutex::default(),
         });
         // It has no directory, so it is somebody new at each start.
-        let identity =
-            Identity { process: ProcessId::random(), class: ProcessClass::Coordinator };
+        let identity = Identity { process: ProcessId::random(), class: ProcessClass::Coordinator };
         let service = WorkerServer::Coordinator(Arc::clone(&hosted));
         site.router().add::<WorkerService>(
             identity.instance(),

@@ -5,12 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ferrisdb_core::{
-    Error, Result,
-    id::Address,
-    runtime::disk::MemoryDisk,
-    transport::Network,
-};
+use ferrisdb_core::{Error, Result, id::Address, runtime::disk::MemoryDisk, transport::Network};
 
 use super::{
     media::Media,
@@ -81,8 +76,7 @@ impl ServerHost {
         let here = || Arc::clone(&site);
         let controller =
             ControllerHost::start(here(), media, &at("controller"), settings.controller).await?;
-        let coordinator =
-            CoordinatorHost::start(here(), controllers.clone(), settings.coordinator);
+        let coordinator = CoordinatorHost::start(here(), controllers.clone(), settings.coordinator);
         let log =
             LogHost::start(here(), media, &at("log"), controllers.clone(), settings.log).await?;
         let (storage, cache_bytes) = (settings.storage, settings.cache_bytes);

@@ -102,10 +102,9 @@ async fn beat(
     let client: ControllerClient = site.network().connect::<ControllerService>(&endpoint).await?;
     loop {
         let heartbeat = describe(site, hosted);
-        let reply = call(HEARTBEAT_LIMIT, Stage::Control, |context| {
-            client.heartbeat(context, heartbeat)
-        })
-        .await??;
+        let reply =
+            call(HEARTBEAT_LIMIT, Stage::Control, |context| client.heartbeat(context, heartbeat))
+                .await??;
         site.network().join(reply.cluster_id)?;
         hosted.join(reply.cluster_id).await?;
         hosted.on_reply(&reply);

@@ -16,7 +16,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(name: &str, binary: &'static str, arguments: Vec<String>, log: PathBuf) -> Process {
+    pub(crate) fn new(
+        name: &str,
+        binary: &'static str,
+        arguments: Vec<String>,
+        log: PathBuf,
+    ) -> Process {
         Process { name: name.into(), binary, arguments, log, child: None }
     }
 

@@ -160,15 +160,17 @@ impl Bank {
     ) -> Result<()> {
         while !stop() {
             let transaction = database.transaction();
-            let rows = match transaction.snapshot().get_range(KeyRange::prefix(ACCOUNTS.as_bytes())).await {
-                Ok(rows) => rows,
-                Err(error) => {
-                    // Unavailable for a while: only wrong answers count here.
-                    tracing::debug!(%error, "a reader waits");
-                    runtime::sleep(runtime::jitter(Duration::from_millis(20))).await;
-                    continue;
-                }
-            };
+            let rows =
+                match transaction.snapshot().get_range(KeyRange::prefix(ACCOUNTS.as_bytes())).await
+                {
+                    Ok(rows) => rows,
+                    Err(error) => {
+                        // Unavailable for a while: only wrong answers count here.
+                        tracing::debug!(%error, "a reader waits");
+                        runtime::sleep(runtime::jitter(Duration::from_millis(20))).await;
+                        continue;
+                    }
+                };
             let mut sum = 0;
             for row in &rows {
                 sum += number::<i64>(&row.value)?;
@@ -237,7 +239,8 @@ impl Bank {
         let (accounts, transfers) = database
             .run_transaction(|transaction| async move {
                 let accounts = transaction.get_range(KeyRange::prefix(ACCOUNTS.as_bytes())).await?;
-                let transfers = transaction.get_range(KeyRange::prefix(TRANSFERS.as_bytes())).await?;
+                let transfers =
+                    transaction.get_range(KeyRange::prefix(TRANSFERS.as_bytes())).await?;
                 Ok::<_, Error>((accounts, transfers))
             })
             .await?;

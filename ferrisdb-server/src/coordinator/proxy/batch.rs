@@ -57,8 +57,8 @@ impl<R> Waiting<R> {
         let (mut count, mut bytes) = (0, 0);
         for (request, _) in &self.queue {
             let cost = cost(request);
-            let full = count >= limits::BATCH_TRANSACTIONS_MAX
-                || bytes + cost > limits::BATCH_BYTES_MAX;
+            let full =
+                count >= limits::BATCH_TRANSACTIONS_MAX || bytes + cost > limits::BATCH_BYTES_MAX;
             if count > 0 && full {
                 break;
             }

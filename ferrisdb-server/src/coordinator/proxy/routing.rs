@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_at_the_borders_of_shards() {
-        let clear = |begin: &str, end: &str| Mutation::ClearRange { range: KeyRange::new(begin, end) };
+        let clear =
+            |begin: &str, end: &str| Mutation::ClearRange { range: KeyRange::new(begin, end) };
         assert_eq!(
             messages(&[clear("k", "p")]),
             [

@@ -316,13 +316,17 @@ impl Shared {
     }
 
     /// Makes the batch durable on every log (I-5) and tells the sequencer (I-1).
-    async fn push_and_report(&self, pushes: Vec<PushRequest>, commit_version: Version) -> Result<()> {
+    async fn push_and_report(
+        &self,
+        pushes: Vec<PushRequest>,
+        commit_version: Version,
+    ) -> Result<()> {
         let calls = self.members.logs.iter().zip(pushes).zip(&self.members.log_set.logs).map(
             |((log, push), member)| async move {
-                let pushed = call(self.settings.call_limit, Stage::Log, |context| {
-                    log.push(context, push)
-                });
-                let reply = pushed.await.and_then(|reply| reply).map_err(|e| e.at(&member.endpoint))?;
+                let pushed =
+                    call(self.settings.call_limit, Stage::Log, |context| log.push(context, push));
+                let reply =
+                    pushed.await.and_then(|reply| reply).map_err(|e| e.at(&member.endpoint))?;
                 assert!(
                     reply.durable_version >= commit_version,
                     "{} acknowledged {commit_version} but is durable only to {} (I-5)",
@@ -368,8 +372,7 @@ impl Shared {
                 if let Err(error) = &version {
                     this.failure.fail(error.clone());
                 }
-                let version =
-                    version.map_err(|error| generation_ended(Stage::ReadVersion, &error));
+                let version = version.map_err(|error| generation_ended(Stage::ReadVersion, &error));
                 for reply in requests {
                     let _ = reply.send(version.clone());
                 }
