@@ -4,6 +4,11 @@
 //! counters, all in one transaction. The workers collide all the time: it is `run_transaction` that makes
 //! the counts come out right. `docs/examples/real-cluster.sh` runs it and compares with another count.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program like a user's, outside of any simulation"
+)]
+
 use std::{
     collections::BTreeMap,
     sync::{

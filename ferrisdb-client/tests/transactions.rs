@@ -1,5 +1,7 @@
 //! Transactions over a cluster that behaves: reads, own writes, conflicts, limits, failover, batches.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod fake;
 
 use std::{sync::Arc, time::Duration};

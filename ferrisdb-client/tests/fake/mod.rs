@@ -3,6 +3,7 @@
 //! It commits correctly, and it can be told to lose answers and requests, which no honest cluster does often
 //! enough for a test.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
 use std::{
@@ -34,7 +35,7 @@ use tokio::sync::Notify;
 
 /// What happens to a commit instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Nothing.
     None,
     /// It is done, and the connection breaks before the answer.
@@ -51,12 +52,12 @@ type Data = BTreeMap<Key, (Value, Version)>;
 
 /// How often was asked for what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub read_versions: usize,
-    pub commits: usize,
-    pub point_requests: usize,
-    pub point_reads: usize,
-    pub range_requests: usize,
+pub(crate) struct Counts {
+    pub(crate) read_versions: usize,
+    pub(crate) commits: usize,
+    pub(crate) point_requests: usize,
+    pub(crate) point_reads: usize,
+    pub(crate) range_requests: usize,
 }
 
 struct World {
@@ -72,7 +73,7 @@ struct World {
 
 /// The cluster. Clones are the same.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     world: Arc<Mutex<World>>,
     changed: Arc<Notify>,
     router: Router,
@@ -83,7 +84,7 @@ const ADDRESS: &str = "fake";
 
 impl Cluster {
     /// A cluster with three shards on two storage servers, each of which holds them all.
-    pub fn new() -> Cluster {
+    pub(crate) fn new() -> Cluster {
         let address = Address::new(ADDRESS);
         let endpoint = |instance| Endpoint { address: address.clone(), instance };
         let server = |tag: u32| StorageServer {
@@ -127,57 +128,57 @@ impl Cluster {
         cluster
     }
 
-    pub async fn connect(&self) -> Database {
+    pub(crate) async fn connect(&self) -> Database {
         self.connect_with(Settings::default()).await
     }
 
-    pub async fn connect_with(&self, settings: Settings) -> Database {
+    pub(crate) async fn connect_with(&self, settings: Settings) -> Database {
         let controllers = vec![Address::new(ADDRESS)];
         Database::connect_with_settings(self.network.clone(), controllers, settings).await.unwrap()
     }
 
     /// The next commits meet these faults, one each.
-    pub fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
         self.world.lock().faults.extend(faults);
     }
 
     /// Does what was held. Returns how the commits ended.
-    pub fn deliver_held(&self) -> Vec<CommitOutcome> {
+    pub(crate) fn deliver_held(&self) -> Vec<CommitOutcome> {
         let mut world = self.world.lock();
         let held = std::mem::take(&mut world.held);
         held.into_iter().map(|request| world.commit(request)).collect()
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.world.lock().counts
     }
 
     /// The newest data of a range.
-    pub fn data(&self, range: KeyRange) -> Vec<(Key, Value)> {
+    pub(crate) fn data(&self, range: KeyRange) -> Vec<(Key, Value)> {
         let world = self.world.lock();
         let (_, data) = world.newest();
         let inside = data.iter().filter(|(key, _)| range.contains(key));
         inside.map(|(key, (value, _))| (key.clone(), value.clone())).collect()
     }
 
-    pub fn start_storage(&self, tag: u64) {
+    pub(crate) fn start_storage(&self, tag: u64) {
         self.router.add::<StorageService>(tag, handler!(Storage, self.clone()));
     }
 
-    pub fn stop_storage(&self, tag: u64) {
+    pub(crate) fn stop_storage(&self, tag: u64) {
         self.router.remove(ServiceKind::Storage, tag);
     }
 
-    pub fn start_proxy(&self, instance: u64) {
+    pub(crate) fn start_proxy(&self, instance: u64) {
         self.router.add::<ProxyService>(instance, handler!(Proxy, self.clone()));
     }
 
-    pub fn stop_proxy(&self, instance: u64) {
+    pub(crate) fn stop_proxy(&self, instance: u64) {
         self.router.remove(ServiceKind::Proxy, instance);
     }
 
     /// Changes the state that clients follow.
-    pub fn change_state(&self, change: impl FnOnce(&mut ClusterState)) {
+    pub(crate) fn change_state(&self, change: impl FnOnce(&mut ClusterState)) {
         let mut world = self.world.lock();
         change(&mut world.state);
         world.state.revision += 1;
