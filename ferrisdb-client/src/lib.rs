@@ -75,3 +75,8 @@ pub use options::{
 pub use range_stream::RangeStream;
 pub use retry::{AsError, find_error};
 pub use transaction::{Committed, Snapshot, Transaction};
+
+/// The example of the README is a test.
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
