@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ferrisdb_core::Result;
+use ferrisdb_core::{Error, Result};
 use futures::{
     Stream, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
@@ -35,7 +35,7 @@ impl RangeStream {
     ) -> RangeStream {
         let scan = Scan { transaction, query, isolation, page_bytes: PAGE_BYTES_MIN };
         let pages = stream::try_unfold(Some(scan), |scan| async {
-            let Some(mut scan) = scan else { return Ok(None) };
+            let Some(mut scan) = scan else { return Ok::<_, Error>(None) };
             let (rows, more) = scan.page().await?;
             Ok(Some((stream::iter(rows.into_iter().map(Ok)), more.then_some(scan))))
         });
