@@ -3,6 +3,8 @@
 //! `alone` is the latency of one client that waits for each commit; `64 at once` the throughput when
 //! commits share batches and syncs.
 
+#![expect(clippy::disallowed_methods, reason = "a user's program runs on tokio itself")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

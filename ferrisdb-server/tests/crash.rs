@@ -3,6 +3,8 @@
 //! The workload and its checks are those of the simulation: `ferrisdb_sim::workload::bank`.
 
 #![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::disallowed_methods, reason = "clients of real processes run on tokio itself")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! The bank's checks notice what they are there for: each is shown a database with a planted fault.
 
 #![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use ferrisdb_client::{Database, Error, Key};
 use ferrisdb_sim::workload::bank::{Bank, Journal, SharedJournal};

@@ -79,8 +79,13 @@ impl ControllerHost {
 
     /// Stops it. Its record is always on disk, so nothing is left to be done.
     pub async fn shut_down(self) {
-        self.server.stop();
         self.site.close();
+    }
+}
+
+impl Drop for ControllerHost {
+    fn drop(&mut self) {
+        self.server.stop();
     }
 }
 
@@ -277,10 +282,10 @@ async fn retire_logs(view: ClusterView, store: Arc<LogStore>) {
         let state = view.newer_than(revision).await;
         revision = state.revision;
         let oldest_kept = state.log_sets.first().map(|set| set.generation);
-        if let (Phase::Active, Some(oldest_kept)) = (&state.phase, oldest_kept) {
-            if let Err(error) = store.retire(oldest_kept).await {
-                tracing::warn!(%error, %oldest_kept, "old logs could not be deleted");
-            }
+        if let (Phase::Active, Some(oldest_kept)) = (&state.phase, oldest_kept)
+            && let Err(error) = store.retire(oldest_kept).await
+        {
+            tracing::warn!(%error, %oldest_kept, "old logs could not be deleted");
         }
     }
 }

@@ -106,7 +106,11 @@ impl ServerHost {
 }
 
 /// A whole database inside the process that uses it. It listens nowhere.
-pub struct Embedded(ServerHost);
+pub struct Embedded {
+    site: Arc<Site>,
+    /// There until the shutdown.
+    host: Option<ServerHost>,
+}
 
 impl Embedded {
     /// Opens the database in a directory, or creates it there; `None` for one that lives in memory only.
@@ -123,27 +127,37 @@ impl Embedded {
             Some(path) => (Media::memory(MemoryDisk::new()), path.to_owned()),
             None => (Media::memory(MemoryDisk::new()), PathBuf::from("memory")),
         };
-        let host = ServerHost::start(site, &media, &path, ServerSettings::default()).await?;
-        Ok(Embedded(host))
+        let settings = ServerSettings::default();
+        let host = ServerHost::start(Arc::clone(&site), &media, &path, settings).await?;
+        Ok(Embedded { site, host: Some(host) })
     }
 
     /// How to reach it.
     pub fn network(&self) -> Network {
-        self.0.site.network().clone()
+        self.site.network().clone()
     }
 
     /// Where its controller is.
     pub fn controllers(&self) -> Vec<Address> {
-        vec![self.0.address().clone()]
+        vec![self.site.address().clone()]
     }
 
     /// Waits for what makes it pointless to go on.
     pub async fn failed(&self) -> Error {
-        self.0.site.failed().await
+        self.site.failed().await
     }
 
     /// Stops it cleanly. What was acknowledged is on disk in any case.
-    pub async fn shut_down(self) {
-        self.0.shut_down().await;
+    pub async fn shut_down(mut self) {
+        if let Some(host) = self.host.take() {
+            host.shut_down().await;
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // Roles hold their site, whose router holds the roles: without this none of them would ever go.
+        self.site.close();
     }
 }

@@ -40,6 +40,9 @@ struct Transaction<R> {
 /// The answer for one transaction.
 pub type Answer<R> = (R, Result<CommitOutcome>);
 
+/// Why a batch has failed, and whom to tell.
+pub type Failed<R> = (Error, Vec<R>);
+
 /// Separates what is well-formed and within its limits from what is not (phase check).
 pub fn check<R>(requests: Vec<(CommitRequest, R)>) -> (Vec<(CommitRequest, R)>, Vec<Answer<R>>) {
     let mut well_formed = Vec::with_capacity(requests.len());
@@ -115,7 +118,7 @@ impl<R> Batch<R> {
         self,
         verdicts: Vec<Vec<Verdict>>,
         routing: &Routing,
-    ) -> Result<(Messages, Vec<Answer<R>>), (Error, Vec<R>)> {
+    ) -> Result<(Messages, Vec<Answer<R>>), Failed<R>> {
         let count = self.transactions.len();
         if let Some(wrong) = verdicts.iter().find(|verdicts| verdicts.len() != count) {
             let detail = format!("a resolver gave {} verdicts on {count}", wrong.len());
