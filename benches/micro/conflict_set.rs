@@ -36,6 +36,9 @@ fn scramble(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
+/// Makes the key of a number.
+type MakeKey = fn(u64) -> Key;
+
 fn random_key(number: u64) -> Key {
     let number = number % KEYS;
     let mut bytes = scramble(number).to_be_bytes().to_vec();
@@ -54,7 +57,7 @@ struct Transaction {
     writes: [KeyRange; WRITES],
 }
 
-fn batch(numbers: &mut Numbers, key: fn(u64) -> Key, age_max: u64) -> Vec<Transaction> {
+fn batch(numbers: &mut Numbers, key: MakeKey, age_max: u64) -> Vec<Transaction> {
     let transaction = |_| Transaction {
         reads: std::array::from_fn(|_| KeyRange::single(&key(numbers.next()))),
         age: 1 + numbers.next() % age_max,
@@ -91,7 +94,7 @@ fn resolve(set: &mut ConflictSet, batch: &[Transaction], commit_version: Version
 fn conflict_set(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("conflict_set");
     group.throughput(Throughput::Elements(BATCH as u64));
-    let cases: [(&str, fn(u64) -> Key, u64); 3] = [
+    let cases: [(&str, MakeKey, u64); 3] = [
         ("random/recent", random_key, 10),
         ("random/old", random_key, WINDOW),
         ("decimal/recent", decimal_key, 10),

@@ -77,8 +77,10 @@ impl SortedKeys {
         };
         let head = head_of(tail);
         let first = self.count_heads_before(head);
-        // Mostly there is no equal head, or one: halving pays off only for keys with long common parts.
-        let equal = self.heads[first..].iter().take_while(|&&other| other == head).count();
+        if self.heads.get(first) != Some(&head) {
+            return Err(first);
+        }
+        let equal = self.heads[first..].partition_point(|&other| other == head);
         self.tails[first..first + equal]
             .binary_search_by(|other| self.bytes[other.range()].cmp(tail))
             .map(|index| first + index)
@@ -127,6 +129,10 @@ impl SortedKeys {
         self.live_bytes += tail.len();
         self.heads.insert(index, head_of(tail));
         self.tails.insert(index, stored);
+        if self.len().is_power_of_two() {
+            // A list that only ever grows finds out what its keys have in common, too.
+            self.rebuild(self.common_prefix_len());
+        }
         self.pack_if_loose();
     }
 
