@@ -22,7 +22,7 @@ pub fn unix_time() -> Duration {
 }
 
 /// Waits.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
+#[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
@@ -32,7 +32,7 @@ pub async fn sleep(duration: Duration) {
 /// # Errors
 ///
 /// [`ErrorCode::TimedOut`] when the time is over; the future is dropped then.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
+#[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub async fn timeout<T>(
     limit: Duration,
     stage: Stage,

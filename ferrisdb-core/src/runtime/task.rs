@@ -30,7 +30,7 @@ impl Drop for Task {
 }
 
 /// Starts a task.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
+#[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
     Task(Some(tokio::task::spawn(future)))
 }
@@ -40,7 +40,7 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
 /// # Panics
 ///
 /// If the closure panics.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
+#[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub async fn blocking<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> T {
     #[cfg(not(madsim))]
     match tokio::task::spawn_blocking(closure).await.map_err(|error| error.try_into_panic()) {

@@ -65,8 +65,9 @@ impl From<clap::Error> for SettingsError {
     }
 }
 
-impl From<SettingsError> for Error {
-    fn from(error: SettingsError) -> Error {
-        Error::new(ErrorCode::InvalidArgument, Stage::Process, error.to_string())
+impl SettingsError {
+    /// The public error. Not a `From`: that would make the error type of every `?` in dependent crates ambiguous.
+    pub fn into_error(self) -> Error {
+        Error::new(ErrorCode::InvalidArgument, Stage::Process, self.to_string())
     }
 }

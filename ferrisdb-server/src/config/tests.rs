@@ -1,6 +1,6 @@
 use std::{ffi::OsString, io::Write as _};
 
-use ferrisdb_core::{Error, ErrorCode, key::escape};
+use ferrisdb_core::{ErrorCode, key::escape};
 use proptest::prelude::*;
 
 use super::*;
@@ -144,7 +144,7 @@ fn errors_of_flags_say_what_is_legal() {
     }
     let error = refused::<LogConfig>(&["--segment-bytes=1KiB"]);
     assert!(error.contains("a size from 64KiB to 16GiB is expected"), "{error}");
-    let error = Error::from(load_all::<LogConfig>(&["--segment-bytes=x"]).unwrap_err());
+    let error = load_all::<LogConfig>(&["--segment-bytes=x"]).unwrap_err().into_error();
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
     run::<ControllerConfig>(&["--listen=0.0.0.0:4500", "--advertise=db.example:4500"]);
     run::<ControllerConfig>(&["--listen=[::1]:0"]);
