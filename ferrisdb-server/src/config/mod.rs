@@ -8,11 +8,11 @@
 //! ```
 //!
 //! A setting is declared once, as a field below: its doc comment is the help text, its parser knows the legal
-//! values, and its name makes the flag, the variable and the key of the file. [`load`] stacks the layers and
+//! values, and its name makes the flag, the variable and the key of the file. [`load()`] stacks the layers and
 //! refuses what no setting answers to; each role then checks in [`Role::check`] what only holds between
 //! settings. A host sees the structs and never a flag.
 //!
-//! Start with [`LogConfig`], then [`load`].
+//! Start with [`LogConfig`], then [`load()`].
 
 mod error;
 mod load;
@@ -57,7 +57,7 @@ pub trait Role: clap::Args {
 pub struct ProcessConfig {
     /// Address to listen on, as HOST:PORT.
     ///
-    /// 0.0.0.0 or [::] listens on every interface and needs --advertise as well. Port 0 takes a free port,
+    /// `0.0.0.0` or `[::]` listens on every interface and needs --advertise as well. Port 0 takes a free port,
     /// which the line printed at the start names.
     #[arg(long, env = "FERRISDB_LISTEN", value_name = "HOST:PORT")]
     #[arg(value_parser = address::<0>, default_value = "127.0.0.1:0")]
