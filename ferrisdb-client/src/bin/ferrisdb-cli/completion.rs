@@ -173,7 +173,7 @@ impl Hinter for Assistant {
     }
 }
 
-/// "<KEY> <VALUE>".
+/// `<KEY> <VALUE>`.
 fn arguments(command: &clap::Command) -> String {
     let shown: Vec<String> = command
         .get_positionals()
