@@ -50,6 +50,10 @@ use crate::{
     session::Session,
 };
 
+/// How long the end waits for threads that do not end.
+#[cfg(not(madsim))]
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
 /// FerrisDB from the command line: one command, a script on standard input, or an interactive shell.
 ///
 /// Keys and values are typed and printed in escaped form: printable ASCII as it is, \\ for a backslash, \xNN for
@@ -127,10 +131,21 @@ fn run(cli: Cli) -> Result<()> {
     let result = work(&mut runner, &runtime, cli.command, on_error);
     // An embedded database ends in order, whatever came of the work; the first error is the one to tell.
     let closed = runtime.block_on(database.close());
-    // Dropped, it would wait for its threads, and one may be waiting for standard input.
-    std::mem::forget(runtime);
+    drop(runner);
+    stop(runtime);
     result?;
     Ok(closed?)
+}
+
+/// Ends the tasks and threads that are left, so that nothing uses an embedded database's engine while the
+/// process takes down its globals: RocksDB aborts then.
+fn stop(runtime: Rc<Runtime>) {
+    let Some(runtime) = Rc::into_inner(runtime) else { return };
+    // With a limit, because a thread may be waiting for standard input, for ever.
+    #[cfg(not(madsim))]
+    runtime.shutdown_timeout(STOP_LIMIT);
+    #[cfg(madsim)]
+    drop(runtime);
 }
 
 fn work(

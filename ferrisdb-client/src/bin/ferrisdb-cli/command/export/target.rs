@@ -28,7 +28,7 @@ impl Target {
             true => File::options().write(true).open(written),
             false => File::create_new(written),
         };
-        let file = file.with_context(|| format!("cannot create {}", written.display()))?;
+        let file = file.with_context(|| format!("cannot create {}", path.display()))?;
         let writer = BufWriter::with_capacity(1 << 20, file);
         Ok(Target { path: path.to_owned(), writer, temporary })
     }

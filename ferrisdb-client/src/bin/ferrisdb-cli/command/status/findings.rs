@@ -174,7 +174,8 @@ fn lagging(status: &Status) -> impl Iterator<Item = Finding> {
                 seconds(versions)
             ),
             todo: String::from(
-                "look at its disk and processor; a server that has just started catches up by itself",
+                "ask again: after a start or a recovery (which counts as 100 s) it catches up by itself; \
+                 if it does not, look at its disk and processor",
             ),
         })
     })

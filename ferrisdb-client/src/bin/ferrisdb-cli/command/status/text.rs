@@ -56,17 +56,15 @@ fn cluster(status: &Status) -> String {
         line("proxies", coordinator.proxies.len().to_string());
         line("resolvers", coordinator.resolvers.len().to_string());
     }
-    for set in &cluster.log_sets {
-        let end = set.end_version.map_or(String::from("now"), |version| version.to_string());
-        let logs: Vec<&str> = set.logs.iter().map(|log| log.endpoint.address.0.as_str()).collect();
-        let value = format!(
-            "generation {}, versions {} to {end}, {} copies of each message: {}",
-            set.generation,
-            set.begin_version,
-            set.replication,
-            logs.join(", ")
-        );
-        line("logs", value);
+    if let Some((newest, older)) = cluster.log_sets.split_last() {
+        let logs: Vec<&str> =
+            newest.logs.iter().map(|log| log.endpoint.address.0.as_str()).collect();
+        let copies = newest.replication;
+        line("logs", format!("{} (copies of each message: {copies})", logs.join(", ")));
+        if let Some(oldest) = older.first() {
+            let (count, begin) = (older.len(), oldest.begin_version);
+            line("older logs", format!("{count} sets, needed for versions after {begin}"));
+        }
     }
     text
 }
