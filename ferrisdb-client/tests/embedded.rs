@@ -59,6 +59,24 @@ async fn what_was_committed_is_there_after_closing_and_after_dropping() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_sessions_do_not_pile_up_logs() {
+    let folder = tempfile::tempdir().unwrap();
+    for session in 0..6u8 {
+        let database = reopen(folder.path()).await;
+        put(&database, &[session], b"value").await;
+        let status = database.status().await.unwrap();
+        let sets = status.cluster.log_sets.len();
+        assert!(sets <= 3, "{sets} log sets in session {session}");
+        database.close().await.unwrap();
+    }
+    let database = reopen(folder.path()).await;
+    for session in 0..6u8 {
+        assert_eq!(get(&database, &[session]).await.unwrap(), b"value");
+    }
+    database.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_is_open_once() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).await.unwrap();

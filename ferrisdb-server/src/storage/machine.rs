@@ -400,6 +400,17 @@ impl Machine {
         Some(wanted.min(self.known_committed_version)).filter(|&to| to > self.durable_version)
     }
 
+    /// The version up to which the engine is written when the server stops, if there is anything: nobody
+    /// reads any more, so no window is kept. A flush that was cut off is done again with it.
+    pub fn last_flush(&mut self) -> Option<Version> {
+        let version = self.known_committed_version.min(self.applied_version);
+        if version <= self.durable_version {
+            return None;
+        }
+        self.flushing_version = Some(version);
+        Some(version)
+    }
+
     /// The engine has `version` on disk.
     pub fn on_flushed(&mut self, version: Version) {
         assert_eq!(self.flushing_version, Some(version), "a flush ended that was not begun (I-9)");

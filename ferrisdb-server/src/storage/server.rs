@@ -183,12 +183,20 @@ impl StorageServer {
         self.shared.serving.read().failure.clone()
     }
 
-    /// Stops, and returns when nothing writes to the engine any more. What is not in it stays in the logs.
+    /// Stops, and returns when nothing writes to the engine any more.
+    ///
+    /// Whatever is known to be committed is written to it, so that the next start has little to fetch and the
+    /// logs can be dropped. What is not stays in the logs.
     pub async fn shut_down(&self) {
         self.router.remove(ServiceKind::Storage, self.instance);
         self.tasks.abort_all();
         // Nobody closes the semaphore, so this only waits for a write that is under way.
         drop(self.shared.writing.acquire().await);
+        if !self.shared.has_failed()
+            && let Err(error) = self.shared.last_flush().await
+        {
+            tracing::warn!(%error, "the engine could not be written at the end; the logs have it all");
+        }
     }
 }
 
@@ -405,6 +413,22 @@ impl Shared {
         drop(machine);
         self.pops_changed.notify_waiters();
         Ok(())
+    }
+
+    /// Writes what is known to be committed, once all tasks have ended.
+    async fn last_flush(&self) -> Result<()> {
+        let batch = {
+            let mut machine = self.machine.lock();
+            let mut serving = self.serving.write();
+            let Some(version) = machine.last_flush() else { return Ok(()) };
+            // A write that was cut off from its task may have got there.
+            if self.engine.version() >= version {
+                return Ok(());
+            }
+            serving.window.begin_flush(version)
+        };
+        let engine = Arc::clone(&self.engine);
+        runtime::blocking(move || engine.write(&batch)).await
     }
 
     /// Reads wait only while the oldest version is raised, not while the batch is made.
