@@ -53,7 +53,6 @@ struct Layers {
 pub fn command<R: Role>() -> Command {
     let mut command = Command::new(R::BINARY)
         .version(env!("CARGO_PKG_VERSION"))
-        .about(R::ABOUT)
         .after_help(format!("Example:\n{}", R::EXAMPLE))
         .after_long_help(format!(
             "Every setting can be given as a flag, as a variable of the environment, or in a file (see \
@@ -63,6 +62,8 @@ pub fn command<R: Role>() -> Command {
     command = R::augment_args(command);
     command = RuntimeConfig::augment_args(command.next_help_heading("Process"));
     command = Layers::augment_args(command);
+    // Last: a group of arguments brings its own description along as that of the command.
+    command = command.about(R::ABOUT).long_about(R::ABOUT);
     let default = |arg: &Arg| R::DEFAULTS.iter().find(|(id, _)| arg.get_id() == id);
     command.mut_args(|arg| match default(&arg) {
         Some((_, value)) => arg.default_value(value),

@@ -243,3 +243,16 @@ proptest! {
         prop_assert_eq!(loaded.role.cluster.shard_boundaries, keys);
     }
 }
+
+#[test]
+fn help_begins_with_what_the_binary_is() {
+    fn begins<R: Role>() {
+        let help = command::<R>().render_long_help().to_string();
+        assert!(help.starts_with(&R::ABOUT[..20]), "{}: {help:.200}", R::BINARY);
+    }
+    begins::<ControllerConfig>();
+    begins::<CoordinatorConfig>();
+    begins::<LogConfig>();
+    begins::<StorageConfig>();
+    begins::<ServerConfig>();
+}

@@ -23,7 +23,11 @@ impl Failure {
     pub fn fail(&self, cause: Error) {
         let mut first = self.inner.cause.lock();
         if first.is_none() {
-            tracing::warn!(%cause, "the coordinator's generation ends");
+            if cause.code() == ErrorCode::ShuttingDown {
+                tracing::info!("the coordinator stops");
+            } else {
+                tracing::warn!(%cause, "the coordinator's generation ends");
+            }
             *first = Some(cause);
             self.inner.failed.notify_waiters();
         }
