@@ -375,6 +375,12 @@ impl StorageHost {
         self.server.shut_down().await;
         self.site.close();
     }
+
+    /// Stops it together with the whole cluster; see [`StorageServer::shut_down_with_cluster`].
+    pub async fn shut_down_with_cluster(self) {
+        self.server.shut_down_with_cluster().await;
+        self.site.close();
+    }
 }
 
 impl Hosted for StorageWorker {

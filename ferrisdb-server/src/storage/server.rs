@@ -183,15 +183,21 @@ impl StorageServer {
         self.shared.serving.read().failure.clone()
     }
 
-    /// Stops, and returns when nothing writes to the engine any more.
-    ///
-    /// Whatever is known to be committed is written to it, so that the next start has little to fetch and the
-    /// logs can be dropped. What is not stays in the logs.
+    /// Stops, and returns when nothing writes to the engine any more. What is not in it stays in the logs, from
+    /// which the next start has its window again: versions that can be read now can be read then.
     pub async fn shut_down(&self) {
         self.router.remove(ServiceKind::Storage, self.instance);
         self.tasks.abort_all();
         // Nobody closes the semaphore, so this only waits for a write that is under way.
         drop(self.shared.writing.acquire().await);
+    }
+
+    /// Stops together with the whole cluster: whatever is known to be committed is written to the engine.
+    ///
+    /// The recovery at the next start makes every read version too old anyway, so no window is worth keeping,
+    /// and the logs can be dropped sooner.
+    pub async fn shut_down_with_cluster(&self) {
+        self.shut_down().await;
         if !self.shared.has_failed()
             && let Err(error) = self.shared.last_flush().await
         {
