@@ -319,7 +319,7 @@ mod tests {
     fn versionstamps_are_filled_in() {
         let stamp = Versionstamp { commit_version: Version(7), batch_index: 1 };
         let mutation = Mutation::SetVersionstampedKey {
-            key: Key::from(b"q/XXXXXXXXXX/"),
+            key: Key::from(b"q/........../"),
             offset: 2,
             value: "v".into(),
         };

@@ -1,0 +1,286 @@
+//! The life of a transaction: its commit, its end, and the attempts that follow an error.
+//!
+//! An attempt whose answer was lost leaves its fate open: the next one finds out before it commits (I-6).
+//! Start with [`Transaction::commit`].
+
+use super::*;
+
+/// The life of a transaction.
+impl Transaction {
+    pub(crate) fn new(database: Database) -> Transaction {
+        let options = database.settings().defaults.clone();
+        let state = State {
+            attempt: 0,
+            phase: Phase::Open,
+            options,
+            started: runtime::now(),
+            backoff: Backoff::default(),
+            fate: Fate::Closed,
+            work: Work::default(),
+            committed: None,
+            conflicting_ranges: Vec::new(),
+        };
+        Transaction { shared: Arc::new(Shared { database, state: Mutex::new(state) }) }
+    }
+
+    /// Sets an option.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] if the option does not take the value, or not at this point.
+    pub fn set_option(&self, option: TransactionOption) -> Result<()> {
+        let mut state = self.open()?;
+        if option == TransactionOption::ReadYourWritesDisabled && state.work.is_begun() {
+            let detail = "reads can be turned away from own writes before the first operation only";
+            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+        }
+        state.options.set(option)
+    }
+
+    /// Commits: makes all writes take effect at once, or none of them.
+    ///
+    /// A transaction that wrote nothing commits without asking anybody. After an error, pass it to
+    /// [`Transaction::on_error`] to try again. If the future is dropped before it is ready, the transaction may
+    /// be committed or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6);
+    /// after any other error the transaction did not take effect.
+    pub async fn commit(&self) -> Result<Committed> {
+        let call = {
+            let mut state = self.open()?;
+            let call = state.call();
+            state.phase = Phase::Committing;
+            call
+        };
+        let result = self.commit_attempt(&call).await;
+        let mut state = self.shared.state.lock();
+        if state.attempt == call.attempt && state.phase == Phase::Committing {
+            state.phase = Phase::Ended;
+            state.committed = result.as_ref().ok().copied();
+        }
+        result
+    }
+
+    async fn commit_attempt(&self, call: &Call) -> Result<Committed> {
+        let Some((fate, options)) = self.to_commit(call)? else {
+            let version = call.read_version.get().copied().unwrap_or_default();
+            return Ok(Committed { version, versionstamp: None });
+        };
+        let read_version = within(call.deadline, self.version_for(call)).await?;
+        if let (Fate::Open, Some(id)) = (fate, options.idempotency_id)
+            && let Some(record) = within(call.deadline, self.find_record(call, id)).await?
+        {
+            self.shared.database.acknowledged_ids().add(id);
+            return Ok(record.committed());
+        }
+        let mut request = self.request(call, &options, read_version)?;
+        let acknowledged_ids = self.shared.database.acknowledged_ids();
+        let clearing = options.idempotency_id.map(|id| {
+            exactly_once::add_record(&mut request, id, call.attempt);
+            acknowledged_ids.clear_some(&mut request)
+        });
+        let read_conflicts =
+            if options.report_conflicts { request.read_conflicts.clone() } else { Vec::new() };
+        match self.shared.database.cluster().commit(request, call.deadline).await? {
+            CommitOutcome::Committed(committed) => {
+                clearing.into_iter().for_each(exactly_once::Clearing::done);
+                options.idempotency_id.into_iter().for_each(|id| acknowledged_ids.add(id));
+                let versionstamp = committed.versionstamp;
+                Ok(Committed {
+                    version: versionstamp.commit_version,
+                    versionstamp: Some(versionstamp),
+                })
+            }
+            CommitOutcome::Conflict(conflict) => {
+                let indexes = conflict.read_conflict_indexes.iter().map(|&index| index as usize);
+                let ranges =
+                    indexes.filter_map(|index| read_conflicts.get(index).cloned()).collect();
+                let mut state = self.shared.state.lock();
+                if state.attempt == call.attempt {
+                    state.conflicting_ranges = ranges;
+                }
+                Err(Error::new(ErrorCode::NotCommitted, Stage::Resolve, ""))
+            }
+        }
+    }
+
+    /// What a commit has to regard; `None` if there is nothing to commit.
+    fn to_commit(&self, call: &Call) -> Result<Option<(Fate, TransactionOptions)>> {
+        let state = self.committing(call)?;
+        let is_empty = state.work.mutations.is_empty() && state.work.write_conflicts.is_empty();
+        // An earlier attempt may be on its way: only a commit that writes the record keeps it out.
+        if is_empty && state.fate == Fate::Closed {
+            return Ok(None);
+        }
+        Ok(Some((state.fate, state.options.clone())))
+    }
+
+    /// Makes the request of everything that was done. The mutations are moved into it.
+    fn request(
+        &self,
+        call: &Call,
+        options: &TransactionOptions,
+        read_version: Version,
+    ) -> Result<CommitRequest> {
+        let mut state = self.committing(call)?;
+        let work = &mut state.work;
+        work.add_stamped_conflicts(read_version);
+        let size = work.size();
+        if size > options.size_limit {
+            let detail = format!("{size} bytes, {} are allowed", options.size_limit);
+            return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
+        }
+        let request = CommitRequest {
+            read_version,
+            read_conflicts: work.read_conflicts.iter().collect(),
+            write_conflicts: work.write_conflicts.iter().collect(),
+            mutations: std::mem::take(&mut work.mutations),
+            idempotency_id: None,
+            report_conflicts: options.report_conflicts,
+            may_write_system_keys: options.write_system_keys,
+        };
+        request.check(Stage::Client)?;
+        Ok(request)
+    }
+
+    /// After an error of this transaction: makes it ready to be tried again, after a delay, if that may help.
+    ///
+    /// # Errors
+    ///
+    /// The same error if it does not help, or if the limit of retries is reached; the transaction is cancelled
+    /// then. [`ErrorCode::TransactionTimedOut`] if its time is over.
+    pub async fn on_error(&self, error: Error) -> Result<()> {
+        if error.is_maybe_committed() {
+            self.set_fate_open();
+        }
+        // The reset comes first: should the caller stop waiting, the transaction is clean all the same.
+        let (delay, deadline) = self.plan_retry(error)?;
+        {
+            let mut state = self.shared.state.lock();
+            let options = state.options.after_error(&self.shared.database.settings().defaults);
+            state.begin_attempt(options);
+        }
+        wait(delay, deadline).await
+    }
+
+    /// Forgets everything, options included, as if the transaction was new.
+    pub fn reset(&self) {
+        let mut state = self.shared.state.lock();
+        state.begin_attempt(self.shared.database.settings().defaults.clone());
+        state.started = runtime::now();
+        state.backoff = Backoff::default();
+        state.fate = Fate::Closed;
+    }
+
+    /// Ends the transaction: every further call fails, until it is reset.
+    ///
+    /// A commit under way goes on.
+    pub fn cancel(&self) {
+        self.shared.state.lock().phase = Phase::Cancelled;
+    }
+
+    /// How the transaction was committed, once it was.
+    pub fn committed(&self) -> Option<Committed> {
+        self.shared.state.lock().committed
+    }
+
+    /// The commit version, once the transaction was committed; `None` if it wrote nothing.
+    pub fn committed_version(&self) -> Option<Version> {
+        let committed = self.committed()?;
+        committed.versionstamp.map(|_| committed.version)
+    }
+
+    /// The bytes of mutations and conflict ranges so far, which count against the transaction's limit.
+    pub fn approximate_size(&self) -> usize {
+        self.shared.state.lock().work.size()
+    }
+
+    /// After a conflict, with [`TransactionOption::ReportConflicts`]: the reads that were concerned.
+    pub fn conflicting_ranges(&self) -> Vec<KeyRange> {
+        self.shared.state.lock().conflicting_ranges.clone()
+    }
+}
+
+/// For `run_transaction`.
+impl Transaction {
+    /// The next attempt, as a transaction of its own: clones of this one that the body left behind cannot
+    /// write into it.
+    pub(crate) fn successor(&self) -> Transaction {
+        let state = self.shared.state.lock();
+        let database = self.shared.database.clone();
+        let successor = Transaction::new(database);
+        {
+            let mut next = successor.shared.state.lock();
+            next.attempt = state.attempt + 1;
+            next.options = state.options.after_error(&self.shared.database.settings().defaults);
+            next.started = state.started;
+            next.backoff = state.backoff;
+            next.fate = state.fate.of_next_attempt();
+        }
+        successor
+    }
+
+    /// Waits until it is time for the next attempt.
+    pub(crate) async fn wait_to_retry(&self, error: Error) -> Result<()> {
+        let (delay, deadline) = self.plan_retry(error)?;
+        wait(delay, deadline).await
+    }
+
+    /// Commits, unless the body has done so itself.
+    pub(crate) async fn commit_unless_done(&self) -> Result<()> {
+        if self.committed().is_none() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// The commit of an attempt before this one of which nothing was known, if there was one.
+    pub(crate) async fn earlier_commit(&self) -> Result<Option<Record>> {
+        let (call, id) = {
+            let state = self.open()?;
+            (state.call(), state.options.idempotency_id)
+        };
+        let Some(id) = id else { return Ok(None) };
+        let record = within(call.deadline, self.find_record(&call, id)).await?;
+        match record {
+            Some(_) => self.shared.database.acknowledged_ids().add(id),
+            None => self.still_open(&call)?.fate = Fate::Excluded,
+        }
+        Ok(record)
+    }
+
+    /// Whether this is the attempt of a record; remembers the commit if it is.
+    pub(crate) fn is_attempt(&self, record: Record) -> bool {
+        let mut state = self.shared.state.lock();
+        let is_it = state.attempt == record.attempt;
+        if is_it {
+            state.committed = Some(record.committed());
+        }
+        is_it
+    }
+
+    pub(crate) fn is_fate_open(&self) -> bool {
+        self.shared.state.lock().fate != Fate::Closed
+    }
+
+    /// The commit got no answer. Without an id there is nothing to find out by.
+    pub(crate) fn set_fate_open(&self) {
+        let mut state = self.shared.state.lock();
+        if state.options.idempotency_id.is_some() {
+            state.fate = Fate::Open;
+        }
+    }
+
+    /// The record of an id, at the read version. Its key becomes a read conflict with the commit.
+    async fn find_record(&self, call: &Call, id: IdempotencyId) -> Result<Option<Record>> {
+        let found = self.fetch_key(call, &exactly_once::record_key(id)).await?;
+        let Some(found) = found else { return Ok(None) };
+        let record = Record::decode(&found.value).ok_or_else(|| {
+            let detail = format!("the record of id {id:032x} is {}", found.value);
+            Error::new(ErrorCode::Corrupt, Stage::Read, detail)
+        })?;
+        Ok(Some(record))
+    }
+}
