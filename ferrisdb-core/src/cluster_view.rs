@@ -3,21 +3,22 @@
 //! Clients find proxies and storage servers in it, storage servers their logs, processes the newest
 //! generation. One view per process and cluster, shared by all who look.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
+    controllers::Controllers,
     error::{Error, Result, Stage},
-    id::{Address, Endpoint},
     runtime::{self, Task},
-    service::controller::{ClusterState, ControllerClient, ControllerService},
-    transport::{self, Network},
+    service::controller::ClusterState,
+    transport,
 };
 
 /// How long one long poll may take, the controller's own wait included.
-const POLL_LIMIT: Duration = Duration::from_secs(30);
+/// A leader that is silent for longer may have stopped or be cut off: another one is looked for.
+const POLL_LIMIT: Duration = Duration::from_secs(1);
 /// How long to wait before asking again after a failure; doubles up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -43,10 +44,10 @@ struct Latest {
 }
 
 impl ClusterView {
-    /// Follows the cluster of these controllers, trying one after the other.
-    pub fn follow(network: Network, controllers: Vec<Address>) -> ClusterView {
+    /// Follows the cluster of these controllers, whoever of them leads.
+    pub fn follow(controllers: Controllers) -> ClusterView {
         let shared = Arc::<Shared>::default();
-        let following = runtime::spawn(follow(Arc::clone(&shared), network, controllers));
+        let following = runtime::spawn(follow(Arc::clone(&shared), controllers));
         ClusterView { shared, _following: following }
     }
 
@@ -75,33 +76,33 @@ impl ClusterView {
     }
 }
 
-async fn follow(shared: Arc<Shared>, network: Network, controllers: Vec<Address>) {
+async fn follow(shared: Arc<Shared>, controllers: Controllers) {
     let mut retry = RETRY_MIN;
-    for controller in controllers.iter().cycle() {
-        if let Err(error) = follow_one(&shared, &network, controller, &mut retry).await {
-            shared.latest.lock().error = Some(error);
-        }
+    loop {
+        let Err(error) = follow_leader(&shared, &controllers, &mut retry).await;
+        shared.latest.lock().error = Some(error);
         runtime::sleep(runtime::jitter(retry)).await;
         retry = (retry * 2).min(RETRY_MAX);
     }
 }
 
-/// Polls one controller until it fails.
-async fn follow_one(
+/// Polls the leader until it fails.
+async fn follow_leader(
     shared: &Shared,
-    network: &Network,
-    controller: &Address,
+    controllers: &Controllers,
     retry: &mut Duration,
-) -> Result<()> {
-    let endpoint = Endpoint::of_process(controller.clone());
-    let client: ControllerClient = network.connect::<ControllerService>(&endpoint).await?;
+) -> Result<Infallible> {
+    let (address, client) = controllers.leader().await?;
     loop {
         let known = shared.latest.lock().state.as_ref().map_or(0, |state| state.revision);
         let state = transport::call(POLL_LIMIT, Stage::Control, |context| {
             client.cluster_state(context, known)
         })
-        .await??;
+        .await
+        .and_then(|state| state)
+        .map_err(|error| error.at(&address))?;
         *retry = RETRY_MIN;
+        controllers.learn(&state.controllers);
         let mut latest = shared.latest.lock();
         latest.error = None;
         if state.revision > known {

@@ -120,6 +120,10 @@ error_codes! {
     Protocol = 9006, "protocol_violation", "the peer sent a message that makes no sense here", "run the same release on both sides";
     /// The server is stopping.
     ShuttingDown = 9007, "shutting_down", "the server is stopping", "retry: another server takes over";
+    /// The controller is not the leader. Processes and clients find the leader by themselves.
+    NotLeader = 9008, "not_leader", "this controller does not lead the cluster", "ask the leader; if there is none, check that a majority of the controllers runs";
+    /// What an operator asked for cannot be had with the processes there are.
+    NotSatisfiable = 9009, "not_satisfiable", "the cluster cannot satisfy this", "see the detail for what is missing";
     /// A defect of FerrisDB.
     Internal = 4100, "internal_error", "an internal error occurred", "please report it with the server's log";
 }
@@ -131,12 +135,12 @@ impl ErrorCode {
         match self {
             WrongShard | TransactionTooOld | FutureVersion | NotCommitted | CommitUnknownResult
             | TooBusy | GenerationEnded | Unreachable | NoSuchEndpoint | Unavailable
-            | ShuttingDown => true,
+            | ShuttingDown | NotLeader => true,
             TimedOut | TransactionCancelled | TransactionTimedOut | IncompatibleProtocol | Disk
             | Corrupt | KeyOutsideLegalRange | InvertedRange | InvalidArgument | VersionInvalid
             | UsedDuringCommit | AccessedUnreadable | InvalidMutation | TransactionTooLarge
             | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster | DirectoryLocked
-            | WrongDirectory | Protocol | Internal => false,
+            | WrongDirectory | Protocol | NotSatisfiable | Internal => false,
         }
     }
 
@@ -151,7 +155,8 @@ impl ErrorCode {
             | Disk | Corrupt | KeyOutsideLegalRange | InvertedRange | InvalidArgument
             | VersionInvalid | UsedDuringCommit | AccessedUnreadable | InvalidMutation
             | TransactionTooLarge | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster
-            | DirectoryLocked | WrongDirectory | Protocol | Internal => false,
+            | DirectoryLocked | WrongDirectory | Protocol | NotLeader | NotSatisfiable
+            | Internal => false,
         }
     }
 }

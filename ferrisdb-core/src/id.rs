@@ -58,6 +58,11 @@ random_id! {
 #[serde(transparent)]
 pub struct Tag(pub u32);
 
+impl Tag {
+    /// The stream of changes of the shard map, which controllers follow. Every log keeps it.
+    pub const METADATA: Tag = Tag(u32::MAX);
+}
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -7,13 +7,15 @@
 //! | what a transaction sends to commit | [`transaction`], [`mutation`], [`atomic`] |
 //! | every bound of the system | [`limits`] |
 //! | the one public error, and what to do about it | [`error`] |
-//! | the newest known state of the cluster | [`cluster_view`] |
+//! | who holds which keys | [`shard`] |
+//! | the newest known state of the cluster, the leading controller | [`cluster_view`], [`controllers`] |
 //! | the protocol between processes | [`service`] |
 //! | how messages travel | [`transport`] |
 //! | time, tasks, randomness, disk | [`runtime`] |
 
 pub mod atomic;
 pub mod cluster_view;
+pub mod controllers;
 pub mod error;
 pub mod id;
 pub mod key;
@@ -22,6 +24,7 @@ pub mod mutation;
 pub mod range;
 pub mod runtime;
 pub mod service;
+pub mod shard;
 pub mod transaction;
 pub mod transport;
 pub mod version;
@@ -31,4 +34,5 @@ pub use id::{ClusterId, Endpoint, ProcessId, Tag};
 pub use key::{Key, Value};
 pub use mutation::Mutation;
 pub use range::KeyRange;
+pub use shard::{Shard, ShardChange, ShardMap, ShardRole, Teams};
 pub use version::{Generation, Version, Versionstamp};

@@ -27,6 +27,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HANDSHAKES_MAX: usize = 1_024;
 /// How long it may take to reach a server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a controller may take to say who leads, the way to it included.
+pub const LEADER_ANSWER_MAX: Duration = Duration::from_millis(500);
 /// How long a connection may be quiet before the system asks whether the peer's machine still lives.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 /// How long until it asks again.

@@ -9,10 +9,12 @@
 //!   2 clear         u8 kind = 2   varint key length, key
 //!   3 clear range   u8 kind = 3   varint begin length, begin   varint end length, end
 //!   4 atomic        u8 kind = 4   u8 operation   varint key length, key   varint operand length, operand
+//!   7 shard change  u8 kind = 7   begin and end as in 3   varint role   varint count, varint tags: the sources
 //! ```
 //!
 //! Varints are unsigned LEB128. Kinds 5 and 6 are versionstamped sets, which a proxy turns into sets
-//! before they get here; kinds are never reused.
+//! before they get here; kinds are never reused. A shard change is no mutation of a transaction: the proxy adds
+//! it for the storage server whose stream it is in, see [`crate::shard`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,7 @@ use crate::{
     atomic::AtomicOp,
     key::{Key, Value},
     range::KeyRange,
+    shard::ShardChange,
     version::Versionstamp,
 };
 
@@ -150,6 +153,12 @@ impl Encoder {
         }
     }
 
+    /// Appends word of a change of the reader's shards.
+    pub fn push_shard_change(&mut self, change: &ShardChange) {
+        self.0.put_u8(7);
+        change.put(&mut self.0);
+    }
+
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -161,12 +170,21 @@ impl Encoder {
     }
 }
 
-/// Reads mutations back, in order. Keys and values share the memory of the encoded bytes.
+/// What a storage server finds in its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A change of data.
+    Mutation(Mutation),
+    /// A change of what the server is to a range of keys.
+    ShardChange(ShardChange),
+}
+
+/// Reads a stream's items back, in order. Keys and values share the memory of the encoded bytes.
 ///
 /// # Errors
 ///
 /// The first malformed mutation ends the iteration with its offset.
-pub fn decode(encoded: Bytes) -> impl Iterator<Item = Result<Mutation, DecodeError>> {
+pub fn decode(encoded: Bytes) -> impl Iterator<Item = Result<Item, DecodeError>> {
     let length = encoded.len();
     let mut rest = encoded;
     std::iter::from_fn(move || {
@@ -190,8 +208,8 @@ pub struct DecodeError {
     pub offset: usize,
 }
 
-fn decode_one(rest: &mut Bytes) -> Option<Mutation> {
-    Some(match rest.try_get_u8().ok()? {
+fn decode_one(rest: &mut Bytes) -> Option<Item> {
+    Some(Item::Mutation(match rest.try_get_u8().ok()? {
         1 => Mutation::Set { key: Key(get_bytes(rest)?), value: Value(get_bytes(rest)?) },
         2 => Mutation::Clear { key: Key(get_bytes(rest)?) },
         3 => {
@@ -202,16 +220,17 @@ fn decode_one(rest: &mut Bytes) -> Option<Mutation> {
             let op = AtomicOp::from_number(rest.try_get_u8().ok()?)?;
             Mutation::Atomic { op, key: Key(get_bytes(rest)?), operand: Value(get_bytes(rest)?) }
         }
+        7 => return Some(Item::ShardChange(ShardChange::get(rest)?)),
         _ => return None,
-    })
+    }))
 }
 
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.put_slice(bytes);
 }
 
-fn get_bytes(rest: &mut Bytes) -> Option<Bytes> {
+pub(crate) fn get_bytes(rest: &mut Bytes) -> Option<Bytes> {
     let length = usize::try_from(get_varint(rest)?).ok()?;
     (length <= rest.len()).then(|| rest.split_to(length))
 }
@@ -247,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::version::Version;
+    use crate::{id::Tag, version::Version};
 
     fn mutation() -> impl Strategy<Value = Mutation> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..300);
@@ -272,7 +291,8 @@ mod tests {
         #[test]
         fn round_trip(mutations in prop::collection::vec(mutation(), 0..20)) {
             let decoded: Result<Vec<_>, _> = decode(encode(&mutations)).collect();
-            prop_assert_eq!(decoded.unwrap(), mutations);
+            let items: Vec<_> = mutations.into_iter().map(Item::Mutation).collect();
+            prop_assert_eq!(decoded.unwrap(), items);
         }
 
         #[test]
@@ -303,6 +323,22 @@ mod tests {
         golden.extend_from_slice(&[b'x'; 200]);
         golden.push(0);
         assert_eq!(encode(&mutations), golden);
+    }
+
+    #[test]
+    fn shard_changes_travel_between_mutations() {
+        let clear = Mutation::Clear { key: "k".into() };
+        let change = ShardChange {
+            range: KeyRange::new("a", "b"),
+            role: crate::shard::ShardRole::Joining { sources: vec![Tag(1), Tag(300)] },
+        };
+        let mut encoder = Encoder::default();
+        encoder.push(&clear);
+        encoder.push_shard_change(&change);
+        let encoded = encoder.finish();
+        assert_eq!(encoded[..], *b"\x02\x01k\x07\x01a\x01b\x01\x02\x01\xac\x02");
+        let decoded: Vec<_> = decode(encoded).map(Result::unwrap).collect();
+        assert_eq!(decoded, [Item::Mutation(clear), Item::ShardChange(change)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     limits,
     mutation::Mutation,
     range::KeyRange,
+    shard,
     version::{Version, Versionstamp},
 };
 
@@ -32,6 +33,9 @@ pub struct CommitRequest {
     pub report_conflicts: bool,
     /// Whether the transaction may write to the system keyspace.
     pub may_write_system_keys: bool,
+    /// Whether the transaction changes the shard map, see [`crate::shard`]. It does nothing else, and all its
+    /// conflict ranges are in the system keyspace. Sent by controllers.
+    pub changes_shard_map: bool,
 }
 
 /// A commit that took effect.
@@ -87,11 +91,40 @@ impl CommitRequest {
         }
         for mutation in &self.mutations {
             check_mutation(mutation, &key_end, stage)?;
+            self.check_shard_map(mutation, stage)?;
+        }
+        if self.changes_shard_map {
+            let ranges = self.read_conflicts.iter().chain(&self.write_conflicts);
+            if let Some(range) = ranges.into_iter().find(|range| range.begin < Key::USER_END) {
+                let detail = format!("a change of the shard map conflicts by {range}");
+                return Err(Error::new(ErrorCode::KeyOutsideLegalRange, stage, detail));
+            }
         }
         for range in self.write_conflicts.iter().chain(&self.read_conflicts) {
             check_range(range, &Key::SYSTEM_END, stage)?;
         }
         Ok(())
+    }
+
+    /// A transaction changes the shard map and nothing else, or leaves it alone.
+    fn check_shard_map(&self, mutation: &Mutation, stage: Stage) -> Result<()> {
+        let touches = match mutation {
+            Mutation::ClearRange { range } => {
+                range.intersection(&shard::key_servers_range()).is_some()
+            }
+            Mutation::Set { key, .. }
+            | Mutation::Clear { key }
+            | Mutation::Atomic { key, .. }
+            | Mutation::SetVersionstampedKey { key, .. }
+            | Mutation::SetVersionstampedValue { key, .. } => key.starts_with(shard::KEY_SERVERS),
+        };
+        let is_change = matches!(mutation, Mutation::Set { value, .. }
+            if touches && shard::Teams::from_value(value).is_some());
+        if touches == self.changes_shard_map && (!touches || is_change) {
+            return Ok(());
+        }
+        let detail = "only the cluster itself writes the shard map, and nothing beside it";
+        Err(Error::new(ErrorCode::KeyOutsideLegalRange, stage, detail))
     }
 }
 

@@ -16,7 +16,7 @@ use std::{env, fmt::Write as _, fs, path::Path};
 use bytes::Bytes;
 use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Mutation, ProcessId, Result,
-    Stage, Tag, Value, Version, Versionstamp,
+    Shard, ShardMap, Stage, Tag, Teams, Value, Version, Versionstamp,
     atomic::AtomicOp,
     id::Address,
     service::{
@@ -24,6 +24,7 @@ use ferrisdb_core::{
         controller::*,
         log::*,
         proxy::{ProxyRequest, ProxyResponse},
+        raft::*,
         resolver::*,
         sequencer::*,
         storage::*,
@@ -113,12 +114,36 @@ fn log_set() -> LogSet {
         logs: vec![LogMember { process: ProcessId(0x11), endpoint: endpoint(0x12) }],
         replication: 2,
         begin_version: Version(300),
+        recovery_version: Version(350),
         end_version: Some(Version(400)),
     }
 }
 
-fn shard() -> Shard {
-    Shard { range: range(), team: vec![Tag(1), Tag(2)] }
+fn shards() -> ShardMap {
+    let teams = Teams { team: vec![Tag(1), Tag(2)], joining: vec![Tag(3)] };
+    ShardMap::new(vec![Shard { range: range(), teams }])
+}
+
+fn configuration() -> Configuration {
+    Configuration {
+        redundancy: Redundancy::Double,
+        logs: 3,
+        proxies: 2,
+        resolvers: 1,
+        storage_replace_after_ms: 60_000,
+    }
+}
+
+fn controllers() -> Vec<ControllerMember> {
+    vec![ControllerMember { node: 7, address: Address::new("h:3") }]
+}
+
+fn recruitment() -> Recruitment {
+    Recruitment {
+        cluster_id: ClusterId(0xc1),
+        generation: Generation(3),
+        recovery_version: Version(350),
+    }
 }
 
 fn members() -> CoordinatorMembers {
@@ -141,8 +166,14 @@ fn cluster_state() -> ClusterState {
             tag: Tag(1),
             process: ProcessId(0x21),
             endpoint: endpoint(0x22),
+            zone: "z".into(),
+            begin_version: Version(10),
         }],
-        shards: vec![shard()],
+        next_tag: Tag(4),
+        shards: shards(),
+        controllers: controllers(),
+        configuration: Some(configuration()),
+        excluded: vec![ProcessId(0x31)],
     }
 }
 
@@ -151,9 +182,18 @@ fn heartbeat() -> Heartbeat {
         process: ProcessId(0x11),
         incarnation: 0x1122_3344_5566_7788,
         class: ProcessClass::Log,
+        zone: "z".into(),
         worker: Endpoint::of_process(Address::new("h:1")),
         hosted_generations: vec![Generation(2), Generation(3)],
+        trouble: Some("t".into()),
+        accused: vec![Address::new("h:9")],
         progress: progress(),
+        storage: Some(StorageReport {
+            tag: Some(Tag(1)),
+            copied: vec![range()],
+            copying: vec![KeyRange::new("c", "d")],
+            copied_bytes: 300,
+        }),
     }
 }
 
@@ -228,19 +268,61 @@ fn controller() {
     golden.line("Request heartbeat", &ask);
     golden.line("Request cluster_state", &ControllerRequest::ClusterState { known_revision: 9 });
     golden.line("Request status", &ControllerRequest::Status {});
+    golden.line("Request leader", &ControllerRequest::Leader {});
+    let selectors = vec![
+        ProcessSelector::Address(Address::new("h:1")),
+        ProcessSelector::Process(ProcessId(0x11)),
+    ];
+    let change = ConfigurationChange {
+        redundancy: Some(Redundancy::Triple),
+        logs: Some(4),
+        proxies: None,
+        resolvers: Some(2),
+        storage_replace_after_ms: Some(300),
+    };
+    for command in [
+        Command::Configure(change),
+        Command::Exclude(selectors.clone()),
+        Command::Include(selectors),
+        Command::AddController(Address::new("h:4")),
+        Command::RemoveController(Address::new("h:5")),
+    ] {
+        golden.line("Request administer", &ControllerRequest::Administer { command });
+    }
+    golden.variants(&Redundancy::ALL);
 
+    let leader = Leader { address: Some(Address::new("h:3")), controllers: controllers() };
+    golden.line("Response leader", &ControllerResponse::Leader(Ok(leader)));
+    golden.line("Response leader, failed", &ControllerResponse::Leader(failed()));
+    golden.line("Response administer", &ControllerResponse::Administer(Ok(())));
+    golden.line("Response administer, failed", &ControllerResponse::Administer(failed()));
     let reply = HeartbeatReply { cluster_id: ClusterId(0xc1), generation: Generation(3) };
     golden.line("Response heartbeat", &ControllerResponse::Heartbeat(Ok(reply)));
     golden.line("Response heartbeat, failed", &ControllerResponse::Heartbeat(failed()));
     let state = ControllerResponse::ClusterState(Ok(cluster_state()));
     golden.line("Response cluster_state", &state);
     golden.line("Response cluster_state, failed", &ControllerResponse::ClusterState(failed()));
-    let process = ProcessStatus { heartbeat: heartbeat(), silent_ms: 300, alive: true };
+    let process = ProcessStatus {
+        heartbeat: heartbeat(),
+        silent_ms: 300,
+        alive: false,
+        failure: Some("f".into()),
+    };
     let status = Status {
         cluster: cluster_state(),
         processes: vec![process],
         recoveries: 4,
+        last_recovery: Some(RecoveryReport {
+            generation: Generation(3),
+            reason: "r".into(),
+            duration_ms: 300,
+            attempts: 2,
+        }),
         controller: Address::new("h:2"),
+        silent_controllers: vec![(Address::new("h:4"), "s".into())],
+        repairs: vec!["p".into()],
+        stuck: vec!["q".into()],
+        metadata_version: Version(300),
     };
     golden.line("Response status", &ControllerResponse::Status(Ok(status)));
     golden.line("Response status, failed", &ControllerResponse::Status(failed()));
@@ -261,30 +343,43 @@ fn controller() {
 fn worker() {
     let mut golden = Golden::new("worker.txt");
     let log = RecruitLog {
-        cluster_id: ClusterId(0xc1),
-        generation: Generation(3),
+        recruitment: recruitment(),
         begin_version: Version(300),
+        sources: vec![endpoint(4)],
+        index: 1,
+        logs: 3,
+        replication: 2,
     };
     golden.line("Request recruit_log", &WorkerRequest::RecruitLog { request: log });
-    let coordinator = RecruitCoordinator {
-        cluster_id: ClusterId(0xc1),
-        generation: Generation(3),
-        recovery_version: Version(300),
-        first_version: Version(400),
+    let sequencer = RecruitSequencer { recruitment: recruitment(), first_version: Version(400) };
+    let ask = WorkerRequest::RecruitSequencer { request: sequencer };
+    golden.line("Request recruit_sequencer", &ask);
+    let resolver = RecruitResolver { recruitment: recruitment(), index: 1, proxies: 2 };
+    let ask = WorkerRequest::RecruitResolver { request: resolver };
+    golden.line("Request recruit_resolver", &ask);
+    let proxy = RecruitProxy {
+        recruitment: recruitment(),
+        number: 1,
+        sequencer: endpoint(1),
+        resolvers: vec![(range(), endpoint(3))],
         log_set: log_set(),
-        shards: vec![shard()],
-        proxies: 1,
-        resolvers: 2,
+        shards: shards(),
     };
-    let ask = WorkerRequest::RecruitCoordinator { request: coordinator };
-    golden.line("Request recruit_coordinator", &ask);
+    golden.line("Request recruit_proxy", &WorkerRequest::RecruitProxy { request: proxy });
+    golden.line("Request watch", &WorkerRequest::Watch { known_incarnation: 300 });
 
     golden.line("Response recruit_log", &WorkerResponse::RecruitLog(Ok(endpoint(5))));
     golden.line("Response recruit_log, failed", &WorkerResponse::RecruitLog(failed()));
-    let recruited = WorkerResponse::RecruitCoordinator(Ok(members()));
-    golden.line("Response recruit_coordinator", &recruited);
-    let refused = WorkerResponse::RecruitCoordinator(failed());
-    golden.line("Response recruit_coordinator, failed", &refused);
+    let recruited = WorkerResponse::RecruitSequencer(Ok(endpoint(5)));
+    golden.line("Response recruit_sequencer", &recruited);
+    let refused = WorkerResponse::RecruitSequencer(failed());
+    golden.line("Response recruit_sequencer, failed", &refused);
+    golden.line("Response recruit_resolver", &WorkerResponse::RecruitResolver(Ok(endpoint(5))));
+    golden.line("Response recruit_resolver, failed", &WorkerResponse::RecruitResolver(failed()));
+    golden.line("Response recruit_proxy", &WorkerResponse::RecruitProxy(Ok(endpoint(5))));
+    golden.line("Response recruit_proxy, failed", &WorkerResponse::RecruitProxy(failed()));
+    golden.line("Response watch", &WorkerResponse::Watch(Ok(300)));
+    golden.line("Response watch, failed", &WorkerResponse::Watch(failed()));
     golden.check();
 }
 
@@ -297,7 +392,11 @@ fn sequencer() {
     golden.line("Request report_committed", &report);
     golden.line("Request committed_version", &SequencerRequest::CommittedVersion { generation });
 
-    let versions = BatchVersions { previous_version: Version(200), commit_version: Version(300) };
+    let versions = BatchVersions {
+        previous_version: Version(200),
+        commit_version: Version(300),
+        known_committed_version: Version(150),
+    };
     golden.line("Response begin_batch", &SequencerResponse::BeginBatch(Ok(versions)));
     golden.line("Response begin_batch, failed", &SequencerResponse::BeginBatch(failed()));
     golden.line("Response report_committed", &SequencerResponse::ReportCommitted(Ok(())));
@@ -322,6 +421,7 @@ fn proxy() {
         idempotency_id: Some(0x1d),
         report_conflicts: true,
         may_write_system_keys: false,
+        changes_shard_map: true,
     };
     golden.line("Request commit", &ProxyRequest::Commit { request });
     let empty = CommitRequest::default();
@@ -365,6 +465,7 @@ fn resolver() {
         previous_version: Version(300),
         commit_version: Version(400),
         transactions: vec![transaction],
+        metadata: vec![(0, mutations())],
     };
     golden.line("Request resolve", &ResolverRequest::Resolve { request });
     let verdicts = vec![
@@ -375,7 +476,9 @@ fn resolver() {
     for verdict in &verdicts {
         golden.line(&format!("{verdict:?}"), verdict);
     }
-    golden.line("Response resolve", &ResolverResponse::Resolve(Ok(ResolveReply { verdicts })));
+    let batch = MetadataBatch { commit_version: Version(350), mutations: mutations() };
+    let reply = ResolveReply { verdicts, previous_batch: Version(300), metadata: vec![batch] };
+    golden.line("Response resolve", &ResolverResponse::Resolve(Ok(reply)));
     golden.line("Response resolve, failed", &ResolverResponse::Resolve(failed()));
     golden.check();
 }
@@ -397,7 +500,14 @@ fn log() {
     golden.line("Request peek", &LogRequest::Peek { request: peek });
     let pop = LogRequest::Pop { tag: Tag(1), through_version: Version(300) };
     golden.line("Request pop", &pop);
-    golden.line("Request lock", &LogRequest::Lock { generation });
+    let request = LockRequest { generation, metadata_after: Version(200) };
+    golden.line("Request lock", &LogRequest::Lock { request });
+    let request = CopyRequest {
+        after_version: Version(200),
+        through_version: Version(300),
+        bytes_max: 1_000,
+    };
+    golden.line("Request copy", &LogRequest::Copy { request });
     golden.line("Request confirm", &LogRequest::Confirm { generation });
 
     let pushed = PushReply { durable_version: Version(300) };
@@ -414,9 +524,21 @@ fn log() {
     golden.line("Response peek, failed", &LogResponse::Peek(failed()));
     golden.line("Response pop", &LogResponse::Pop(Ok(())));
     golden.line("Response pop, failed", &LogResponse::Pop(failed()));
-    let locked = LockReply { durable_version: Version(300), known_committed_version: Version(200) };
+    let locked = LockReply {
+        durable_version: Version(300),
+        known_committed_version: Version(200),
+        metadata: vec![(Version(250), Bytes::from_static(b"m"))],
+    };
     golden.line("Response lock", &LogResponse::Lock(Ok(locked)));
     golden.line("Response lock, failed", &LogResponse::Lock(failed()));
+    let batch = CopiedBatch {
+        previous_version: Version(200),
+        commit_version: Version(300),
+        messages: vec![(Tag(1), Bytes::from_static(b"m"))],
+    };
+    let copied = CopyReply { batches: vec![batch], through_version: Version(300) };
+    golden.line("Response copy", &LogResponse::Copy(Ok(copied)));
+    golden.line("Response copy, failed", &LogResponse::Copy(failed()));
     golden.line("Response confirm", &LogResponse::Confirm(Ok(())));
     golden.line("Response confirm, failed", &LogResponse::Confirm(failed()));
     golden.check();
@@ -446,5 +568,26 @@ fn storage() {
     golden.line("Response get_range, failed", &StorageResponse::GetRange(failed()));
     golden.line("Response progress", &StorageResponse::Progress(Ok(progress())));
     golden.line("Response progress, failed", &StorageResponse::Progress(failed()));
+    golden.check();
+}
+
+#[test]
+fn raft() {
+    let mut golden = Golden::new("raft.txt");
+    let message = RaftMessage {
+        to: 0x1122_3344_5566_7788,
+        from: 2,
+        kind: RaftMessageKind::Vote,
+        body: Bytes::from_static(b"b"),
+    };
+    golden.line("Request deliver", &RaftRequest::Deliver { message });
+    golden.line("Request identity", &RaftRequest::Identity {});
+    golden.variants(&[RaftMessageKind::Append, RaftMessageKind::Vote, RaftMessageKind::Snapshot]);
+
+    golden.line("Response deliver", &RaftResponse::Deliver(Ok(Bytes::from_static(b"b"))));
+    golden.line("Response deliver, failed", &RaftResponse::Deliver(failed()));
+    let identity = RaftIdentity { node: 7, is_initialized: true };
+    golden.line("Response identity", &RaftResponse::Identity(Ok(identity)));
+    golden.line("Response identity, failed", &RaftResponse::Identity(failed()));
     golden.check();
 }

@@ -1,11 +1,10 @@
 //! Laws of the shared words: escapes, ranges, shards, versionstamps, error codes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrisdb_core::{
-    ErrorCode, Key, KeyRange, Version, Versionstamp,
+    ErrorCode, Key, KeyRange, Shard, ShardMap, ShardRole, Tag, Teams, Version, Versionstamp,
     key::{escape, unescape},
-    service::controller::{Shard, shards_in},
 };
 use proptest::prelude::*;
 
@@ -70,34 +69,47 @@ proptest! {
     }
 
     #[test]
-    fn shards_cover_the_keyspace_once(
-        boundaries in prop::collection::btree_set(key(), 0..6),
-        servers in 1u32..5,
-        replication in 1u32..4,
+    fn shards_cover_the_keyspace_once_however_they_are_cut(
+        sets in prop::collection::vec((key(), 0u32..5, prop::option::of(0u32..5)), 0..8),
         key in key(),
         range in range(),
     ) {
-        let inside = |key: &Key| (Key::MIN < *key) && (*key < Key::SYSTEM_END);
-        let boundaries: Vec<Key> = boundaries.into_iter().filter(inside).collect();
-        let shards = Shard::spread(&boundaries, servers, replication);
-        prop_assert_eq!(shards.len(), boundaries.len() + 1);
-        prop_assert_eq!(&shards[0].range.begin, &Key::MIN);
-        prop_assert_eq!(&shards[shards.len() - 1].range.end, &Key::SYSTEM_END);
-        for pair in shards.windows(2) {
-            prop_assert_eq!(&pair[0].range.end, &pair[1].range.begin);
+        let whole = KeyRange { begin: Key::MIN, end: Key::SYSTEM_END };
+        let mut map = ShardMap::new(vec![Shard { range: whole, teams: Teams::of([Tag(9)]) }]);
+        // What each server was told, taken together, is what the map says of it.
+        let mut told: BTreeMap<(Tag, Key), ShardRole> = BTreeMap::new();
+        for (tag, change) in map.all_changes() {
+            told.insert((tag, change.range.begin), change.role);
         }
-        for shard in &shards {
-            let team: BTreeSet<_> = shard.team.iter().collect();
-            prop_assert_eq!(team.len(), replication.min(servers) as usize);
-            prop_assert!(team.iter().all(|tag| tag.0 < servers));
+        for (begin, team, joining) in sets {
+            let cut = map.of_key(&begin).map(|shard| (shard.range.begin.clone(), shard.teams.clone()));
+            let teams = Teams { joining: joining.into_iter().map(Tag).collect(), ..Teams::of([Tag(team)]) };
+            let changes = map.set(&begin, teams);
+            if let Some((old_begin, old_teams)) = cut.filter(|(old_begin, _)| *old_begin != begin) {
+                for tag in old_teams.all() {
+                    let role = told.get(&(tag, old_begin.clone())).cloned();
+                    told.insert((tag, begin.clone()), role.unwrap_or(ShardRole::Absent));
+                }
+            }
+            for (tag, change) in changes {
+                told.insert((tag, change.range.begin), change.role);
+            }
         }
-        if key < Key::SYSTEM_END {
-            let holders = shards.iter().filter(|shard| shard.range.contains(&key)).count();
-            prop_assert_eq!(holders, 1);
+        ShardMap::new(map.shards().to_vec());
+        for shard in map.shards() {
+            for tag in (0..10).map(Tag) {
+                let told = told.get(&(tag, shard.range.begin.clone())).unwrap_or(&ShardRole::Absent);
+                let is_same = std::mem::discriminant(told)
+                    == std::mem::discriminant(&shard.teams.role_of(tag));
+                prop_assert!(is_same, "{} was told {:?} of {:?}", tag, told, shard);
+            }
         }
-        let found: Vec<_> = shards_in(&shards, &range).map(|(part, _)| part).collect();
+        let holders = map.shards().iter().filter(|shard| shard.range.contains(&key)).count();
+        prop_assert_eq!(holders, usize::from(key < Key::SYSTEM_END));
+        prop_assert_eq!(map.of_key(&key).is_some(), key < Key::SYSTEM_END);
+        let found: Vec<_> = map.intersecting(&range).map(|(part, _)| part).collect();
         let expected: Vec<_> =
-            shards.iter().filter_map(|shard| shard.range.intersection(&range)).collect();
+            map.shards().iter().filter_map(|shard| shard.range.intersection(&range)).collect();
         prop_assert_eq!(found, expected);
     }
 

@@ -108,6 +108,7 @@ fn hello() -> Hello {
         cluster_id: None,
         service: ServiceKind::Sequencer as u8,
         instance: INSTANCE,
+        origin: String::new(),
     }
 }
 
@@ -274,7 +275,7 @@ async fn connect_to_peer_that_says(words: &[u8], bounds: Bounds) -> ferrisdb_cor
     let words = words.to_vec();
     let _peer = runtime::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read_exact(&mut [0; 35]).await.unwrap();
+        stream.read_exact(&mut [0; 36]).await.unwrap();
         stream.write_all(&words).await.unwrap();
         pending().await
     });

@@ -22,7 +22,9 @@ pub trait Log {
     /// The reader of a tag has everything up to a version on its own disk.
     async fn pop(tag: Tag, through_version: Version) -> Result<()>;
     /// From now on, across restarts, no push of a generation before `generation` succeeds (I-8).
-    async fn lock(generation: Generation) -> Result<LockReply>;
+    async fn lock(request: LockRequest) -> Result<LockReply>;
+    /// Whole batches, for the log of a later generation that takes them over. Only a locked log answers.
+    async fn copy(request: CopyRequest) -> Result<CopyReply>;
     /// Whether the log is still unlocked for `generation`.
     async fn confirm(generation: Generation) -> Result<()>;
 }
@@ -82,11 +84,53 @@ pub struct PeekReply {
     pub locked: bool,
 }
 
-/// What a recovery learns from a log.
+/// The end of a log's generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRequest {
+    /// The generation that follows.
+    pub generation: Generation,
+    /// The recovery knows the changes of the shard map up to here.
+    pub metadata_after: Version,
+}
+
+/// What a recovery learns from a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockReply {
     /// Everything up to here is on this log's disk.
     pub durable_version: Version,
     /// Everything up to here is on all logs of the set.
     pub known_committed_version: Version,
+    /// The durable changes of the shard map after the version asked for, in the format of [`crate::mutation`].
+    pub metadata: Vec<(Version, Bytes)>,
+}
+
+/// Which batches are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRequest {
+    /// Those after this version.
+    pub after_version: Version,
+    /// Those up to this version.
+    pub through_version: Version,
+    /// About how many bytes at once; always a whole batch.
+    pub bytes_max: u32,
+}
+
+/// Batches of a locked log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyReply {
+    /// The batches, in chain order, each with those of its messages that this log keeps.
+    pub batches: Vec<CopiedBatch>,
+    /// The reply is complete up to here.
+    pub through_version: Version,
+}
+
+/// A batch as a log has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedBatch {
+    /// The batch before.
+    pub previous_version: Version,
+    /// The batch's version.
+    pub commit_version: Version,
+    /// Mutations by tag. Tags ascend.
+    pub messages: Vec<(Tag, Bytes)>,
 }

@@ -8,6 +8,7 @@
 //!   resolver     conflicts of a batch
 //!   log          push, peek, pop, lock, confirm
 //!   storage      reads at a version
+//!   raft         what the controllers of a group agree by
 //! ```
 //!
 //! Messages are encoded by [`crate::transport`]; `tests/golden.rs` pins their bytes. A change of any message
@@ -16,6 +17,7 @@
 pub mod controller;
 pub mod log;
 pub mod proxy;
+pub mod raft;
 pub mod resolver;
 pub mod sequencer;
 pub mod storage;
@@ -44,13 +46,15 @@ pub enum ServiceKind {
     Log = 6,
     /// [`storage::Storage`]
     Storage = 7,
+    /// [`raft::Raft`]
+    Raft = 8,
 }
 
 impl ServiceKind {
     /// The kind of a number.
     pub fn from_number(number: u8) -> Option<ServiceKind> {
         use ServiceKind::*;
-        [Controller, Worker, Sequencer, Proxy, Resolver, Log, Storage]
+        [Controller, Worker, Sequencer, Proxy, Resolver, Log, Storage, Raft]
             .into_iter()
             .find(|&kind| kind as u8 == number)
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::declare_service;
 use crate::{
     error::Result,
+    mutation::Mutation,
     range::KeyRange,
     version::{Generation, Version},
 };
@@ -36,6 +37,9 @@ pub struct ResolveRequest {
     pub commit_version: Version,
     /// The transactions, in their order within the batch.
     pub transactions: Vec<ResolveTransaction>,
+    /// Changes of the shard map, by the index of the transaction that makes them, ascending. Only the resolver of
+    /// the system keyspace gets them.
+    pub metadata: Vec<(u32, Vec<Mutation>)>,
 }
 
 /// A transaction, as far as this resolver is concerned with it. Ranges are cut to the resolver's keys.
@@ -56,6 +60,19 @@ pub struct ResolveTransaction {
 pub struct ResolveReply {
     /// One for each transaction, in order.
     pub verdicts: Vec<Verdict>,
+    /// The version of the proxy's batch before this one; where the generation began, if it is the first.
+    pub previous_batch: Version,
+    /// The accepted changes of the shard map by other proxies' batches since that batch, in order.
+    pub metadata: Vec<MetadataBatch>,
+}
+
+/// The accepted changes of the shard map of one batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataBatch {
+    /// The batch's version.
+    pub commit_version: Version,
+    /// The changes, in order.
+    pub mutations: Vec<Mutation>,
 }
 
 /// The decision on one transaction.

@@ -31,4 +31,6 @@ pub struct BatchVersions {
     pub previous_version: Version,
     /// The batch's version.
     pub commit_version: Version,
+    /// The newest version that was reported committed, by any proxy.
+    pub known_committed_version: Version,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   caller:    "FERRISDB"  u16 protocol version  16 bytes cluster id (zero: not known yet)
 //!              u8 service  u64 instance                                          = 35 bytes
+//!              u8 length   as many bytes: where the caller itself is reached     <= 65 bytes
 //!   answer:    "FERRISDB"  u16 protocol version  16 bytes cluster id (zero: not known yet)
 //!              u8 refusal (0: welcome)                                           = 27 bytes
 //! ```
@@ -23,11 +24,14 @@ use crate::{
 };
 
 const MAGIC: [u8; 8] = *b"FERRISDB";
-const HELLO_LEN: usize = 35;
+/// The part of a hello that is always there, the length of the rest included.
+const HELLO_LEN: usize = 36;
+/// Longest origin; a longer one is cut.
+const ORIGIN_LEN_MAX: usize = 64;
 const ANSWER_LEN: usize = 27;
 
 /// What a caller says first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The caller's [`PROTOCOL_VERSION`].
     pub protocol_version: u16,
@@ -37,6 +41,9 @@ pub struct Hello {
     pub service: u8,
     /// The instance wanted; see [`crate::id::Endpoint`].
     pub instance: u64,
+    /// Where the caller itself is reached, empty for a client: for logs, and for tests that cut links. Nobody relies
+    /// on it.
+    pub origin: String,
 }
 
 /// Why a connection is not served. The numbers are on the wire: never reuse one.
@@ -55,28 +62,42 @@ pub enum Refusal {
 
 impl Hello {
     /// The bytes on the wire.
-    pub fn to_bytes(self) -> [u8; HELLO_LEN] {
-        let mut bytes = [0; HELLO_LEN];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&self.protocol_version.to_be_bytes());
-        bytes[10..26].copy_from_slice(&cluster_bytes(self.cluster_id));
-        bytes[26] = self.service;
-        bytes[27..].copy_from_slice(&self.instance.to_be_bytes());
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let origin = &self.origin.as_bytes()[..self.origin.len().min(ORIGIN_LEN_MAX)];
+        let mut bytes = Vec::with_capacity(HELLO_LEN + origin.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&self.protocol_version.to_be_bytes());
+        bytes.extend_from_slice(&cluster_bytes(self.cluster_id));
+        bytes.push(self.service);
+        bytes.extend_from_slice(&self.instance.to_be_bytes());
+        bytes.push(u8::try_from(origin.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(origin);
         bytes
     }
 
-    /// The inverse of [`Hello::to_bytes`]; `None` if the magic is missing.
-    pub fn from_bytes(bytes: &[u8; HELLO_LEN]) -> Option<Hello> {
-        let (magic, rest) = bytes.split_first_chunk::<8>()?;
-        let (version, rest) = rest.split_first_chunk::<2>()?;
-        let (cluster, rest) = rest.split_first_chunk::<16>()?;
-        let (&service, rest) = rest.split_first()?;
-        (magic == &MAGIC).then_some(Hello {
-            protocol_version: u16::from_be_bytes(*version),
-            cluster_id: cluster_of(*cluster),
-            service,
-            instance: u64::from_be_bytes(rest.try_into().ok()?),
-        })
+    /// Reads a hello from the beginning of a connection; `None` as soon as it turns out not to be one.
+    ///
+    /// # Errors
+    ///
+    /// If the caller hangs up before its end.
+    pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Hello>> {
+        let Some(bytes) = read_after_magic::<HELLO_LEN>(stream).await? else { return Ok(None) };
+        let mut origin = vec![0; usize::from(bytes[HELLO_LEN - 1])];
+        if origin.len() > ORIGIN_LEN_MAX {
+            return Ok(None);
+        }
+        stream.read_exact(&mut origin).await?;
+        let mut cluster = [0; 16];
+        cluster.copy_from_slice(&bytes[10..26]);
+        let mut instance = [0; 8];
+        instance.copy_from_slice(&bytes[27..35]);
+        Ok(Some(Hello {
+            protocol_version: u16::from_be_bytes([bytes[8], bytes[9]]),
+            cluster_id: cluster_of(cluster),
+            service: bytes[26],
+            instance: u64::from_be_bytes(instance),
+            origin: String::from_utf8_lossy(&origin).into_owned(),
+        }))
     }
 }
 
@@ -155,8 +176,7 @@ pub(super) async fn listen(
     stream: &mut (impl AsyncRead + Unpin),
     limit: Duration,
 ) -> Result<Hello> {
-    let bytes = in_time(limit, read_after_magic::<HELLO_LEN>(stream)).await?;
-    bytes.as_ref().and_then(Hello::from_bytes).ok_or_else(|| {
+    in_time(limit, Hello::read(stream)).await?.ok_or_else(|| {
         let detail = "the caller does not speak FerrisDB's protocol";
         Error::new(ErrorCode::IncompatibleProtocol, Stage::Connect, detail)
     })
@@ -213,6 +233,11 @@ async fn in_time<T>(limit: Duration, part: impl Future<Output = io::Result<T>>) 
 mod tests {
     use super::*;
 
+    fn read(bytes: &[u8]) -> Option<Hello> {
+        let mut stream = bytes;
+        futures::FutureExt::now_or_never(Hello::read(&mut stream)).unwrap().unwrap()
+    }
+
     #[test]
     fn golden_bytes() {
         let hello = Hello {
@@ -220,17 +245,23 @@ mod tests {
             cluster_id: Some(ClusterId(0xaabb)),
             service: 6,
             instance: 0x0304,
+            origin: "h:1".into(),
         };
         let bytes =
-            *b"FERRISDB\x01\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xaa\xbb\x06\0\0\0\0\0\0\x03\x04";
+            b"FERRISDB\x01\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xaa\xbb\x06\0\0\0\0\0\0\x03\x04\x03h:1";
         assert_eq!(hello.to_bytes(), bytes);
-        assert_eq!(Hello::from_bytes(&bytes), Some(hello));
+        assert_eq!(read(bytes), Some(hello.clone()));
+        let long = Hello { origin: "x".repeat(100), ..hello };
+        assert_eq!(read(&long.to_bytes()).unwrap().origin, "x".repeat(ORIGIN_LEN_MAX));
     }
 
     #[test]
     fn no_magic_no_hello() {
         let mut bytes = [0x20; HELLO_LEN];
         bytes[..4].copy_from_slice(b"GET ");
-        assert_eq!(Hello::from_bytes(&bytes), None);
+        assert_eq!(read(&bytes), None);
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[HELLO_LEN - 1] = 255;
+        assert_eq!(read(&bytes), None);
     }
 }

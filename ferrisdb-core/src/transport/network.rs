@@ -45,6 +45,8 @@ pub struct Network {
 struct Inner {
     bounds: Bounds,
     cluster_id: Mutex<Option<ClusterId>>,
+    /// Where this process is reached; empty for a client.
+    origin: Mutex<String>,
     local: Mutex<BTreeMap<Address, Router>>,
 }
 
@@ -84,6 +86,11 @@ impl Network {
         Ok(())
     }
 
+    /// Tells servers from now on where this process itself is reached, for their logs.
+    pub fn set_origin(&self, address: &Address) {
+        self.inner.origin.lock().clone_from(&address.0);
+    }
+
     /// Makes what `router` offers reachable at `address` without a socket, for this process.
     pub fn add_local(&self, address: Address, router: Router) {
         let replaced = self.inner.local.lock().insert(address, router);
@@ -118,6 +125,7 @@ impl Network {
             cluster_id: self.cluster_id(),
             service: S::KIND as u8,
             instance: endpoint.instance,
+            origin: self.inner.origin.lock().clone(),
         };
         let cluster_id = handshake::greet(&mut stream, hello, self.bounds().handshake_timeout)
             .await

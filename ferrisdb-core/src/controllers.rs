@@ -1,0 +1,153 @@
+//! The controllers of a cluster, as a process or client knows them, and which of them leads.
+//!
+//! ```text
+//!   given at the start     c1 c2                    from the command line
+//!   learnt since           c1 c2 c4                 the cluster's state says who is a member now
+//!   leader()               asks all of them at once: the first that leads, or knows who does
+//! ```
+//!
+//! One list per process and cluster, shared by all who talk to controllers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
+
+use crate::{
+    error::{Error, ErrorCode, Result, Stage},
+    id::{Address, Endpoint},
+    limits,
+    service::controller::{ControllerClient, ControllerMember, ControllerService, Leader},
+    transport::{self, Network},
+};
+
+/// The controllers. Clones are the same list.
+#[derive(Clone, Debug)]
+pub struct Controllers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    network: Network,
+    /// Where to begin when those that were learnt do not answer.
+    given: Vec<Address>,
+    learnt: Mutex<Vec<Address>>,
+    leader: Mutex<Option<Address>>,
+    /// Connections, kept as long as they work: while there is no leader everybody asks all the time.
+    clients: Mutex<BTreeMap<Address, ControllerClient>>,
+}
+
+impl Controllers {
+    /// The controllers at these addresses; any one of them that runs is enough to find the others.
+    pub fn new(network: Network, given: Vec<Address>) -> Controllers {
+        let inner = Inner {
+            network,
+            given,
+            learnt: Mutex::default(),
+            leader: Mutex::default(),
+            clients: Mutex::default(),
+        };
+        Controllers { inner: Arc::new(inner) }
+    }
+
+    /// All addresses that are known, the given ones first.
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut all = self.inner.given.clone();
+        all.extend(self.inner.learnt.lock().iter().cloned());
+        let mut seen = std::collections::BTreeSet::new();
+        all.retain(|address| seen.insert(address.clone()));
+        all
+    }
+
+    /// Learns who is a member now.
+    pub fn learn(&self, members: &[ControllerMember]) {
+        let addresses: Vec<_> = members.iter().map(|member| member.address.clone()).collect();
+        *self.inner.learnt.lock() = addresses;
+    }
+
+    /// The leader, with a connection to it: the one known last if it still leads, otherwise whom the others name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NotLeader`] if none of those that answer leads or knows who does, or what made the last of
+    /// them silent.
+    pub async fn leader(&self) -> Result<(Address, ControllerClient)> {
+        let known = self.inner.leader.lock().take();
+        if let Some(known) = known {
+            // Who asks again has met an error, so it is not taken for granted that this is still the leader.
+            if let Ok(found) = self.confirm(&known).await {
+                return Ok(found);
+            }
+        }
+        let mut error = Error::new(ErrorCode::NotLeader, Stage::Control, "no controller leads");
+        let mut named = Vec::new();
+        let addresses = self.addresses();
+        let mut asked: FuturesUnordered<_> = addresses.iter().map(|a| self.ask(a)).collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok((leader, client, at)) => {
+                    self.learn(&leader.controllers);
+                    match leader.address {
+                        Some(address) if address == at => return Ok(self.found(at, client)),
+                        Some(address) => named.push(address),
+                        None => {}
+                    }
+                }
+                Err(failed) => error = failed,
+            }
+        }
+        for address in named {
+            match self.confirm(&address).await {
+                Ok(found) => return Ok(found),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    async fn confirm(&self, address: &Address) -> Result<(Address, ControllerClient)> {
+        let (leader, client, at) = self.ask(address).await?;
+        if leader.address.as_ref() == Some(address) {
+            self.learn(&leader.controllers);
+            return Ok(self.found(at, client));
+        }
+        let detail = format!("{address} does not lead the controllers");
+        Err(Error::new(ErrorCode::NotLeader, Stage::Control, detail))
+    }
+
+    fn found(&self, address: Address, client: ControllerClient) -> (Address, ControllerClient) {
+        *self.inner.leader.lock() = Some(address.clone());
+        (address, client)
+    }
+
+    async fn ask(&self, address: &Address) -> Result<(Leader, ControllerClient, Address)> {
+        let known = self.inner.clients.lock().remove(address);
+        let asked = async {
+            let client = match known {
+                Some(client) => client,
+                None => {
+                    let endpoint = Endpoint::of_process(address.clone());
+                    self.inner.network.connect::<ControllerService>(&endpoint).await?
+                }
+            };
+            let leader = transport::call(limits::LEADER_ANSWER_MAX, Stage::Control, |context| {
+                client.leader(context)
+            });
+            Ok::<_, Error>((leader.await??, client))
+        };
+        // The connection counts, too: a machine that has gone does not refuse it.
+        let (leader, client) =
+            crate::runtime::timeout(limits::LEADER_ANSWER_MAX, Stage::Control, asked)
+                .await
+                .and_then(|answer| answer)
+                .map_err(|error| error.at(address))?;
+        self.inner.clients.lock().insert(address.clone(), client.clone());
+        Ok((leader, client, address.clone()))
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}, {:?}", self.given, self.learnt.lock())
+    }
+}
