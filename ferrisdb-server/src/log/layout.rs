@@ -8,7 +8,7 @@
 //!
 //! Segments are reclaimed from the front, when each tag in them is popped past its last version there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ferrisdb_core::{Tag, Version};
 
@@ -158,6 +158,11 @@ impl Layout {
     /// Whether there are messages of a tag.
     pub(super) fn has_tag(&self, tag: Tag) -> bool {
         self.segments.iter().any(|segment| segment.last_by_tag.contains_key(&tag))
+    }
+
+    /// The tags that there are messages of.
+    pub(super) fn tags(&self) -> BTreeSet<Tag> {
+        self.segments.iter().flat_map(|segment| segment.last_by_tag.keys().copied()).collect()
     }
 
     /// Gives up the oldest segment if it is before `durable_segment` and `popped` says that nobody needs it. Returns

@@ -19,15 +19,22 @@
 //!
 //! Start with [`Log::step`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+};
 
+use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Tag, Version,
     limits::PEEK_BYTES_MAX,
-    service::log::{LockReply, PeekReply, PeekRequest, PushReply, PushRequest},
+    service::log::{
+        CopyRequest, LockReply, LockRequest, PeekReply, PeekRequest, PushReply, PushRequest,
+    },
 };
 
 use super::{
+    copy::CopyPlan,
     layout::{Extent, Layout},
     recent::Recent,
     record::{Place, Record},
@@ -86,8 +93,8 @@ pub enum Input {
     },
     /// A recovery ends the log's generation.
     Lock {
-        /// The generation that follows.
-        generation: Generation,
+        /// The generation that follows, and what its recovery knows.
+        request: LockRequest,
         /// The recovery.
         reply_to: ReplyTo,
     },
@@ -152,6 +159,8 @@ pub(super) struct Recovered {
     pub(super) durable_version: Version,
     /// The highest known-committed version in any record.
     pub(super) known_committed_version: Version,
+    /// The changes of the shard map.
+    pub(super) metadata: BTreeMap<Version, Bytes>,
 }
 
 impl Recovered {
@@ -160,6 +169,7 @@ impl Recovered {
         let tags = record.messages.iter().map(|(tag, _)| *tag);
         self.layout.push_record(self.state.instance, record.commit_version, bytes, tags);
         remember(&mut self.history, record);
+        note_metadata(&mut self.metadata, record);
         self.durable_version = record.commit_version;
         self.known_committed_version =
             self.known_committed_version.max(record.known_committed_version);
@@ -171,6 +181,13 @@ fn remember(history: &mut VecDeque<(Version, Version)>, record: &Record) {
         history.pop_front();
     }
     history.push_back((record.previous_version, record.commit_version));
+}
+
+fn note_metadata(metadata: &mut BTreeMap<Version, Bytes>, record: &Record) {
+    // It is the last tag of all, so it is the last message.
+    if let Some((Tag::METADATA, message)) = record.messages.last() {
+        metadata.insert(record.commit_version, message.clone());
+    }
 }
 
 /// A push that waits for its predecessor.
@@ -195,6 +212,7 @@ struct Unsynced {
 #[derive(Debug)]
 struct WaitingLock {
     generation: Generation,
+    metadata_after: Version,
     through_version: Version,
     reply_to: ReplyTo,
 }
@@ -210,6 +228,8 @@ pub struct Log {
     layout: Layout,
     recent: Recent,
     history: VecDeque<(Version, Version)>,
+    /// The changes of the shard map that were not popped. Few, and asked for by a recovery all at once.
+    metadata: BTreeMap<Version, Bytes>,
     appended_version: Version,
     durable_version: Version,
     /// The segment of the last durable record, and where that ends.
@@ -233,8 +253,14 @@ fn refused(code: ErrorCode, detail: String) -> Error {
 impl Log {
     /// The log that a restart, or a recruitment, has found on disk.
     pub(super) fn new(recovered: Recovered, settings: LogSettings) -> Log {
-        let Recovered { state, layout, history, durable_version, known_committed_version } =
-            recovered;
+        let Recovered {
+            state,
+            layout,
+            history,
+            durable_version,
+            known_committed_version,
+            metadata,
+        } = recovered;
         let durable_end = layout.end();
         Log {
             settings,
@@ -244,6 +270,7 @@ impl Log {
             layout,
             recent: Recent::new(durable_version),
             history,
+            metadata,
             appended_version: durable_version,
             durable_version,
             durable_end,
@@ -269,7 +296,7 @@ impl Log {
             Input::Peek { request, reply_to } => self.on_peek(request, reply_to, effects),
             Input::PeekExpired { reply_to } => self.on_peek_expired(reply_to, effects),
             Input::Pop { tag, through_version } => self.on_pop(tag, through_version, effects),
-            Input::Lock { generation, reply_to } => self.on_lock(generation, reply_to, effects),
+            Input::Lock { request, reply_to } => self.on_lock(request, reply_to, effects),
         }
         self.check_invariants();
     }
@@ -388,6 +415,7 @@ impl Log {
             self.layout.push_record(self.state.instance, record.commit_version, bytes as u64, tags);
         self.recent.push(record.commit_version, &record.messages);
         remember(&mut self.history, &record);
+        note_metadata(&mut self.metadata, &record);
         self.appended_version = record.commit_version;
         self.known_committed_version =
             self.known_committed_version.max(record.known_committed_version);
@@ -477,7 +505,8 @@ impl Log {
 
     // Locks.
 
-    fn on_lock(&mut self, generation: Generation, reply_to: ReplyTo, effects: &mut Vec<Effect>) {
+    fn on_lock(&mut self, request: LockRequest, reply_to: ReplyTo, effects: &mut Vec<Effect>) {
+        let LockRequest { generation, metadata_after } = request;
         let locked = self.state.locked_generation;
         let checked = self.check_health().and_then(|()| match generation < locked {
             true => Err(refused(
@@ -505,6 +534,7 @@ impl Log {
         }
         self.locks.push(WaitingLock {
             generation,
+            metadata_after,
             through_version: self.appended_version,
             reply_to,
         });
@@ -535,11 +565,14 @@ impl Log {
         if ready.is_empty() {
             return;
         }
-        let reply = LockReply {
-            durable_version: self.durable_version,
-            known_committed_version: self.known_committed_version,
-        };
         for lock in ready {
+            let after = (Bound::Excluded(lock.metadata_after), Bound::Included(durable));
+            let metadata = self.metadata.range(after);
+            let reply = LockReply {
+                durable_version: durable,
+                known_committed_version: self.known_committed_version,
+                metadata: metadata.map(|(version, message)| (*version, message.clone())).collect(),
+            };
             effects.push(Effect::Answer(lock.reply_to, Ok(Reply::Lock(reply))));
         }
         // Waiting readers learn that nothing else will come.
@@ -663,7 +696,29 @@ impl Log {
             && self.durable_version == self.appended_version
     }
 
+    /// Where batches are that a log of a later generation asks for; `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] unless the log is locked and has all of them on disk.
+    pub fn plan_copy(&self, request: &CopyRequest) -> Result<Option<CopyPlan>> {
+        if !self.is_final() || request.through_version > self.durable_version {
+            let detail = format!(
+                "a copy through {}, of a log that is at {} and {}",
+                request.through_version,
+                self.durable_version,
+                if self.is_final() { "locked" } else { "not locked" }
+            );
+            return Err(refused(ErrorCode::InvalidArgument, detail));
+        }
+        let extent = self.layout.locate(request.after_version, self.durable_end);
+        Ok(extent.map(|extent| CopyPlan { instance: self.state.instance, extent }))
+    }
+
     fn on_pop(&mut self, tag: Tag, through_version: Version, effects: &mut Vec<Effect>) {
+        if tag == Tag::METADATA {
+            self.metadata = self.metadata.split_off(&through_version.next());
+        }
         // Tags come from the network: those without messages here are not worth remembering.
         if !self.layout.has_tag(tag) {
             return;
@@ -712,6 +767,11 @@ impl Log {
         self.confirm(self.state.generation).is_ok()
     }
 
+    /// How the disk has failed, if it has.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.clone()
+    }
+
     /// Everything up to here is on disk.
     pub fn durable_version(&self) -> Version {
         self.durable_version
@@ -720,6 +780,11 @@ impl Log {
     /// Everything up to here is on all logs of the set.
     pub fn known_committed_version(&self) -> Version {
         self.known_committed_version
+    }
+
+    /// The tags that there are messages of.
+    pub fn tags(&self) -> BTreeSet<Tag> {
+        self.layout.tags()
     }
 
     /// Bytes of the segments.

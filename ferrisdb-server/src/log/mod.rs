@@ -21,6 +21,7 @@
 //! | every decision | [`machine`] |
 //! | calls, writes and files around it | [`server`], [`read`] |
 //! | the instances of a process: recruit, retire | [`store`] |
+//! | what a new log takes over from the set before | `copy` |
 //! | formats on disk | [`envelope`], [`record`], [`segment`], [`state`] |
 //! | what is cut and what is refused at a restart | [`recover`] |
 //! | recent messages; where a version is on disk | [`recent`], [`layout`] |
@@ -28,6 +29,7 @@
 //! Keeps I-5 (a push is answered after its sync), I-7 (chain order) and I-8 (a lock outlives restarts). Knows nothing of
 //! mutations, shards or other logs. Start with [`machine::Log::step`].
 
+pub(crate) mod copy;
 mod envelope;
 mod layout;
 pub mod machine;

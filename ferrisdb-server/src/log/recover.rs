@@ -21,7 +21,7 @@
 //! record's `synced_before` is written once more, and synced, before the log counts it as durable.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
 };
 
@@ -87,6 +87,7 @@ pub(super) async fn create(
         history: VecDeque::new(),
         durable_version: state.begin_version,
         known_committed_version: state.begin_version,
+        metadata: BTreeMap::new(),
         state,
     };
     let tail = Tail { file, end: HEADER_BYTES, file_bytes: HEADER_BYTES };
@@ -227,6 +228,7 @@ async fn recover(
         history: VecDeque::new(),
         durable_version: state.begin_version,
         known_committed_version: state.begin_version,
+        metadata: BTreeMap::new(),
         state,
     };
     let mut before: Option<ReadThrough> = None;

@@ -23,7 +23,10 @@ use ferrisdb_core::{
     runtime::{self, Disk, Task, disk::OpenMode},
     service::{
         controller::Progress,
-        log::{LockReply, Log as LogRpc, PeekReply, PeekRequest, PushReply, PushRequest},
+        log::{
+            CopyReply, CopyRequest, LockReply, LockRequest, Log as LogRpc, PeekReply, PeekRequest,
+            PushReply, PushRequest,
+        },
     },
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -31,6 +34,7 @@ use tarpc::context::Context;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
+    copy,
     machine::{Effect, Input, Log, ReadPlan, Reply, ReplyTo},
     read,
     record::{Place, Record},
@@ -229,10 +233,31 @@ impl Instance {
         }
     }
 
-    async fn lock(&self, generation: Generation) -> Result<LockReply> {
-        match self.answer_of(|reply_to| Input::Lock { generation, reply_to }).await? {
+    async fn lock(&self, request: LockRequest) -> Result<LockReply> {
+        match self.answer_of(|reply_to| Input::Lock { request, reply_to }).await? {
             Reply::Lock(reply) => Ok(reply),
             other => mixed_up(&other),
+        }
+    }
+
+    async fn copy(&self, request: CopyRequest) -> Result<CopyReply> {
+        match self.inspect(|log| log.plan_copy(&request))? {
+            Some(plan) => copy::read(&*self.disk, &self.directory, &plan, &request).await,
+            None => Ok(CopyReply { batches: Vec::new(), through_version: request.through_version }),
+        }
+    }
+
+    /// Appends batches of the generation before, and returns when they are on disk.
+    pub(super) async fn take_over(&self, pushes: Vec<PushRequest>) -> Result<()> {
+        let pushed = pushes.into_iter().map(|push| self.push(push));
+        futures::future::try_join_all(pushed).await?;
+        Ok(())
+    }
+
+    /// Forgets the messages of tags that nobody will read any more.
+    pub(super) fn forget(&self, is_removed: &dyn Fn(Tag) -> bool) {
+        for tag in self.inspect(Log::tags).into_iter().filter(|tag| is_removed(*tag)) {
+            self.step(Input::Pop { tag, through_version: Version::MAX });
         }
     }
 
@@ -461,8 +486,12 @@ impl LogRpc for LogServer {
         Ok(())
     }
 
-    async fn lock(self, _: Context, generation: Generation) -> Result<LockReply> {
-        self.0.lock(generation).await
+    async fn lock(self, _: Context, request: LockRequest) -> Result<LockReply> {
+        self.0.lock(request).await
+    }
+
+    async fn copy(self, _: Context, request: CopyRequest) -> Result<CopyReply> {
+        self.0.copy(request).await
     }
 
     async fn confirm(self, _: Context, generation: Generation) -> Result<()> {

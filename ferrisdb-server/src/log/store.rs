@@ -10,9 +10,13 @@ use std::{
 };
 
 use ferrisdb_core::{
-    Error, ErrorCode, Generation, Result, Stage, Version, handler,
+    Error, ErrorCode, Generation, Result, Stage, Tag, Version, handler,
     runtime::{self, Disk, Task},
-    service::{ServiceKind, controller::Progress, log::Log as LogRpc, log::LogService},
+    service::{
+        ServiceKind,
+        controller::Progress,
+        log::{Log as LogRpc, LogService, PushRequest},
+    },
     transport::Router,
 };
 use parking_lot::Mutex;
@@ -42,7 +46,7 @@ struct Hosted {
 }
 
 enum Command {
-    Recruit(Generation, Version, oneshot::Sender<Result<u64>>),
+    Recruit(Generation, Version, Vec<PushRequest>, oneshot::Sender<Result<u64>>),
     Retire(Generation, oneshot::Sender<Result<()>>),
     ShutDown(oneshot::Sender<Result<()>>),
 }
@@ -52,8 +56,8 @@ impl LogStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Corrupt`] if one of them is damaged, [`ErrorCode::WrongDirectory`] if it was written by another
-    /// release, [`ErrorCode::Disk`].
+    /// [`ErrorCode::WrongDirectory`] if it was written by another release, [`ErrorCode::Disk`]. A damaged instance is
+    /// only left out: other logs of its set may have what it had.
     pub async fn open(
         disk: Arc<dyn Disk>,
         directory: &Path,
@@ -63,21 +67,27 @@ impl LogStore {
         disk.create_directory(directory).await?;
         let hosted = Arc::new(Hosted { router, instances: Mutex::default() });
         let directory = directory.to_owned();
-        let manager = Manager { disk, directory, settings, hosted: Arc::clone(&hosted) };
+        let (hosting, damaged) = (Arc::clone(&hosted), Mutex::default());
+        let manager = Manager { disk, directory, settings, hosted: hosting, damaged };
         manager.open_all().await?;
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let _manager = runtime::spawn(manager.run(received));
         Ok(LogStore { hosted, commands, _manager })
     }
 
-    /// Makes the log of a generation, or finds it if it was made before. Returns the number under which it is
-    /// reached, which stays the same across restarts.
+    /// Makes the log of a generation, or finds it if it was made before, and appends what it takes over from the
+    /// generation before. Returns the number under which it is reached, which stays the same across restarts.
     ///
     /// # Errors
     ///
     /// [`ErrorCode::InvalidArgument`] if the generation's log begins after another version; [`ErrorCode::Disk`].
-    pub async fn recruit(&self, generation: Generation, begin_version: Version) -> Result<u64> {
-        self.command(|reply| Command::Recruit(generation, begin_version, reply)).await
+    pub async fn recruit(
+        &self,
+        generation: Generation,
+        begin_version: Version,
+        taken_over: Vec<PushRequest>,
+    ) -> Result<u64> {
+        self.command(|reply| Command::Recruit(generation, begin_version, taken_over, reply)).await
     }
 
     /// Removes the logs of generations before `oldest_kept`, with their files.
@@ -87,6 +97,20 @@ impl LogStore {
     /// [`ErrorCode::Disk`]: those logs are not offered any more, but some files may be left until the next start.
     pub async fn retire(&self, oldest_kept: Generation) -> Result<()> {
         self.command(|reply| Command::Retire(oldest_kept, reply)).await
+    }
+
+    /// Forgets the messages of tags that nobody will read any more, so that they take up no space.
+    pub fn forget(&self, is_removed: impl Fn(Tag) -> bool) {
+        let instances: Vec<_> =
+            self.hosted.instances.lock().values().map(|(i, _)| Arc::clone(i)).collect();
+        instances.iter().for_each(|instance| instance.forget(&is_removed));
+    }
+
+    /// Why no log can work here, although the process lives: the disk has failed.
+    pub fn trouble(&self) -> Option<String> {
+        let instances = self.hosted.instances.lock();
+        let failures = instances.values().filter_map(|(i, _)| i.inspect(|log| log.failure()));
+        failures.map(|error| error.to_string()).next()
     }
 
     /// Stops offering the logs, and returns when nothing is being written any more.
@@ -149,6 +173,8 @@ struct Manager {
     directory: PathBuf,
     settings: LogSettings,
     hosted: Arc<Hosted>,
+    /// Instances that could not be opened. They stay on disk, and are not made anew.
+    damaged: Mutex<BTreeMap<Generation, Error>>,
 }
 
 impl Manager {
@@ -156,8 +182,8 @@ impl Manager {
         // A caller that has gone away needs no answer.
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Recruit(generation, begin_version, reply) => {
-                    let _ = reply.send(self.recruit(generation, begin_version).await);
+                Command::Recruit(generation, begin_version, taken_over, reply) => {
+                    let _ = reply.send(self.recruit(generation, begin_version, taken_over).await);
                 }
                 Command::Retire(oldest_kept, reply) => {
                     let _ = reply.send(self.retire(oldest_kept).await);
@@ -175,10 +201,18 @@ impl Manager {
         for name in self.disk.list(&self.directory).await? {
             let Ok(generation) = name.parse().map(Generation) else { continue };
             let directory = self.directory_of(generation);
-            let opened = recover::open(&*self.disk, &directory, &self.settings).await?;
-            if let Some(opened) = opened {
-                self.check_generation(generation, &opened)?;
-                self.host(generation, opened);
+            let opened = match recover::open(&*self.disk, &directory, &self.settings).await {
+                Ok(Some(opened)) => self.check_generation(generation, &opened).map(|()| opened),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(opened) => _ = self.host(generation, opened),
+                Err(error) if error.code() == ErrorCode::Corrupt => {
+                    tracing::error!(%error, %generation, "a log is damaged, and is not offered");
+                    self.damaged.lock().insert(generation, error);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -210,7 +244,24 @@ impl Manager {
         number
     }
 
-    async fn recruit(&self, generation: Generation, begin_version: Version) -> Result<u64> {
+    async fn recruit(
+        &self,
+        generation: Generation,
+        begin_version: Version,
+        taken_over: Vec<PushRequest>,
+    ) -> Result<u64> {
+        let number = self.find_or_create(generation, begin_version).await?;
+        let instance = self.hosted.instances.lock().get(&generation).map(|(i, _)| Arc::clone(i));
+        if let Some(instance) = instance {
+            // What was taken over by an earlier call is recognized as repeated.
+            instance.take_over(taken_over).await?;
+        }
+        Ok(number)
+    }
+
+    async fn find_or_create(&self, generation: Generation, begin_version: Version) -> Result<u64> {
+        let damaged = self.damaged.lock().get(&generation).cloned();
+        damaged.map_or(Ok(()), Err)?;
         let found = self
             .hosted
             .instances

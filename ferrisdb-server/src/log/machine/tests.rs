@@ -52,6 +52,7 @@ impl Script {
             history: VecDeque::new(),
             durable_version: state.begin_version,
             known_committed_version: state.begin_version,
+            metadata: BTreeMap::new(),
         };
         for (segment, previous_version) in headers.range(state.first_segment..) {
             let records = records.iter().filter(|(place, _)| place.segment == *segment);
@@ -82,11 +83,15 @@ impl Script {
             }
             "lock" => {
                 self.calls += 1;
-                Input::Lock { generation: Generation(args.number("gen")), reply_to }
+                let request = LockRequest {
+                    generation: Generation(args.number("gen")),
+                    metadata_after: Version(args.number_or_none("metadata_after").unwrap_or(0)),
+                };
+                Input::Lock { request, reply_to }
             }
             "expire" => Input::PeekExpired { reply_to: ReplyTo(args.number("call")) },
             "pop" => Input::Pop {
-                tag: Tag(args.number("tag") as u32),
+                tag: args.number_or_none("tag").map_or(Tag::METADATA, |tag| Tag(tag as u32)),
                 through_version: version("through"),
             },
             "sync" => {
@@ -107,6 +112,20 @@ impl Script {
             "fail" => {
                 let error = Error::new(ErrorCode::Disk, Stage::Process, "it smokes");
                 Input::DiskFailed { error }
+            }
+            "copy" => {
+                let request = CopyRequest {
+                    after_version: version("after"),
+                    through_version: version("through"),
+                    bytes_max: 1000,
+                };
+                return match self.log.plan_copy(&request) {
+                    Ok(Some(CopyPlan { extent: Extent { segment, offset, end }, .. })) => {
+                        format!("reads {segment}:{offset}..{end}")
+                    }
+                    Ok(None) => "nothing".to_owned(),
+                    Err(error) => format!("{}: {}", error.code(), error.detail()),
+                };
             }
             "confirm" => {
                 return match self.log.confirm(Generation(args.number("gen"))) {
@@ -175,7 +194,8 @@ impl Script {
 
 fn push_request(args: &Args) -> PushRequest {
     let messages = args.pairs().filter_map(|(name, value)| {
-        Some((Tag(name.parse().ok()?), Bytes::copy_from_slice(value.as_bytes())))
+        let tag = if name == "metadata" { Tag::METADATA } else { Tag(name.parse().ok()?) };
+        Some((tag, Bytes::copy_from_slice(value.as_bytes())))
     });
     PushRequest {
         generation: Generation(args.number_or_none("gen").unwrap_or(3)),
@@ -189,10 +209,17 @@ fn push_request(args: &Args) -> PushRequest {
 fn show(reply: &Reply) -> String {
     match reply {
         Reply::Push(reply) => format!("pushed durable={}", reply.durable_version),
-        Reply::Lock(reply) => format!(
-            "locked durable={} known={}",
-            reply.durable_version, reply.known_committed_version
-        ),
+        Reply::Lock(reply) => {
+            let metadata = reply.metadata.iter().map(|(version, message)| {
+                format!(" metadata {version}={}", String::from_utf8_lossy(message))
+            });
+            format!(
+                "locked durable={} known={}{}",
+                reply.durable_version,
+                reply.known_committed_version,
+                metadata.collect::<String>()
+            )
+        }
         Reply::Peek(reply) => {
             let messages = reply.messages.iter().map(|(version, message)| {
                 format!(" {version}={}", String::from_utf8_lossy(message))
@@ -232,6 +259,7 @@ scripts! {
     early_push_waits
     lagging_reader
     lock_survives_restart
+    lock_tells_the_metadata
     lock_waits_for_writes
     peek_waits
     pop_reclaims

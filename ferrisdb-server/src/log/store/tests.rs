@@ -4,16 +4,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ferrisdb_core::{
-    Endpoint, Tag,
+    ClusterId, Endpoint, Tag,
     id::Address,
     runtime::disk::{FileSystem, MemoryDisk},
-    service::log::{LockReply, LogClient, PeekReply, PeekRequest, PushReply, PushRequest},
+    service::{
+        log::{
+            CopyRequest, LockReply, LockRequest, LogClient, PeekReply, PeekRequest, PushReply,
+            PushRequest,
+        },
+        worker::{RecruitLog, Recruitment},
+    },
     transport::{Network, call},
 };
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::segment;
+use crate::log::{copy, segment};
 
 const GENERATION: Generation = Generation(3);
 const BEGIN: Version = Version(100);
@@ -36,7 +42,7 @@ impl Process {
         let network = Network::new();
         network.add_local(address(), router.clone());
         let store = LogStore::open(disk, directory, settings.clone(), router).await.unwrap();
-        let number = store.recruit(GENERATION, BEGIN).await.unwrap();
+        let number = store.recruit(GENERATION, BEGIN, Vec::new()).await.unwrap();
         let endpoint = Endpoint { address: address(), instance: number };
         let client = network.connect::<LogService>(&endpoint).await.unwrap();
         Process { store, network, number, client }
@@ -57,7 +63,8 @@ impl Process {
     }
 
     async fn lock(&self, generation: Generation) -> Result<LockReply> {
-        call(LIMIT, Stage::Log, |context| self.client.lock(context, generation)).await?
+        let request = LockRequest { generation, metadata_after: Version(0) };
+        call(LIMIT, Stage::Log, |context| self.client.lock(context, request)).await?
     }
 
     /// All of a tag's messages after a version, in as many steps as it takes.
@@ -346,14 +353,14 @@ fn generations_are_recruited_and_retired() {
         let process = Process::start(disk.clone(), directory, &small()).await;
         let store = &process.store;
         process.push(request(BEGIN, Version(110), &[(1, 10)])).await.unwrap();
-        assert_eq!(store.recruit(GENERATION, BEGIN).await.unwrap(), process.number);
-        let other = store.recruit(GENERATION, Version(5)).await.unwrap_err();
+        assert_eq!(store.recruit(GENERATION, BEGIN, Vec::new()).await.unwrap(), process.number);
+        let other = store.recruit(GENERATION, Version(5), Vec::new()).await.unwrap_err();
         assert_eq!(other.code(), ErrorCode::InvalidArgument);
 
         assert_eq!(store.hosted_generations(), [GENERATION]);
         process.lock(Generation(4)).await.unwrap();
         assert_eq!(store.hosted_generations(), []);
-        let next = store.recruit(Generation(4), Version(110)).await.unwrap();
+        let next = store.recruit(Generation(4), Version(110), Vec::new()).await.unwrap();
         assert_eq!(store.hosted_generations(), [Generation(4)]);
         assert_ne!(next, process.number);
 
@@ -366,5 +373,109 @@ fn generations_are_recruited_and_retired() {
         assert_eq!(gone.code(), ErrorCode::Unreachable);
         assert_eq!(disk.list(directory).await.unwrap(), ["4"]);
         assert_eq!(store.hosted_generations(), [Generation(4)]);
+    });
+}
+
+/// Two logs of the old set, each with a part of the messages; a new one takes over what it shall keep of both.
+#[test]
+fn a_new_log_takes_over_from_the_old_set() {
+    block_on(async {
+        let network = Network::new();
+        let mut stores = Vec::new();
+        let mut sources = Vec::new();
+        for number in 0..2u32 {
+            let at = Address::new(format!("log:{number}"));
+            let router = Router::new();
+            network.add_local(at.clone(), router.clone());
+            let disk = Arc::new(MemoryDisk::new());
+            let store = LogStore::open(disk, Path::new("logs"), small(), router).await.unwrap();
+            let instance = store.recruit(GENERATION, BEGIN, Vec::new()).await.unwrap();
+            let endpoint = Endpoint { address: at, instance };
+            let client = network.connect::<LogService>(&endpoint).await.unwrap();
+            for version in 0..20u64 {
+                let (previous, commit) = (Version(100 + 5 * version), Version(105 + 5 * version));
+                // Tag 0 is on log 0, tag 1 on log 1, tag 2 on both; some batches are empty.
+                let all = [(number, 40), (2, 300)];
+                let messages = if version % 4 == 0 { &[][..] } else { &all[..] };
+                push(&client, request(previous, commit, messages)).await.unwrap();
+            }
+            stores.push((store, client));
+            sources.push(endpoint);
+        }
+        let recruit = RecruitLog {
+            recruitment: Recruitment {
+                cluster_id: ClusterId(1),
+                generation: Generation(4),
+                recovery_version: Version(180),
+            },
+            begin_version: Version(130),
+            sources,
+            index: 0,
+            logs: 2,
+            replication: 1,
+        };
+        let refused = copy::gather(&network, &recruit).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument, "the logs are not locked yet");
+        for (_, client) in &stores {
+            let request = LockRequest { generation: Generation(4), metadata_after: Version(0) };
+            call(LIMIT, Stage::Log, |context| client.lock(context, request))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        let taken = copy::gather(&network, &recruit).await.unwrap();
+        let versions: Vec<_> = taken.iter().map(|push| push.commit_version.0).collect();
+        assert_eq!(versions, Vec::from_iter((135..=180).step_by(5)));
+        assert!(taken.iter().all(|push| push.messages.iter().all(|(tag, _)| tag.0 % 2 == 0)));
+        let of_both = taken.iter().filter(|push| push.messages.len() == 2).count();
+        assert_eq!(of_both, taken.iter().filter(|push| !push.messages.is_empty()).count());
+
+        // Twice, as after an answer that was lost, and then the generation's own batches.
+        let (store, _) = &stores[0];
+        let first = store.recruit(Generation(4), Version(130), taken.clone()).await.unwrap();
+        let again = store.recruit(Generation(4), Version(130), taken).await.unwrap();
+        assert_eq!(first, again);
+        assert_eq!(store.progress().version, Version(180));
+        let endpoint = Endpoint { address: Address::new("log:0"), instance: first };
+        let client = network.connect::<LogService>(&endpoint).await.unwrap();
+        let next = PushRequest {
+            generation: Generation(4),
+            ..request(Version(180), Version(1_000), &[(0, 1)])
+        };
+        push(&client, next).await.unwrap();
+
+        let gap = RecruitLog { begin_version: Version(132), ..recruit };
+        let error = copy::gather(&network, &gap).await.unwrap_err();
+        assert!(error.detail().contains("do not have (132, 130]"), "{error}");
+        let request = CopyRequest {
+            after_version: Version(130),
+            through_version: Version(1_000),
+            bytes_max: 1,
+        };
+        let (_, old) = &stores[1];
+        let beyond = call(LIMIT, Stage::Log, |context| old.copy(context, request)).await.unwrap();
+        assert_eq!(beyond.unwrap_err().code(), ErrorCode::InvalidArgument);
+    });
+}
+
+#[test]
+fn a_damaged_log_does_not_keep_the_others_from_serving() {
+    block_on(async {
+        let disk = Arc::new(MemoryDisk::new());
+        let directory = Path::new("logs");
+        let process = Process::start(disk.clone(), directory, &small()).await;
+        process.push(request(BEGIN, Version(110), &[(1, 10)])).await.unwrap();
+        process.store.recruit(Generation(4), Version(110), Vec::new()).await.unwrap();
+        process.store.shut_down().await;
+        let state = directory.join("3").join("state");
+        disk.replace(&state, Bytes::from_static(b"nonsense")).await.unwrap();
+        let router = Router::new();
+        let store = LogStore::open(disk.clone(), directory, small(), router).await.unwrap();
+        assert_eq!(store.hosted_generations(), [Generation(4)]);
+        // It is left as it is, for whoever wants to look, and is not made anew.
+        let refused = store.recruit(GENERATION, BEGIN, Vec::new()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Corrupt);
+        store.retire(Generation(4)).await.unwrap();
+        assert_eq!(disk.list(directory).await.unwrap(), ["3", "4"]);
     });
 }

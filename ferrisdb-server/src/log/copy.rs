@@ -1,0 +1,187 @@
+//! Taking over from the logs of the generation before: whole batches, out of locked logs, into a new one.
+//!
+//! ```text
+//!   old set       log 0: 30 a   40 a b            log 1: 30 a   40 a c         log 2: gone
+//!   known committed 20, recovery version 40: (20, 40] may be missing on log 2, so it is copied
+//!   new log 1     20 -> 30 a    30 -> 40 a c      its part of what both have together
+//! ```
+//!
+//! What is known to be committed is on every log of the old set and stays there; what came after it is on those that
+//! answered the recovery, perhaps on one of them alone for some tag. Copied, it is on as many logs as everything else.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use bytes::{Buf as _, Bytes};
+use ferrisdb_core::{
+    Endpoint, Error, ErrorCode, Result, Stage, Tag, Version,
+    limits::PEEK_BYTES_MAX,
+    runtime::{Disk, disk::OpenMode},
+    service::{
+        controller::log_indexes,
+        log::{CopiedBatch, CopyReply, CopyRequest, LogService, PushRequest},
+        worker::RecruitLog,
+    },
+    transport::{Network, call},
+};
+
+use super::{
+    envelope::Damage,
+    layout::Extent,
+    record::{self, Place},
+    segment,
+};
+
+/// How long a log may take to answer with some batches.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// Bytes read at once; more if a single record needs them.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Where the batches asked for are, in one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyPlan {
+    /// The number of the log's instance, which its records name.
+    pub instance: u64,
+    /// Where to begin, and how far it is safe to go.
+    pub extent: Extent,
+}
+
+/// Reads batches from the segment of a plan.
+///
+/// # Errors
+///
+/// [`ErrorCode::Disk`], [`ErrorCode::Corrupt`].
+pub(super) async fn read(
+    disk: &dyn Disk,
+    directory: &Path,
+    plan: &CopyPlan,
+    request: &CopyRequest,
+) -> Result<CopyReply> {
+    let path = directory.join(segment::file_name(plan.extent.segment));
+    let file = disk.open(&path, OpenMode::Existing).await?;
+    let Extent { segment, offset, end } = plan.extent;
+    let mut place = Place { instance: plan.instance, segment, offset };
+    let bytes_max = (request.bytes_max as usize).min(PEEK_BYTES_MAX);
+    let mut reply = CopyReply { batches: Vec::new(), through_version: request.after_version };
+    let (mut bytes, mut chunk_bytes) = (0, CHUNK_BYTES);
+    while place.offset < end && bytes < bytes_max && reply.through_version < request.through_version
+    {
+        let rest = end - place.offset;
+        let length = chunk_bytes.min(usize::try_from(rest).unwrap_or(usize::MAX));
+        let mut chunk = file.read_at(place.offset, length).await?;
+        chunk_bytes = CHUNK_BYTES;
+        loop {
+            let decoded = match record::decode(&chunk, &place) {
+                Ok(decoded) => decoded,
+                // The rest of the chunk is the beginning of a record, or one record is longer than the chunk.
+                Err(Damage::Short { need, .. }) if length as u64 != rest => {
+                    chunk_bytes = chunk_bytes.max(need);
+                    break;
+                }
+                Err(damage) => {
+                    let detail = format!("{} at byte {}: {damage}", path.display(), place.offset);
+                    return Err(Error::new(ErrorCode::Corrupt, Stage::Log, detail));
+                }
+            };
+            chunk.advance(decoded.bytes as usize);
+            place.offset += decoded.bytes;
+            let record = decoded.record;
+            if record.commit_version > request.through_version {
+                return Ok(reply);
+            }
+            if record.commit_version > reply.through_version {
+                reply.through_version = record.commit_version;
+                let copied =
+                    |(tag, message): &(Tag, Bytes)| (*tag, Bytes::copy_from_slice(message));
+                let messages: Vec<_> = record.messages.iter().map(copied).collect();
+                bytes += messages.iter().map(|(_, message)| message.len()).sum::<usize>();
+                reply.batches.push(CopiedBatch {
+                    previous_version: record.previous_version,
+                    commit_version: record.commit_version,
+                    messages,
+                });
+            }
+            if chunk.is_empty() || bytes >= bytes_max {
+                break;
+            }
+        }
+    }
+    Ok(reply)
+}
+
+/// Gets what a new log has to take over, as pushes in chain order.
+///
+/// # Errors
+///
+/// If a source does not answer, or if the sources do not have all batches up to the recovery version.
+pub(crate) async fn gather(network: &Network, request: &RecruitLog) -> Result<Vec<PushRequest>> {
+    let recovery_version = request.recruitment.recovery_version;
+    if request.begin_version >= recovery_version {
+        return Ok(Vec::new());
+    }
+    let sources = request.sources.iter().map(|source| gather_from(network, source, request));
+    let mut batches: BTreeMap<Version, (Version, BTreeMap<Tag, Bytes>)> = BTreeMap::new();
+    for batch in futures::future::try_join_all(sources).await?.into_iter().flatten() {
+        let entry = batches.entry(batch.commit_version);
+        let (previous, messages) =
+            entry.or_insert_with(|| (batch.previous_version, BTreeMap::new()));
+        if *previous != batch.previous_version {
+            let detail = format!(
+                "batch {} follows {previous} on one log and {} on another",
+                batch.commit_version, batch.previous_version
+            );
+            return Err(Error::new(ErrorCode::Corrupt, Stage::Log, detail));
+        }
+        let keeps = |tag: Tag| {
+            log_indexes(request.logs as usize, request.replication, tag)
+                .any(|index| index == request.index as usize)
+        };
+        messages.extend(batch.messages.into_iter().filter(|(tag, _)| keeps(*tag)));
+    }
+    let mut reached = request.begin_version;
+    let mut pushes = Vec::with_capacity(batches.len());
+    for (commit_version, (previous_version, messages)) in batches {
+        if previous_version != reached {
+            return Err(missing(reached, previous_version));
+        }
+        reached = commit_version;
+        pushes.push(PushRequest {
+            generation: request.recruitment.generation,
+            previous_version,
+            commit_version,
+            known_committed_version: request.begin_version,
+            messages: messages.into_iter().collect(),
+        });
+    }
+    if reached == recovery_version { Ok(pushes) } else { Err(missing(reached, recovery_version)) }
+}
+
+fn missing(after: Version, version: Version) -> Error {
+    let detail = format!("the logs of the generation before do not have ({after}, {version}]");
+    Error::new(ErrorCode::Corrupt, Stage::Log, detail)
+}
+
+async fn gather_from(
+    network: &Network,
+    source: &Endpoint,
+    request: &RecruitLog,
+) -> Result<Vec<CopiedBatch>> {
+    let through_version = request.recruitment.recovery_version;
+    let gathered = async {
+        let client = network.connect::<LogService>(source).await?;
+        let mut batches = Vec::new();
+        let mut after_version = request.begin_version;
+        while after_version < through_version {
+            let bytes_max = PEEK_BYTES_MAX as u32;
+            let request = CopyRequest { after_version, through_version, bytes_max };
+            let reply =
+                call(CALL_LIMIT, Stage::Log, |context| client.copy(context, request)).await??;
+            if reply.through_version <= after_version {
+                return Err(missing(after_version, through_version));
+            }
+            after_version = reply.through_version;
+            batches.extend(reply.batches);
+        }
+        Ok(batches)
+    };
+    gathered.await.map_err(|error: Error| error.at(source))
+}
