@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ferrisdb_core::{Error, ErrorCode, Stage};
+use ferrisdb_core::{Error, ErrorCode, Stage, id::Address};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -15,6 +15,8 @@ pub struct Failure {
 #[derive(Debug, Default)]
 struct Inner {
     cause: Mutex<Option<Error>>,
+    /// Who did not answer, if that was the cause.
+    accused: Mutex<Option<Address>>,
     failed: Notify,
 }
 
@@ -31,6 +33,20 @@ impl Failure {
             *first = Some(cause);
             self.inner.failed.notify_waiters();
         }
+    }
+
+    /// Ends the generation because of what a member at `peer` answered, or did not.
+    pub fn fail_at(&self, peer: &Address, cause: Error) {
+        let is_silent = matches!(cause.code(), ErrorCode::Unreachable | ErrorCode::TimedOut);
+        if is_silent && self.cause().is_none() {
+            *self.inner.accused.lock() = Some(peer.clone());
+        }
+        self.fail(cause);
+    }
+
+    /// The member whose silence has ended the generation.
+    pub fn accused(&self) -> Option<Address> {
+        self.inner.accused.lock().clone()
     }
 
     /// Why the generation has ended, if it has.

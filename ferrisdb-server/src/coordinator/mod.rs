@@ -24,5 +24,7 @@ pub mod proxy;
 pub mod resolver;
 pub mod sequencer;
 mod server;
+mod tenancy;
 
-pub use server::{Coordinator, CoordinatorSettings};
+pub use server::{Coordinator, CoordinatorSettings, split_keyspace};
+pub use tenancy::Tenancy;

@@ -57,7 +57,8 @@ impl Sequencer {
             by_time.max(previous_version.next())
         };
         self.last_version = commit_version;
-        BatchVersions { previous_version, commit_version }
+        let known_committed_version = self.committed_version;
+        BatchVersions { previous_version, commit_version, known_committed_version }
     }
 
     /// A batch is on all logs; so are those before it, since each log appends along the chain.
@@ -134,7 +135,7 @@ mod tests {
         let chain: Vec<_> = [50, 51, 51, 9, 400]
             .into_iter()
             .map(|elapsed| {
-                let BatchVersions { previous_version, commit_version } =
+                let BatchVersions { previous_version, commit_version, .. } =
                     sequencer.begin_batch(elapsed);
                 (previous_version.0, commit_version.0)
             })

@@ -1,20 +1,20 @@
-//! Hosting a coordinator: its roles are made, connected, opened, and ended together.
+//! The roles of one generation that this process hosts: made, offered, and ended together.
 
 use ferrisdb_core::{
-    Endpoint, Generation, Key, KeyRange, Result, Stage, handler,
+    Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, handler,
     id::Address,
     runtime,
     service::{
-        ServiceKind,
-        controller::CoordinatorMembers,
-        log::{LogClient, LogService},
+        Service, ServiceKind,
+        log::LogService,
         proxy::ProxyService,
-        resolver::{ResolverClient, ResolverService},
-        sequencer::{SequencerClient, SequencerService},
-        worker::RecruitCoordinator,
+        resolver::ResolverService,
+        sequencer::SequencerService,
+        worker::{RecruitProxy, RecruitResolver, RecruitSequencer},
     },
-    transport::{Network, Router},
+    transport::{Handler, Network, Router},
 };
+use parking_lot::Mutex;
 
 use super::{
     failure::Failure,
@@ -30,122 +30,114 @@ pub struct CoordinatorSettings {
     pub proxy: ProxySettings,
 }
 
-/// The roles of one generation in this process. Dropping it ends them.
+/// Sequencer, resolvers and proxies of one generation, as far as they are in this process. Dropping it ends them.
 pub struct Coordinator {
     generation: Generation,
-    members: CoordinatorMembers,
-    proxies: Vec<ProxyServer>,
-    failure: Failure,
+    address: Address,
+    network: Network,
     router: Router,
+    settings: CoordinatorSettings,
+    failure: Failure,
+    hosted: Mutex<Hosted>,
+}
+
+#[derive(Default)]
+struct Hosted {
+    proxies: Vec<ProxyServer>,
     offered: Vec<(ServiceKind, u64)>,
 }
 
 impl Coordinator {
-    /// Makes the roles, offers them on `router`, and opens the generation with an empty commit.
+    /// Nothing yet, for a process that offers its roles on `router`, reached at `address`.
+    pub fn new(
+        generation: Generation,
+        address: Address,
+        network: Network,
+        router: Router,
+        settings: CoordinatorSettings,
+    ) -> Coordinator {
+        let (failure, hosted) = (Failure::default(), Mutex::default());
+        Coordinator { generation, address, network, router, settings, failure, hosted }
+    }
+
+    /// Hosts the sequencer.
+    pub fn host_sequencer(&self, request: &RecruitSequencer) -> Endpoint {
+        let (generation, first_version) = (self.generation, request.first_version);
+        let recovery_version = request.recruitment.recovery_version;
+        let machine = Sequencer::new(generation, recovery_version, first_version);
+        tracing::info!(%generation, %recovery_version, %first_version, "hosting the sequencer");
+        self.offer::<SequencerService>(handler!(
+            ferrisdb_core::service::sequencer::Sequencer,
+            SequencerServer::new(machine)
+        ))
+    }
+
+    /// Hosts a resolver.
+    pub fn host_resolver(&self, request: &RecruitResolver) -> Endpoint {
+        let recovery_version = request.recruitment.recovery_version;
+        let server = ResolverServer::new(self.generation, recovery_version, request.proxies);
+        self.offer::<ResolverService>(handler!(ferrisdb_core::service::resolver::Resolver, server))
+    }
+
+    /// Hosts a proxy. The first one opens the generation with an empty commit.
     ///
     /// # Errors
     ///
-    /// If a log cannot be reached or refuses: the generation cannot be opened.
-    pub async fn start(
-        request: RecruitCoordinator,
-        address: &Address,
-        network: &Network,
-        router: &Router,
-        settings: &CoordinatorSettings,
-    ) -> Result<Coordinator> {
-        let generation = request.generation;
-        let offer = || Endpoint { address: address.clone(), instance: runtime::random_u64() | 1 };
+    /// If a member cannot be reached or refuses.
+    pub async fn host_proxy(&self, request: RecruitProxy) -> Result<Endpoint> {
+        let members = self.connect(request).await?;
+        let settings = self.settings.proxy.clone();
+        let proxy = ProxyServer::start(members, settings, self.failure.clone()).await?;
+        let server = proxy.clone();
+        self.hosted.lock().proxies.push(proxy);
+        Ok(self.offer::<ProxyService>(handler!(ferrisdb_core::service::proxy::Proxy, server)))
+    }
 
-        let sequencer = offer();
-        let machine = Sequencer::new(generation, request.recovery_version, request.first_version);
-        router.add::<SequencerService>(
-            sequencer.instance,
-            handler!(ferrisdb_core::service::sequencer::Sequencer, SequencerServer::new(machine)),
-        );
-        let resolvers: Vec<(KeyRange, Endpoint)> =
-            split_keyspace(request.resolvers).into_iter().map(|keys| (keys, offer())).collect();
-        for (_, endpoint) in &resolvers {
-            let server = ResolverServer::new(generation, request.recovery_version);
-            router.add::<ResolverService>(
-                endpoint.instance,
-                handler!(ferrisdb_core::service::resolver::Resolver, server),
-            );
-        }
-        let mut coordinator = Coordinator {
-            generation,
-            members: CoordinatorMembers { sequencer, proxies: Vec::new(), resolvers },
-            proxies: Vec::new(),
-            failure: Failure::default(),
-            router: router.clone(),
-            offered: Vec::new(),
-        };
-        coordinator.note_offered();
-        let routing = Routing::new(request.shards.clone());
-        for number in 0..request.proxies.max(1) {
-            let members = coordinator.connect(number, &request, routing.clone(), network).await?;
-            let failure = coordinator.failure.clone();
-            let proxy = ProxyServer::start(members, settings.proxy.clone(), failure).await?;
-            let endpoint = offer();
-            router.add::<ProxyService>(
-                endpoint.instance,
-                handler!(ferrisdb_core::service::proxy::Proxy, proxy.clone()),
-            );
-            coordinator.proxies.push(proxy);
-            coordinator.members.proxies.push(endpoint);
-            coordinator.note_offered();
-        }
-        tracing::info!(%generation, recovery_version = %request.recovery_version,
-            first_version = %request.first_version, "the coordinator serves");
-        Ok(coordinator)
+    fn offer<S: Service>(&self, handler: Handler<S>) -> Endpoint {
+        let instance = runtime::random_u64() | 1;
+        self.router.add::<S>(instance, handler);
+        self.hosted.lock().offered.push((S::KIND, instance));
+        Endpoint { address: self.address.clone(), instance }
     }
 
     /// The connections of one proxy.
-    async fn connect(
-        &self,
-        number: u32,
-        request: &RecruitCoordinator,
-        routing: Routing,
-        network: &Network,
-    ) -> Result<ProxyMembers> {
-        let sequencer: SequencerClient =
-            network.connect::<SequencerService>(&self.members.sequencer).await?;
-        let resolvers = self.members.resolvers.iter().map(|(keys, endpoint)| async move {
-            let client: ResolverClient = network.connect::<ResolverService>(endpoint).await?;
-            Ok::<_, ferrisdb_core::Error>((keys.clone(), client))
+    async fn connect(&self, request: RecruitProxy) -> Result<ProxyMembers> {
+        let sequencer = self.connect_to::<SequencerService>(&request.sequencer);
+        let resolvers = request.resolvers.iter().map(|(keys, endpoint)| async move {
+            let client = self.connect_to::<ResolverService>(endpoint).await?;
+            Ok::<_, Error>((endpoint.address.clone(), keys.clone(), client))
         });
-        let logs = request.log_set.logs.iter().map(|log| async {
-            let client: Result<LogClient> = network.connect::<LogService>(&log.endpoint).await;
-            client.map_err(|error| error.at(&log.endpoint))
-        });
+        let logs =
+            request.log_set.logs.iter().map(|log| self.connect_to::<LogService>(&log.endpoint));
+        let resolvers = futures::future::try_join_all(resolvers);
+        let logs = futures::future::try_join_all(logs);
+        let (sequencer, resolvers, logs) =
+            futures::future::try_join3(sequencer, resolvers, logs).await?;
         Ok(ProxyMembers {
-            number,
-            generation: request.generation,
-            sequencer,
-            resolvers: futures::future::try_join_all(resolvers).await?,
-            logs: futures::future::try_join_all(logs).await?,
-            log_set: request.log_set.clone(),
-            routing,
+            number: request.number,
+            generation: self.generation,
+            sequencer: (request.sequencer.address.clone(), sequencer),
+            resolvers,
+            logs,
+            routing: Routing::new(request.shards),
+            log_set: request.log_set,
         })
     }
 
-    fn note_offered(&mut self) {
-        let members = &self.members;
-        let resolvers = members.resolvers.iter().map(|(_, e)| (ServiceKind::Resolver, e.instance));
-        let proxies = members.proxies.iter().map(|e| (ServiceKind::Proxy, e.instance));
-        self.offered = std::iter::once((ServiceKind::Sequencer, members.sequencer.instance))
-            .chain(resolvers)
-            .chain(proxies)
-            .collect();
+    /// A connection to a member, whose silence ends the generation before it has begun.
+    async fn connect_to<S: Service>(&self, endpoint: &Endpoint) -> Result<S::Client> {
+        let connected = self.network.connect::<S>(endpoint);
+        let limit = self.settings.proxy.call_limit;
+        runtime::timeout(limit, Stage::Connect, connected)
+            .await
+            .and_then(|connected| connected)
+            .map_err(|error| error.at(endpoint))
+            .inspect_err(|error| self.failure.fail_at(&endpoint.address, error.clone()))
     }
 
     /// The generation.
     pub fn generation(&self) -> Generation {
         self.generation
-    }
-
-    /// Where the roles are reached.
-    pub fn members(&self) -> &CoordinatorMembers {
-        &self.members
     }
 
     /// How the generation ends.
@@ -156,30 +148,30 @@ impl Coordinator {
 
 impl Drop for Coordinator {
     fn drop(&mut self) {
-        let ended =
-            ferrisdb_core::Error::new(ferrisdb_core::ErrorCode::ShuttingDown, Stage::Process, "");
-        self.failure.fail(ended);
-        self.proxies.iter().for_each(ProxyServer::stop);
-        for &(kind, instance) in &self.offered {
+        self.failure.fail(Error::new(ErrorCode::ShuttingDown, Stage::Process, ""));
+        let hosted = std::mem::take(self.hosted.get_mut());
+        hosted.proxies.iter().for_each(ProxyServer::stop);
+        for (kind, instance) in hosted.offered {
             self.router.remove(kind, instance);
         }
     }
 }
 
-/// Cuts the keyspace into `count` parts of about equal numbers of first bytes.
-fn split_keyspace(count: u32) -> Vec<KeyRange> {
+/// Cuts the keyspace into `count` parts of about equal numbers of first bytes. The last has the system keyspace.
+pub fn split_keyspace(count: u32) -> Vec<KeyRange> {
     let count = count.clamp(1, 255);
     let boundary = |index: u32| match index {
         0 => Key::MIN,
         index if index == count => Key::SYSTEM_END,
-        index => Key::from(vec![u8::try_from(index * 256 / count).unwrap_or(u8::MAX)]),
+        index => Key::from(vec![u8::try_from(index * 255 / count).unwrap_or(u8::MAX)]),
     };
     (0..count).map(|index| KeyRange { begin: boundary(index), end: boundary(index + 1) }).collect()
 }
 
 impl std::fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Coordinator(generation {}, {} proxies)", self.generation, self.proxies.len())
+        let hosted = self.hosted.lock();
+        write!(f, "Coordinator(generation {}, {} roles)", self.generation, hosted.offered.len())
     }
 }
 
@@ -193,6 +185,7 @@ mod tests {
             let parts = split_keyspace(count);
             assert_eq!(parts[0].begin, Key::MIN);
             assert_eq!(parts[parts.len() - 1].end, Key::SYSTEM_END);
+            assert!(parts[parts.len() - 1].begin <= Key::USER_END, "the system keyspace is whole");
             for pair in parts.windows(2) {
                 assert_eq!(pair[0].end, pair[1].begin);
                 assert!(!pair[0].is_empty());

@@ -13,7 +13,7 @@
 //! network between them.
 
 use ferrisdb_core::{
-    Error, ErrorCode, Generation, KeyRange, Result, Stage, Version, Versionstamp,
+    Error, ErrorCode, Generation, Key, KeyRange, Mutation, Result, Stage, Version, Versionstamp,
     service::{
         resolver::{ResolveRequest, ResolveTransaction, Verdict},
         sequencer::BatchVersions,
@@ -89,7 +89,9 @@ impl<R> Batch<R> {
     }
 
     /// What a resolver has to decide (phase resolve). Every resolver sees every transaction, so that
-    /// verdicts line up by index; ranges are cut to `keys`, the resolver's part of the keyspace.
+    /// verdicts line up by index; ranges are cut to `keys`, the resolver's part of the keyspace. The one that has
+    /// the system keyspace also gets the changes of the shard map: what they read and write is all in its keys,
+    /// so its verdict on them is the last word.
     pub fn resolve_request(&self, proxy: u32, keys: &KeyRange) -> ResolveRequest {
         let transactions = self.transactions.iter().map(|Transaction { request, .. }| {
             let writes = ranges_within(&request.write_conflicts, keys);
@@ -106,7 +108,17 @@ impl<R> Batch<R> {
             previous_version: self.versions.previous_version,
             commit_version: self.versions.commit_version,
             transactions: transactions.collect(),
+            metadata: if keys.end == Key::SYSTEM_END { self.metadata() } else { Vec::new() },
         }
+    }
+
+    /// The changes of the shard map, by the index of their transaction.
+    fn metadata(&self) -> Vec<(u32, Vec<Mutation>)> {
+        (0u32..)
+            .zip(&self.transactions)
+            .filter(|(_, transaction)| transaction.request.changes_shard_map)
+            .map(|(index, transaction)| (index, transaction.request.mutations.clone()))
+            .collect()
     }
 
     /// Joins the resolvers' verdicts, one vector of each, and prepares the push (phase push).
@@ -117,7 +129,7 @@ impl<R> Batch<R> {
     pub fn resolved(
         self,
         verdicts: Vec<Vec<Verdict>>,
-        routing: &Routing,
+        routing: &mut Routing,
     ) -> Result<(Messages, Vec<Answer<R>>), Failed<R>> {
         let count = self.transactions.len();
         if let Some(wrong) = verdicts.iter().find(|verdicts| verdicts.len() != count) {
@@ -191,12 +203,15 @@ pub fn unknown_result(cause: &Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use ferrisdb_core::{Key, Mutation, service::controller::Shard};
+    use ferrisdb_core::{Shard, ShardMap, Tag, Teams};
 
     use super::*;
 
-    const VERSIONS: BatchVersions =
-        BatchVersions { previous_version: Version(10), commit_version: Version(20) };
+    const VERSIONS: BatchVersions = BatchVersions {
+        previous_version: Version(10),
+        commit_version: Version(20),
+        known_committed_version: Version(0),
+    };
 
     fn request(read_version: u64) -> CommitRequest {
         CommitRequest {
@@ -216,7 +231,8 @@ mod tests {
     }
 
     fn routing() -> Routing {
-        Routing::new(Shard::spread(&[], 1, 1))
+        let range = KeyRange { begin: Key::MIN, end: Key::SYSTEM_END };
+        Routing::new(ShardMap::new(vec![Shard { range, teams: Teams::of([Tag(0)]) }]))
     }
 
     fn conflict(indexes: &[u32]) -> Verdict {
@@ -238,7 +254,7 @@ mod tests {
     fn accepted_only_if_every_resolver_accepts() {
         let one = vec![Verdict::Accepted, conflict(&[1]), Verdict::Accepted, conflict(&[2, 4])];
         let two = vec![Verdict::Accepted, Verdict::Accepted, Verdict::TooOld, conflict(&[0, 2])];
-        let (_, answers) = batch(4).resolved(vec![one, two], &routing()).unwrap();
+        let (_, answers) = batch(4).resolved(vec![one, two], &mut routing()).unwrap();
         let answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
         let stamp = Versionstamp { commit_version: Version(20), batch_index: 0 };
         assert_eq!(answers[0], Ok(CommitOutcome::Committed(Committed { versionstamp: stamp })));
@@ -263,7 +279,7 @@ mod tests {
     #[test]
     fn a_resolver_that_miscounts_is_refused() {
         let (error, replies) =
-            batch(2).resolved(vec![vec![Verdict::Accepted]], &routing()).unwrap_err();
+            batch(2).resolved(vec![vec![Verdict::Accepted]], &mut routing()).unwrap_err();
         assert_eq!(error.code(), ErrorCode::Protocol);
         assert_eq!(replies, [0, 1]);
     }

@@ -48,6 +48,7 @@ mod tests {
                     logs: vec![member; logs],
                     replication: replication as u32,
                     begin_version: Version(0),
+                    recovery_version: Version(0),
                     end_version: None,
                 };
                 assert!(confirmations_needed(&log_set) + locks_needed(&log_set) > logs);

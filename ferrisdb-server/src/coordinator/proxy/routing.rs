@@ -4,63 +4,90 @@
 //!   shards   ..m: tags 0, 1     m..: tags 1, 2
 //!   set a            ->  0: set a              1: set a
 //!   clear k..p       ->  0: clear k..m         1: clear k..m, clear m..p       2: clear m..p
+//!   set \xff/keyServers/m = 1, joining 3
+//!                    ->  1, 2: the set, as data      every log: the set, for controllers
+//!                        2: absent from m..          3: joining m.. from 1
 //! ```
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ferrisdb_core::{
-    KeyRange, Mutation, Tag, Version,
+    Key, KeyRange, Mutation, Tag,
     mutation::Encoder,
-    service::{
-        controller::{LogSet, Shard, shards_in},
-        log::PushRequest,
-    },
+    service::{controller::LogSet, log::PushRequest, sequencer::BatchVersions},
+    shard::{self, Shard, ShardChange, ShardMap, Teams},
     version::Generation,
 };
 
 /// The map from keys to storage servers, as one proxy knows it.
 #[derive(Clone, Debug)]
 pub struct Routing {
-    shards: Vec<Shard>,
+    shards: ShardMap,
 }
 
 impl Routing {
-    /// A map of shards in key order, without gaps.
-    pub fn new(shards: Vec<Shard>) -> Self {
-        for pair in shards.windows(2) {
-            assert!(
-                pair[0].range.end == pair[1].range.begin,
-                "shards leave a gap or overlap at {}: a mutation would be lost (I-2)",
-                pair[0].range.end
-            );
-        }
+    /// By this map, until it is changed.
+    pub fn new(shards: ShardMap) -> Self {
         Routing { shards }
     }
 
-    /// Adds a mutation to the messages of every storage server that it is for.
-    pub fn tag(&self, mutation: &Mutation, messages: &mut Messages) {
+    /// Takes in a change of the map that another proxy has committed and told the storage servers of.
+    pub fn learn(&mut self, mutation: &Mutation) {
+        if let Some((begin, teams)) = shard_map_change(mutation) {
+            self.shards.set(&begin, teams);
+        }
+    }
+
+    /// Adds a mutation to the messages of everybody whom it concerns.
+    pub fn tag(&mut self, mutation: &Mutation, messages: &mut Messages) {
+        self.tag_data(mutation, messages);
+        if let Some((begin, teams)) = shard_map_change(mutation) {
+            messages.push(Tag::METADATA, mutation);
+            for (tag, change) in self.shards.set(&begin, teams) {
+                messages.push_shard_change(tag, &change);
+            }
+        }
+    }
+
+    /// Tells the storage servers of a new cluster what they hold, and writes the map into the system keyspace.
+    pub fn tag_new_cluster(&mut self, messages: &mut Messages) {
+        for (tag, change) in self.shards.all_changes() {
+            messages.push_shard_change(tag, &change);
+        }
+        for Shard { range, teams } in self.shards.shards().to_vec() {
+            let key = shard::key_servers_key(&range.begin);
+            self.tag_data(&Mutation::Set { key, value: teams.to_value() }, messages);
+        }
+    }
+
+    fn tag_data(&self, mutation: &Mutation, messages: &mut Messages) {
         match mutation {
             Mutation::Set { key, .. }
             | Mutation::Clear { key }
             | Mutation::Atomic { key, .. }
             | Mutation::SetVersionstampedKey { key, .. }
             | Mutation::SetVersionstampedValue { key, .. } => {
-                let index = self.shards.partition_point(|shard| shard.range.end <= *key);
-                for &tag in self.shards.get(index).map_or(&[][..], |shard| &shard.team) {
+                for tag in self.shards.of_key(key).into_iter().flat_map(|s| s.teams.all()) {
                     messages.push(tag, mutation);
                 }
             }
             Mutation::ClearRange { range } => {
-                for (part, shard) in shards_in(&self.shards, range) {
+                for (part, shard) in self.shards.intersecting(range) {
                     let part = Mutation::ClearRange { range: part };
-                    for &tag in &shard.team {
+                    for tag in shard.teams.all() {
                         messages.push(tag, &part);
                     }
                 }
             }
         }
     }
+}
+
+/// The shard that a mutation changes, and its new teams. Whatever else is among those keys was refused on arrival.
+pub fn shard_map_change(mutation: &Mutation) -> Option<(Key, Teams)> {
+    let Mutation::Set { key, value } = mutation else { return None };
+    Some((shard::shard_begin(key)?, Teams::from_value(value)?))
 }
 
 /// The mutations of one batch, encoded, by tag.
@@ -72,15 +99,18 @@ impl Messages {
         self.0.entry(tag).or_default().push(mutation);
     }
 
+    fn push_shard_change(&mut self, tag: Tag, change: &ShardChange) {
+        self.0.entry(tag).or_default().push_shard_change(change);
+    }
+
     /// One push for each log of the set: those of a tag's messages that it keeps, possibly none.
     pub fn into_pushes(
         self,
         log_set: &LogSet,
         generation: Generation,
-        previous_version: Version,
-        commit_version: Version,
-        known_committed_version: Version,
+        versions: BatchVersions,
     ) -> Vec<PushRequest> {
+        let BatchVersions { previous_version, commit_version, known_committed_version } = versions;
         let empty = PushRequest {
             generation,
             previous_version,
@@ -110,28 +140,65 @@ pub fn ranges_within<'a>(
 #[cfg(test)]
 mod tests {
     use ferrisdb_core::{
-        Key, ProcessId,
+        ProcessId, ShardRole, Version,
         id::{Address, Endpoint},
-        mutation::decode,
+        mutation::{Item, decode},
         service::controller::LogMember,
     };
 
     use super::*;
 
-    fn shards() -> Vec<Shard> {
-        let shard = |range, team: [u32; 2]| Shard { range, team: team.map(Tag).to_vec() };
-        vec![
+    fn routing() -> Routing {
+        let shard = |range, team: [u32; 2]| Shard { range, teams: Teams::of(team.map(Tag)) };
+        Routing::new(ShardMap::new(vec![
             shard(KeyRange::new("", "m"), [0, 1]),
             shard(KeyRange { begin: "m".into(), end: Key::SYSTEM_END }, [1, 2]),
-        ]
+        ]))
+    }
+
+    fn decoded(messages: Messages) -> Vec<(u32, Vec<Item>)> {
+        let decoded = |encoder: Encoder| decode(encoder.finish()).map(Result::unwrap).collect();
+        messages.0.into_iter().map(|(tag, encoder)| (tag.0, decoded(encoder))).collect()
     }
 
     fn messages(mutations: &[Mutation]) -> Vec<(u32, Vec<Mutation>)> {
-        let routing = Routing::new(shards());
         let mut messages = Messages::default();
+        let mut routing = routing();
         mutations.iter().for_each(|mutation| routing.tag(mutation, &mut messages));
-        let decoded = |encoder: Encoder| decode(encoder.finish()).map(Result::unwrap).collect();
-        messages.0.into_iter().map(|(tag, encoder)| (tag.0, decoded(encoder))).collect()
+        let mutation = |item| match item {
+            Item::Mutation(mutation) => mutation,
+            Item::ShardChange(change) => panic!("{change:?}"),
+        };
+        let tags = decoded(messages).into_iter();
+        tags.map(|(tag, items)| (tag, items.into_iter().map(mutation).collect())).collect()
+    }
+
+    #[test]
+    fn a_change_of_the_map_goes_to_all_it_concerns_and_counts_from_there() {
+        let teams = Teams { team: vec![Tag(1)], joining: vec![Tag(3)] };
+        let key = shard::key_servers_key(&"m".into());
+        let change = Mutation::Set { key, value: teams.to_value() };
+        let write = Mutation::Clear { key: "x".into() };
+        let (mut routing, mut messages) = (routing(), Messages::default());
+        routing.tag(&change, &mut messages);
+        routing.tag(&write, &mut messages);
+        let range = KeyRange { begin: "m".into(), end: Key::SYSTEM_END };
+        let told = |role| Item::ShardChange(ShardChange { range: range.clone(), role });
+        let data = || Item::Mutation(change.clone());
+        let write = || Item::Mutation(write.clone());
+        let sources = vec![Tag(1)];
+        assert_eq!(
+            decoded(messages),
+            [
+                (1, vec![data(), write()]),
+                (2, vec![data(), told(ShardRole::Absent)]),
+                (3, vec![told(ShardRole::Joining { sources }), write()]),
+                (Tag::METADATA.0, vec![data()]),
+            ]
+        );
+        let mut other = super::tests::routing();
+        other.learn(&change);
+        assert_eq!(other.shards, routing.shards);
     }
 
     #[test]
@@ -173,26 +240,22 @@ mod tests {
             logs: (0..4).map(member).collect(),
             replication: 2,
             begin_version: Version(0),
+            recovery_version: Version(0),
             end_version: None,
         };
         let mut messages = Messages::default();
-        let routing = Routing::new(shards());
-        routing.tag(&Mutation::Clear { key: "a".into() }, &mut messages);
-        let pushes =
-            messages.into_pushes(&log_set, Generation(1), Version(1), Version(2), Version(0));
+        routing().tag(&Mutation::Clear { key: "a".into() }, &mut messages);
+        let versions = BatchVersions {
+            previous_version: Version(1),
+            commit_version: Version(2),
+            known_committed_version: Version(0),
+        };
+        let pushes = messages.into_pushes(&log_set, Generation(1), versions);
         let tags: Vec<Vec<u32>> = pushes
             .iter()
             .map(|push| push.messages.iter().map(|(tag, _)| tag.0).collect())
             .collect();
         // Tag 0 is kept on logs 0 and 1, tag 1 on logs 1 and 2; log 3 gets an empty batch.
         assert_eq!(tags, [vec![0], vec![0, 1], vec![1], vec![]]);
-    }
-
-    #[test]
-    #[should_panic(expected = "a mutation would be lost (I-2)")]
-    fn a_gap_between_shards_is_a_broken_invariant() {
-        let mut shards = shards();
-        shards[1].range.begin = "n".into();
-        Routing::new(shards);
     }
 }

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    Error, ErrorCode, Generation, KeyRange, Result, Stage, Version, limits,
+    Error, ErrorCode, Generation, KeyRange, Result, Stage, Version,
+    id::Address,
+    limits,
     runtime::{self, TaskGroup},
     service::{
         controller::LogSet,
         log::{LogClient, PushRequest},
         proxy::Proxy as ProxyService,
-        resolver::ResolverClient,
+        resolver::{ResolveReply, ResolverClient},
         sequencer::{BatchVersions, SequencerClient},
     },
     transaction::{CommitOutcome, CommitRequest},
@@ -24,7 +26,7 @@ use super::{
     batch::Waiting,
     commit::{self, Batch},
     read_version::confirmations_needed,
-    routing::Routing,
+    routing::{Messages, Routing},
 };
 use crate::coordinator::failure::{Failure, generation_ended};
 
@@ -49,7 +51,7 @@ impl Default for ProxySettings {
             batches_in_flight_max: 4,
             read_version_rounds_max: 2,
             waiting_bytes_max: 4 * limits::BATCH_BYTES_MAX,
-            call_limit: Duration::from_secs(10),
+            call_limit: Duration::from_millis(1_500),
             idle_batch_after: Duration::from_micros(
                 limits::WINDOW_VERSIONS * 1_000_000 / limits::VERSIONS_PER_SECOND,
             ) + Duration::from_secs(1),
@@ -64,16 +66,23 @@ pub struct ProxyMembers {
     pub number: u32,
     /// The generation of all of them.
     pub generation: Generation,
-    /// The sequencer.
-    pub sequencer: SequencerClient,
-    /// The resolvers, with their keys.
-    pub resolvers: Vec<(KeyRange, ResolverClient)>,
+    /// The sequencer, and where it is.
+    pub sequencer: (Address, SequencerClient),
+    /// The resolvers: where each is, and its keys. The last one has the system keyspace.
+    pub resolvers: Vec<(Address, KeyRange, ResolverClient)>,
     /// The logs, in the order of `log_set`.
     pub logs: Vec<LogClient>,
     /// Where each tag's messages are kept.
     pub log_set: LogSet,
-    /// Where each key's mutations go.
+    /// Where each key's mutations go, when the generation begins.
     pub routing: Routing,
+}
+
+/// The map that mutations are tagged by, and how far it has come.
+struct Tagging {
+    routing: Routing,
+    /// The proxy's newest batch that was tagged. Batches are tagged in their order, each by the map at its version.
+    tagged_version: Version,
 }
 
 /// A proxy. Clones are the same one.
@@ -93,8 +102,8 @@ struct Shared {
     commits_changed: Notify,
     version_requests: Mutex<Vec<VersionReply>>,
     version_requests_changed: Notify,
-    /// Committed by this proxy, or before its generation began; goes with every push.
-    known_committed_version: Mutex<Version>,
+    tagging: Mutex<Tagging>,
+    tagged: Notify,
     tasks: TaskGroup,
 }
 
@@ -111,7 +120,11 @@ impl ProxyServer {
     ) -> Result<ProxyServer> {
         let waiting = Waiting::new(settings.waiting_bytes_max);
         let shared = Arc::new(Shared {
-            known_committed_version: Mutex::new(members.log_set.begin_version),
+            tagging: Mutex::new(Tagging {
+                routing: members.routing.clone(),
+                tagged_version: members.log_set.recovery_version,
+            }),
+            tagged: Notify::new(),
             members,
             settings,
             failure,
@@ -235,12 +248,10 @@ impl Shared {
         answer(refused);
         let generation = self.members.generation;
 
-        let versions = self.begin_batch().await.inspect_err(|error| {
-            self.failure.fail(error.clone());
-        });
-        let versions = match versions {
+        let versions = match self.begin_batch().await {
             Ok(versions) => versions,
             Err(error) => {
+                self.failure.fail_at(&self.members.sequencer.0, error.clone());
                 let ended = generation_ended(Stage::Sequence, &error);
                 requests.into_iter().for_each(|(_, reply)| {
                     let _ = reply.send(Err(ended.clone()));
@@ -252,7 +263,7 @@ impl Shared {
         answer(refused);
 
         let resolved = match self.resolve(&batch).await {
-            Ok(verdicts) => batch.resolved(verdicts, &self.members.routing),
+            Ok(replies) => self.tag(batch, replies).await,
             Err(error) => Err((error, batch.replies())),
         };
         let (messages, answers) = match resolved {
@@ -268,14 +279,7 @@ impl Shared {
             }
         };
 
-        let known_committed_version = *self.known_committed_version.lock();
-        let pushes = messages.into_pushes(
-            &self.members.log_set,
-            generation,
-            versions.previous_version,
-            versions.commit_version,
-            known_committed_version,
-        );
+        let pushes = messages.into_pushes(&self.members.log_set, generation, versions);
         if let Err(error) = self.push_and_report(pushes, versions.commit_version).await {
             self.failure.fail(error.clone());
             for (reply, outcome) in answers {
@@ -293,26 +297,78 @@ impl Shared {
     }
 
     async fn begin_batch(&self) -> Result<BatchVersions> {
+        let (address, sequencer) = &self.members.sequencer;
         call(self.settings.call_limit, Stage::Sequence, |context| {
-            self.members.sequencer.begin_batch(context, self.members.generation)
+            sequencer.begin_batch(context, self.members.generation)
         })
-        .await?
+        .await
+        .and_then(|versions| versions)
+        .map_err(|error| error.at(address))
     }
 
-    async fn resolve<R>(
-        &self,
-        batch: &Batch<R>,
-    ) -> Result<Vec<Vec<ferrisdb_core::service::resolver::Verdict>>> {
-        let calls = self.members.resolvers.iter().map(|(keys, resolver)| {
+    async fn resolve<R>(&self, batch: &Batch<R>) -> Result<Vec<ResolveReply>> {
+        let calls = self.members.resolvers.iter().map(|(address, keys, resolver)| {
             let request = batch.resolve_request(self.members.number, keys);
             async move {
                 let reply = call(self.settings.call_limit, Stage::Resolve, |context| {
                     resolver.resolve(context, request)
                 });
-                Ok(reply.await??.verdicts)
+                let reply = reply.await.and_then(|reply| reply).map_err(|e| e.at(address));
+                reply.inspect_err(|error| self.failure.fail_at(address, error.clone()))
             }
         });
         futures::future::try_join_all(calls).await
+    }
+
+    /// Tags a batch by the map at its version: after the proxy's batch before it, and after what other proxies have
+    /// changed in the map since.
+    async fn tag<R>(
+        &self,
+        batch: Batch<R>,
+        mut replies: Vec<ResolveReply>,
+    ) -> Result<(Messages, Vec<commit::Answer<R>>), commit::Failed<R>> {
+        let (previous_batch, metadata) = match replies.last_mut() {
+            Some(last) => (last.previous_batch, std::mem::take(&mut last.metadata)),
+            None => return Err((dropped(Stage::Resolve), batch.replies())),
+        };
+        loop {
+            let tagged = self.tagged.notified();
+            tokio::pin!(tagged);
+            tagged.as_mut().enable();
+            if self.tagging.lock().tagged_version >= previous_batch {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = self.failure.failed() => {
+                    return Err((dropped(Stage::Resolve), batch.replies()));
+                }
+                () = tagged => {}
+            }
+        }
+        let mut tagging = self.tagging.lock();
+        assert!(
+            tagging.tagged_version == previous_batch,
+            "batch {} would be tagged by the map at {}, but follows {previous_batch} (I-7)",
+            batch.commit_version(),
+            tagging.tagged_version
+        );
+        for change in metadata.iter().flat_map(|batch| &batch.mutations) {
+            tagging.routing.learn(change);
+        }
+        let commit_version = batch.commit_version();
+        let verdicts = replies.into_iter().map(|reply| reply.verdicts).collect();
+        let is_new_cluster = self.members.log_set.recovery_version == Version::ZERO
+            && self.members.number == 0
+            && previous_batch == Version::ZERO;
+        let mut resolved = batch.resolved(verdicts, &mut tagging.routing);
+        if let (true, Ok((messages, _))) = (is_new_cluster, &mut resolved) {
+            tagging.routing.tag_new_cluster(messages);
+        }
+        tagging.tagged_version = commit_version;
+        drop(tagging);
+        self.tagged.notify_waiters();
+        resolved
     }
 
     /// Makes the batch durable on every log (I-5) and tells the sequencer (I-1).
@@ -325,8 +381,13 @@ impl Shared {
             |((log, push), member)| async move {
                 let pushed =
                     call(self.settings.call_limit, Stage::Log, |context| log.push(context, push));
-                let reply =
-                    pushed.await.and_then(|reply| reply).map_err(|e| e.at(&member.endpoint))?;
+                let reply = pushed
+                    .await
+                    .and_then(|reply| reply)
+                    .map_err(|error| error.at(&member.endpoint))
+                    .inspect_err(|error| {
+                        self.failure.fail_at(&member.endpoint.address, error.clone());
+                    })?;
                 assert!(
                     reply.durable_version >= commit_version,
                     "{} acknowledged {commit_version} but is durable only to {} (I-5)",
@@ -337,15 +398,14 @@ impl Shared {
             },
         );
         futures::future::try_join_all(calls).await?;
-        {
-            let mut known = self.known_committed_version.lock();
-            *known = commit_version.max(*known);
-        }
+        let (address, sequencer) = &self.members.sequencer;
         call(self.settings.call_limit, Stage::Sequence, |context| {
-            let generation = self.members.generation;
-            self.members.sequencer.report_committed(context, generation, commit_version)
+            sequencer.report_committed(context, self.members.generation, commit_version)
         })
-        .await?
+        .await
+        .and_then(|reported| reported)
+        .map_err(|error| error.at(address))
+        .inspect_err(|error| self.failure.fail_at(address, error.clone()))
     }
 
     /// Begins a round whenever somebody waits and the bound on rounds permits.
@@ -384,11 +444,14 @@ impl Shared {
     /// The newest committed version, with evidence that the generation is alive.
     async fn read_version_round(&self) -> Result<Version> {
         let generation = self.members.generation;
+        let (address, sequencer) = &self.members.sequencer;
         let committed = async {
             call(self.settings.call_limit, Stage::ReadVersion, |context| {
-                self.members.sequencer.committed_version(context, generation)
+                sequencer.committed_version(context, generation)
             })
-            .await?
+            .await
+            .and_then(|version| version)
+            .inspect_err(|error| self.failure.fail_at(address, error.clone()))
         };
         let (committed, confirmed) = futures::future::join(committed, self.confirm()).await;
         confirmed?;

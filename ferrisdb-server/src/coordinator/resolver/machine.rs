@@ -20,11 +20,14 @@
 use std::collections::BTreeMap;
 
 use ferrisdb_core::{
-    Error, ErrorCode, Generation, KeyRange, Result, Stage, Version, limits,
-    service::resolver::{ResolveReply, ResolveRequest, ResolveTransaction, Verdict},
+    Error, ErrorCode, Generation, KeyRange, Mutation, Result, Stage, Version, limits,
+    service::resolver::{MetadataBatch, ResolveReply, ResolveRequest, ResolveTransaction, Verdict},
 };
 
-use super::conflict_set::{ConflictSet, PREFETCHED_RANGES};
+use super::{
+    conflict_set::{ConflictSet, PREFETCHED_RANGES},
+    metadata::Metadata,
+};
 
 /// So many transactions are looked up together: a usual one has about seven ranges.
 const PREFETCHED_TRANSACTIONS: usize = PREFETCHED_RANGES / 8;
@@ -108,6 +111,7 @@ pub struct Resolver<R> {
     /// Replies to the latest batches, by commit version.
     remembered: BTreeMap<Version, ResolveReply>,
     remembered_bytes: usize,
+    metadata: Metadata,
     progress: ResolverProgress,
 }
 
@@ -119,10 +123,11 @@ struct Waiting<R> {
 }
 
 impl<R> Resolver<R> {
-    /// A resolver for a generation; its first batch follows `recovery_version`.
+    /// A resolver for a generation with so many proxies; its first batch follows `recovery_version`.
     pub fn new(
         generation: Generation,
         recovery_version: Version,
+        proxies: u32,
         settings: ResolverSettings,
     ) -> Resolver<R> {
         Resolver {
@@ -135,6 +140,7 @@ impl<R> Resolver<R> {
             waiting_bytes: 0,
             remembered: BTreeMap::new(),
             remembered_bytes: 0,
+            metadata: Metadata::new(recovery_version, proxies),
             progress: ResolverProgress::default(),
         }
     }
@@ -182,6 +188,10 @@ impl<R> Resolver<R> {
             let (theirs, ours) = (request.generation, self.generation);
             let detail = format!("a batch of generation {theirs}, this is generation {ours}");
             return Err(error(ErrorCode::GenerationEnded, detail));
+        }
+        if !self.metadata.knows(request.proxy) {
+            let detail = format!("there is no proxy {}", request.proxy);
+            return Err(error(ErrorCode::Protocol, detail));
         }
         let (previous, commit) = (request.previous_version, request.commit_version);
         if previous >= commit {
@@ -287,7 +297,15 @@ impl<R> Resolver<R> {
         }
         self.resolved_version = request.commit_version;
         self.progress.batches += 1;
-        let reply = ResolveReply { verdicts };
+        let accepted = |(index, mutations): &(u32, Vec<Mutation>)| {
+            let is_accepted = verdicts.get(*index as usize) == Some(&Verdict::Accepted);
+            is_accepted.then(|| mutations.clone())
+        };
+        let mutations: Vec<_> = request.metadata.iter().filter_map(accepted).flatten().collect();
+        let (commit_version, proxy) = (request.commit_version, request.proxy);
+        let batch = MetadataBatch { commit_version, mutations };
+        let (previous_batch, metadata) = self.metadata.on_batch(proxy, batch);
+        let reply = ResolveReply { verdicts, previous_batch, metadata };
         self.remember(request.commit_version, reply.clone());
         reply
     }

@@ -22,7 +22,7 @@ struct Script {
 
 impl Script {
     fn new() -> Script {
-        let resolver = Resolver::new(Generation(1), Version::ZERO, ResolverSettings::default());
+        let resolver = Resolver::new(Generation(1), Version::ZERO, 1, ResolverSettings::default());
         Script { generation: Generation(1), resolver, transactions: Vec::new() }
     }
 
@@ -47,7 +47,8 @@ impl Script {
             ..defaults
         };
         self.generation = Generation(args.number("gen"));
-        self.resolver = Resolver::new(self.generation, Version(args.number("recovery")), settings);
+        self.resolver =
+            Resolver::new(self.generation, Version(args.number("recovery")), 1, settings);
     }
 
     fn resolve(&mut self, args: &Args) -> String {
@@ -56,6 +57,7 @@ impl Script {
             proxy: 0,
             previous_version: Version(args.number("previous")),
             commit_version: Version(args.number("version")),
+            metadata: Vec::new(),
             transactions: std::mem::take(&mut self.transactions),
         };
         let name = args.get("as").map_or_else(|| request.commit_version.to_string(), str::to_owned);

@@ -12,6 +12,8 @@
 //! A resolver lives as long as its generation and has nothing on disk: a recovery begins with an empty
 //! window, and with read versions so far ahead that nobody asks about what was before.
 //!
+//! The resolver of the system keyspace also hands accepted changes of the shard map on to all proxies, see `metadata`.
+//!
 //! Keeps I-4 (together with the order of versions) and I-7. Knows nothing of mutations, of tags or of who
 //! else resolves: a transaction is committed if every resolver concerned accepts it, which proxies see to.
 //! A resolver that accepted what another one refused therefore takes writes for committed that are not, and
@@ -22,6 +24,7 @@
 mod block;
 pub mod conflict_set;
 pub mod machine;
+mod metadata;
 mod server;
 mod sorted_keys;
 

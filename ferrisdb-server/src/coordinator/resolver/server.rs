@@ -34,18 +34,20 @@ struct Shared {
 }
 
 impl ResolverServer {
-    /// A resolver for a generation whose first batch follows `recovery_version`.
-    pub fn new(generation: Generation, recovery_version: Version) -> ResolverServer {
-        ResolverServer::with_settings(generation, recovery_version, ResolverSettings::default())
+    /// A resolver for a generation with so many proxies, whose first batch follows `recovery_version`.
+    pub fn new(generation: Generation, recovery_version: Version, proxies: u32) -> ResolverServer {
+        let settings = ResolverSettings::default();
+        ResolverServer::with_settings(generation, recovery_version, proxies, settings)
     }
 
     /// Like [`ResolverServer::new`], with other bounds.
     pub fn with_settings(
         generation: Generation,
         recovery_version: Version,
+        proxies: u32,
         settings: ResolverSettings,
     ) -> ResolverServer {
-        let machine = Resolver::new(generation, recovery_version, settings);
+        let machine = Resolver::new(generation, recovery_version, proxies, settings);
         let progress = Mutex::new(machine.progress());
         let inbox = Mutex::new(Vec::new());
         ResolverServer {
@@ -111,6 +113,7 @@ mod tests {
             previous_version: Version(previous),
             commit_version: Version(commit),
             transactions: Vec::new(),
+            metadata: Vec::new(),
         }
     }
 
@@ -123,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_call_is_answered_in_whatever_order_they_come() {
-        let server = ResolverServer::new(Generation(3), Version(0));
+        let server = ResolverServer::new(Generation(3), Version(0), 1);
         let last_first =
             (1..=100).rev().map(|version| resolve(&server, batch(version - 1, version)));
         let replies = futures::future::join_all(last_first).await;
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn calls_on_many_threads_leave_none_in_the_inbox() {
-        let server = ResolverServer::new(Generation(3), Version(0));
+        let server = ResolverServer::new(Generation(3), Version(0), 1);
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let server = &server;
@@ -150,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_learns_that_the_resolver_stopped() {
-        let server = ResolverServer::new(Generation(3), Version(0));
+        let server = ResolverServer::new(Generation(3), Version(0), 1);
         let waits = resolve(&server, batch(7, 8));
         let stop = async move { drop(server) };
         let (reply, ()) = futures::join!(waits, stop);
