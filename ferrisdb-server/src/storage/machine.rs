@@ -1,15 +1,23 @@
 //! What a storage server decides: where its next versions come from, which of them stay, what goes to disk.
 //!
 //! ```text
-//!   log sets    generation 3: (0, 50]     generation 4: (50, ..
+//!   log sets    generation 3: (0, 50]     generation 4: (40, ..  with (40, 50] copied from generation 3
 //!   applied     10 .. 57, from generation 3
 //!
 //!   The state of the cluster says that generation 3 ended at 50. The versions 51 to 57 were never
 //!   acknowledged: they are rolled back (I-10), and the next peek, after 50, goes to generation 4.
+//!   Had the server been at 45, it would have gone on with either of them.
 //!
 //!   versions    durable <= known committed, applied          (I-9)
 //!               applied - durable is about the window, or less when the window needs too much memory
 //! ```
+//!
+//! Versions that were applied from generation 4's copy are no reason to go back when generation 3 ends: they are
+//! up to 50, whoever they came from. So it is enough to remember which generation the newest version came from,
+//! and to go back to where that one has ended.
+//!
+//! The data of a server belongs to its tag. If the cluster has given the tag up while the server was away, its data
+//! lives elsewhere, and the server [begins anew](Changes::begins_anew) with nothing and another tag.
 //!
 //! The shell holds the window and the engine and does what is returned here, under one lock with the call:
 //! between a decision and its effect on the window no other decision is taken.
@@ -49,8 +57,6 @@ pub struct MachineSettings {
     pub window_bytes_max: usize,
     /// About how many bytes one peek asks for.
     pub peek_bytes: u32,
-    /// How long a log may wait for something new.
-    pub peek_wait: Duration,
 }
 
 /// What the puller does next.
@@ -98,12 +104,23 @@ pub struct Pop {
 }
 
 /// What a new state of the cluster means for the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The window goes back to this version.
     pub rollback_after: Option<Version>,
-    /// Logs or the server's tag are others than before: a peek under way may be in vain.
+    /// The logs are others than before: a peek under way may be in vain.
     pub sources_changed: bool,
+    /// All data is to be forgotten. Then comes another machine, which is told the same state.
+    pub begins_anew: Option<Beginning>,
+}
+
+/// What a server begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Nothing: it waits for a tag.
+    Waiting,
+    /// Nothing but a tag, and the version up to which nothing was sent to it.
+    Tagged(Tag, Version),
 }
 
 /// The decisions of one storage server.
@@ -134,12 +151,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A server that has just opened its engine (I-11).
-    pub fn new(process: ProcessId, durable_version: Version, settings: MachineSettings) -> Machine {
+    /// A server that has just opened its engine (I-11), with the data of `tag` up to a version.
+    pub fn new(
+        process: ProcessId,
+        tag: Option<Tag>,
+        durable_version: Version,
+        settings: MachineSettings,
+    ) -> Machine {
         Machine {
             process,
             settings,
-            tag: None,
+            tag,
             log_sets: Vec::new(),
             source: None,
             applied_version: durable_version,
@@ -169,20 +191,14 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// If the server cannot go on: see [`Machine::next_pull`]. Also if it is given another tag, whose data
-    /// it does not have.
+    /// If the server cannot go on: see [`Machine::next_pull`].
     pub fn on_cluster_state(&mut self, cluster: &ClusterState) -> Result<Changes> {
-        let ours = cluster.storage_servers.iter().find(|server| server.process == self.process);
-        let tag = ours.map(|server| server.tag);
-        if let (Some(old), Some(new)) = (self.tag, tag)
-            && old != new
-        {
-            let detail = format!("this server holds the data of tag {old}, not of tag {new}");
-            return Err(Error::new(ErrorCode::Corrupt, Stage::Apply, detail));
+        let begins_anew = self.begins_anew(cluster);
+        if begins_anew.is_some() {
+            return Ok(Changes { begins_anew, ..Changes::default() });
         }
-        let sources_changed = self.tag != tag || self.log_sets != cluster.log_sets;
+        let sources_changed = self.log_sets != cluster.log_sets;
         if sources_changed {
-            self.tag = tag.or(self.tag);
             self.log_sets.clone_from(&cluster.log_sets);
             self.pause = None;
             self.failures = 0;
@@ -192,7 +208,22 @@ impl Machine {
         let rollback_after = self.rollback();
         self.check_place()?;
         self.check_invariants();
-        Ok(Changes { rollback_after, sources_changed })
+        Ok(Changes { rollback_after, sources_changed, begins_anew: None })
+    }
+
+    /// Whether the server's data, if it has any, is not what the cluster counts on.
+    fn begins_anew(&self, cluster: &ClusterState) -> Option<Beginning> {
+        let of_process = || cluster.storage_servers.iter().filter(|s| s.process == self.process);
+        let given =
+            of_process().next().map(|given| Beginning::Tagged(given.tag, given.begin_version));
+        let Some(tag) = self.tag else { return given };
+        if of_process().any(|server| server.tag == tag) {
+            return None;
+        }
+        // A state from before the tag was given knows nothing of it, and nothing may be forgotten for that.
+        let is_known = tag < cluster.next_tag;
+        let is_removed = || cluster.is_removed(tag).then_some(Beginning::Waiting);
+        is_known.then(|| given.or_else(is_removed)).flatten()
     }
 
     /// Goes back if the generation that the newest versions came from ended before them (I-10).
@@ -221,29 +252,40 @@ impl Machine {
     fn end_of_generation(&self, generation: Generation) -> Option<Version> {
         match self.log_sets.iter().position(|set| set.generation == generation) {
             Some(index) => self.end_of(index),
-            // The set was drained and is listed no more: its successor begins where it ended.
+            // The set was drained and is listed no more: its successor says where it ended. That is the next
+            // one listed, or the ones between were empty: none is drained before this server has what is in it.
             None => self
                 .log_sets
                 .iter()
                 .find(|set| set.generation > generation)
-                .map(|set| set.begin_version),
+                .map(|set| set.recovery_version),
         }
     }
 
     fn end_of(&self, index: usize) -> Option<Version> {
-        let next_begin = || self.log_sets.get(index + 1).map(|next| next.begin_version);
-        self.log_sets[index].end_version.or_else(next_begin)
+        let next = || self.log_sets.get(index + 1).map(|next| next.recovery_version);
+        self.log_sets[index].end_version.or_else(next)
+    }
+
+    /// Whether a log set has the version after the applied one.
+    fn is_here(&self, index: usize) -> bool {
+        self.log_sets[index].begin_version <= self.applied_version && self.is_ahead(index)
+    }
+
+    /// Whether a log set has versions after the applied one.
+    fn is_ahead(&self, index: usize) -> bool {
+        self.end_of(index).is_none_or(|end| end > self.applied_version)
     }
 
     /// Checks that some log set goes on where the server is.
     fn check_place(&self) -> Result<()> {
-        let next = (0..self.log_sets.len())
-            .find(|&index| self.end_of(index).is_none_or(|end| end > self.applied_version));
-        match next.map(|index| &self.log_sets[index]) {
-            Some(set) if self.tag.is_some() && set.begin_version > self.applied_version => {
-                Err(self.lost_place(set.begin_version))
-            }
-            _ => Ok(()),
+        let sets = || 0..self.log_sets.len();
+        if self.tag.is_none() || sets().any(|index| self.is_here(index)) {
+            return Ok(());
+        }
+        match sets().find(|&index| self.is_ahead(index)) {
+            Some(index) => Err(self.lost_place(self.log_sets[index].begin_version)),
+            None => Ok(()),
         }
     }
 
@@ -255,8 +297,8 @@ impl Machine {
         Error::new(ErrorCode::Corrupt, Stage::Apply, detail)
     }
 
-    /// Where to get the next versions from.
-    pub fn next_pull(&mut self, window_bytes: usize) -> Pull {
+    /// Where to get the next versions from. A log may wait for as long as `peek_wait` for something new.
+    pub fn next_pull(&mut self, window_bytes: usize, peek_wait: Duration) -> Pull {
         if let Some(pause) = self.pause.take() {
             return Pull::Wait(Some(pause));
         }
@@ -273,7 +315,7 @@ impl Machine {
         let (generation, endpoint) = sources[self.choice % sources.len()].clone();
         // A full window takes nothing, but has to learn what was committed, or it stays full for ever.
         let (bytes_max, wait) =
-            if is_full { (1, Duration::ZERO) } else { (settings.peek_bytes, settings.peek_wait) };
+            if is_full { (1, Duration::ZERO) } else { (settings.peek_bytes, peek_wait) };
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let request = PeekRequest { tag, after_version, bytes_max, wait_ms };
         Pull::Peek(Peek { generation, endpoint, request })
@@ -281,14 +323,8 @@ impl Machine {
 
     /// The logs that have the version after the applied one, the oldest set's first.
     fn sources(&self, tag: Tag) -> Vec<(Generation, Endpoint)> {
-        let here = self.applied_version;
-        self.log_sets
-            .iter()
-            .enumerate()
-            .filter(|(index, set)| {
-                set.begin_version <= here && self.end_of(*index).is_none_or(|end| end > here)
-            })
-            .flat_map(|(_, set)| set.logs_of(tag).map(|log| (set.generation, log.endpoint.clone())))
+        let here = self.log_sets.iter().enumerate().filter(|(index, _)| self.is_here(*index));
+        here.flat_map(|(_, set)| set.logs_of(tag).map(|log| (set.generation, log.endpoint.clone())))
             .collect()
     }
 
@@ -303,6 +339,10 @@ impl Machine {
         reply: PeekReply,
         window_bytes: usize,
     ) -> Result<Option<Advance>> {
+        if self.tag != Some(peek.request.tag) {
+            // Asked before the server began anew.
+            return Ok(None);
+        }
         // What was committed once stays so, whoever says it.
         self.known_committed_version =
             self.known_committed_version.max(reply.known_committed_version);
@@ -439,7 +479,10 @@ impl Machine {
 
     /// A log has confirmed a pop.
     pub fn on_popped(&mut self, pop: &Pop) {
-        self.popped.insert((pop.generation, pop.process), pop.through_version);
+        // Not if it was told before the server began anew.
+        if self.tag == Some(pop.tag) {
+            self.popped.insert((pop.generation, pop.process), pop.through_version);
+        }
     }
 
     fn check_invariants(&self) {
@@ -467,167 +510,5 @@ fn check_reply(request: &PeekRequest, reply: &PeekReply) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use ferrisdb_core::{
-        ClusterId,
-        id::Address,
-        service::controller::{LogMember, Phase, StorageServer},
-    };
-
-    use super::*;
-    use crate::testscript::{self, Args};
-
-    const PROCESS: ProcessId = ProcessId(1);
-    const SETTINGS: MachineSettings = MachineSettings {
-        window_versions: 10,
-        flush_bytes: 100,
-        window_bytes_max: 1_000,
-        peek_bytes: 4_096,
-        peek_wait: Duration::from_millis(500),
-    };
-
-    /// `state 3=0..50 4=50..` lists log sets by generation, each with two logs of its own.
-    fn cluster_state(args: &Args) -> ClusterState {
-        let version = |text: &str| text.parse().ok().map(Version);
-        let log_sets = args.pairs().filter(|(name, _)| *name != "tag").map(|(generation, span)| {
-            let (begin, end) = span.split_once("..").unwrap();
-            let generation = Generation(generation.parse().unwrap());
-            let log = |index: u64| LogMember {
-                process: ProcessId(u128::from(10 * generation.0 + index)),
-                endpoint: Endpoint::of_process(Address(format!("log{generation}.{index}"))),
-            };
-            LogSet {
-                generation,
-                logs: vec![log(0), log(1)],
-                replication: 2,
-                begin_version: version(begin).unwrap(),
-                end_version: version(end),
-            }
-        });
-        let server = StorageServer {
-            tag: Tag(args.number_or_none("tag").unwrap_or(0) as u32),
-            process: PROCESS,
-            endpoint: Endpoint::of_process(Address::new("storage")),
-        };
-        ClusterState {
-            cluster_id: ClusterId(1),
-            revision: 1,
-            generation: Generation(1),
-            phase: Phase::Active,
-            coordinator: None,
-            log_sets: log_sets.collect(),
-            storage_servers: vec![server],
-            shards: vec![],
-        }
-    }
-
-    fn peek_reply(args: &Args) -> PeekReply {
-        let version = |name| Version(args.number_or_none(name).unwrap_or(0));
-        let messages = args.pairs().filter_map(|(name, message)| {
-            let version = Version(name.parse().ok()?);
-            Some((version, Bytes::copy_from_slice(message.as_bytes())))
-        });
-        PeekReply {
-            messages: messages.collect(),
-            through_version: version("through"),
-            known_committed_version: version("committed"),
-            popped_version: version("popped"),
-            locked: args.bare().any(|word| word == "locked"),
-        }
-    }
-
-    /// Runs the commands of a script on one machine.
-    struct Script {
-        machine: Machine,
-        asked: Option<Peek>,
-    }
-
-    impl Script {
-        fn execute(&mut self, command: &str, args: &Args) -> String {
-            let machine = &mut self.machine;
-            let bytes = args.number_or_none("window_bytes").unwrap_or(0) as usize;
-            match command {
-                "state" => match machine.on_cluster_state(&cluster_state(args)) {
-                    Ok(Changes { rollback_after: Some(version), .. }) => {
-                        format!("roll back to {version}")
-                    }
-                    Ok(changes) => format!("sources changed: {}", changes.sources_changed),
-                    Err(error) => format!("stops: {}", error.detail()),
-                },
-                "pull" => match machine.next_pull(bytes) {
-                    Pull::Wait(None) => "wait for the cluster".into(),
-                    Pull::Wait(Some(pause)) => format!("wait {pause:?}"),
-                    Pull::Peek(peek) => {
-                        let PeekRequest { after_version, bytes_max, .. } = peek.request;
-                        let text = format!("peek {} after {after_version}", peek.endpoint);
-                        self.asked = Some(peek);
-                        if bytes_max == 1 { text + ", only to learn" } else { text }
-                    }
-                },
-                "reply" => {
-                    let asked = self.asked.clone().unwrap();
-                    match machine.on_peeked(&asked, peek_reply(args), bytes) {
-                        Ok(None) => "nothing to apply".into(),
-                        Ok(Some(Advance { messages, through_version })) => {
-                            let versions: Vec<_> = messages.iter().map(|(v, _)| v.0).collect();
-                            format!("apply {versions:?} through {through_version}")
-                        }
-                        Err(error) => format!("stops: {}", error.detail()),
-                    }
-                }
-                "fail" => {
-                    let error = Error::new(ErrorCode::Unreachable, Stage::Connect, "");
-                    machine.on_peek_failed(&self.asked.clone().unwrap(), &error);
-                    String::new()
-                }
-                "urgent" => format!("urgent: {}", machine.is_flush_urgent(bytes)),
-                "flush" => {
-                    let empty = args.bare().any(|word| word == "empty");
-                    match machine.next_flush(bytes, empty) {
-                        Some(version) => format!("write to {version}"),
-                        None => "nothing to write".into(),
-                    }
-                }
-                "flushed" => {
-                    machine.on_flushed(Version(args.number("version")));
-                    String::new()
-                }
-                "pop" => {
-                    let pops = machine.pops();
-                    let told = args.bare().next();
-                    for pop in pops.iter().filter(|pop| told == Some(&pop.endpoint.address.0)) {
-                        machine.on_popped(pop);
-                    }
-                    let lines = pops.iter();
-                    lines
-                        .map(|p| format!("pop {} through {}\n", p.endpoint, p.through_version))
-                        .collect()
-                }
-                "restart" => {
-                    *machine = Machine::new(PROCESS, machine.durable_version, SETTINGS);
-                    format!("at {}", machine.applied_version())
-                }
-                other => panic!("no such command: {other}"),
-            }
-        }
-    }
-
-    #[test]
-    fn scripts() {
-        for name in testscript::names("src/storage/testscripts") {
-            let machine = Machine::new(PROCESS, Version::ZERO, SETTINGS);
-            let mut script = Script { machine, asked: None };
-            let path = format!("src/storage/testscripts/{name}");
-            testscript::run(&path, |command, args| script.execute(command, args));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "(I-12)")]
-    fn a_rollback_of_committed_versions_is_a_broken_invariant() {
-        let machine = Machine::new(PROCESS, Version::ZERO, SETTINGS);
-        let mut script = Script { machine, asked: None };
-        let path = "src/storage/badscripts/committed_is_rolled_back";
-        testscript::run(path, |command, args| script.execute(command, args));
-    }
-}
+#[path = "machine_tests.rs"]
+mod tests;

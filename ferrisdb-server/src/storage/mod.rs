@@ -1,28 +1,33 @@
 //! Storage servers: reads at a version, and the data on disk.
 //!
 //! ```text
-//!   logs --pull--> machine --> window (the last seconds, in memory) --flush--> engine (one version, on disk)
-//!                                   |                                              |
-//!   clients --get, get_range--> service: keys it owns, versions it has ------------+
+//!   logs --pull--> machine --> shards --> window (the last seconds) --flush--> engine (one version, on disk)
+//!                                              |                                  |  ^
+//!   clients --get, get_range--> service: keys it owns, versions it has -----------+  |
+//!   other servers --pages of a shard that it joins-----------------------------------+
 //! ```
 //!
 //! | to find | look in |
 //! |---|---|
 //! | which log is asked, what is rolled back, what goes to disk | [`machine`] |
-//! | the tasks that do it | [`server`] |
+//! | the tasks that do it | [`server`], `pulling`, `flushing` |
 //! | how a read is answered, and why it is right | `service`, [`read`] |
 //! | the last versions, in memory | [`window`] |
 //! | the state at one version, on disk | [`engine`] |
-//! | which keys the server answers for | [`ownership`] |
+//! | which keys the server answers for, and which writes it takes | [`shards`] |
+//! | how it gets a shard from another server | [`fetch`]; why that is right: [`shards`] |
 //!
 //! Keeps I-2, I-3, I-9, I-10 and I-11.
 
 pub mod engine;
+pub mod fetch;
+mod flushing;
 pub mod machine;
-pub mod ownership;
+mod pulling;
 pub mod read;
 pub mod server;
 mod service;
+pub mod shards;
 #[cfg(test)]
 #[cfg(not(madsim))]
 mod tests;

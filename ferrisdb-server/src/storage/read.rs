@@ -35,6 +35,11 @@
 //! before it was written, so `oldest` >= e > v by the time of the second check, which then says
 //! `transaction_too_old`. The second check may also refuse a right answer; that costs a retry.
 //!
+//! **Rows that were copied** from another server at version c lie in the engine before it is at c. For their
+//! keys the engine is at max(c, e), and `flushed` is c until a flush passes it: the window has taken their
+//! changes after c, and no other. Reads of them are at versions after c, so both arguments hold with these
+//! numbers. See [`super::shards`].
+//!
 //! A rollback takes away versions that no commit was acknowledged at, so no read version lies there (I-1,
 //! I-10); the engine is never that far (I-9).
 //!

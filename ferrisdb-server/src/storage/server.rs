@@ -2,15 +2,19 @@
 //! the engine, and the service that answers reads.
 //!
 //! ```text
-//!   follow    cluster state --> machine --> rollback of the window, shards
-//!   pull      log --> machine --> window --> reads that wait for their version
-//!   flush     window --> engine
+//!   follow    cluster state --> machine --> rollback of window and shards, or a new life with nothing
+//!   pull      log --> machine --> shards, window --> reads that wait for their version       (super::pulling)
+//!             other servers --> engine, a page at a time, between two pulls
+//!   flush     window, shards --> engine                                                      (super::flushing)
 //!   pop       engine's version --> logs
 //! ```
 //!
-//! Locks, in the order in which they are taken: the machine, the state that reads look at, the waiters. What
-//! the machine decides about the window is done before its lock is released, so that a rollback never
-//! overtakes the versions it is about. No lock is held across an await.
+//! Locks, in the order in which they are taken: the machine, the state that reads look at, the waiters or
+//! what is known of copying. What the machine decides about the window is done before its lock is released, so that a
+//! rollback never overtakes the versions it is about. No lock is held across an await.
+//!
+//! A server whose tag was given up begins a new *life*: machine, window, shards and engine begin with nothing. What
+//! was under way for the old life is recognized by its number and dropped.
 //!
 //! An error of the engine, or of what the logs say, ends the service: every read gets it, nothing is pulled
 //! or written any more, and the log of the process says so. Start with [`StorageServer::open`].
@@ -19,40 +23,34 @@
 //!
 //! Atomic operations on keys that the window does not know read the engine while the window is locked.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Key, ProcessId, Result, Stage, Value, Version,
+    Error, ProcessId, Result, Version,
     cluster_view::ClusterView,
     handler, limits,
-    mutation::{self, Mutation},
-    runtime::{self, TaskGroup},
+    runtime::TaskGroup,
     service::{
         ServiceKind,
-        controller::{ClusterState, Progress},
-        log::{LogClient, LogService, PeekReply},
+        controller::{ClusterState, Progress, StorageReport},
         storage::StorageService,
     },
-    transport::{self, Network, Router},
+    transport::{Network, Router},
 };
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    engine::{Engine, EngineBatch},
-    machine::{Advance, Machine, MachineSettings, Peek, Pop, Pull},
-    ownership::Ownership,
+    engine::Engine,
+    fetch::Fetch,
+    flushing::{flush, pop},
+    machine::{Beginning, Machine, MachineSettings},
+    pulling::pull,
     service::Reads,
+    shards::Shards,
     waiters::Waiters,
     window::Window,
 };
-
-/// How much longer than its own wait a log may take to answer a peek.
-const PEEK_GRACE: Duration = Duration::from_secs(1);
-/// How long a log may take to answer a pop.
-const POP_LIMIT: Duration = Duration::from_secs(1);
-/// How long to wait before logs that did not answer are told again.
-const POP_RETRY: Duration = Duration::from_millis(500);
 
 /// The settings of a storage server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +69,19 @@ pub struct StorageSettings {
     pub peek_bytes: u32,
     /// How long a log may wait for something new before it answers that there is nothing.
     pub peek_wait: Duration,
+    /// About how many bytes of a shard are copied from another server at once.
+    pub page_bytes: u32,
+}
+
+impl StorageSettings {
+    fn machine(&self) -> MachineSettings {
+        MachineSettings {
+            window_versions: self.window_versions,
+            flush_bytes: self.flush_bytes,
+            window_bytes_max: self.window_bytes_max,
+            peek_bytes: self.peek_bytes,
+        }
+    }
 }
 
 impl Default for StorageSettings {
@@ -83,6 +94,7 @@ impl Default for StorageSettings {
             future_version_wait: Duration::from_secs(1),
             peek_bytes: limits::PEEK_BYTES_MAX as u32,
             peek_wait: Duration::from_millis(500),
+            page_bytes: 1 << 20,
         }
     }
 }
@@ -98,33 +110,38 @@ pub struct StorageServer {
 
 /// What tasks and requests share.
 pub(super) struct Shared {
-    network: Network,
-    view: Arc<ClusterView>,
+    process: ProcessId,
+    pub(super) network: Network,
+    pub(super) view: Arc<ClusterView>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) settings: StorageSettings,
-    machine: Mutex<Machine>,
+    pub(super) machine: Mutex<Machine>,
     pub(super) serving: RwLock<Serving>,
     pub(super) waiters: Waiters,
+    pub(super) fetch: Mutex<Fetch>,
     /// The logs or the tag have changed, or the server has failed.
-    sources_changed: Notify,
+    pub(super) sources_changed: Notify,
     /// The engine should be written before its time.
-    flush_is_urgent: Notify,
+    pub(super) flush_is_urgent: Notify,
     /// Logs can be told more than before.
-    pops_changed: Notify,
+    pub(super) pops_changed: Notify,
     /// Held by a write of the engine, which outlives the task that began it.
-    writing: Arc<Semaphore>,
+    pub(super) writing: Arc<Semaphore>,
 }
 
 /// What reads look at.
 pub(super) struct Serving {
+    /// Counts how often the server began anew.
+    pub(super) life: u64,
     pub(super) window: Window,
-    pub(super) ownership: Ownership,
+    pub(super) shards: Shards,
     /// Why nothing is served any more.
     pub(super) failure: Option<Error>,
 }
 
 impl StorageServer {
-    /// Serves what the engine has, and whatever the logs have for the tag that the cluster gave `process`.
+    /// Serves what the engine has, and whatever the logs have for the tag that the cluster gave `process`. Without a
+    /// tag it waits for one.
     ///
     /// Offers [`StorageService`] under `instance` of the router, until the server is dropped.
     pub fn open(
@@ -137,29 +154,33 @@ impl StorageServer {
         settings: StorageSettings,
     ) -> StorageServer {
         let version = engine.version();
-        let machine_settings = MachineSettings {
-            window_versions: settings.window_versions,
-            flush_bytes: settings.flush_bytes,
-            window_bytes_max: settings.window_bytes_max,
-            peek_bytes: settings.peek_bytes,
-            peek_wait: settings.peek_wait,
+        let restored =
+            engine.attachment().and_then(|attachment| Shards::restore(attachment, version));
+        let (shards, failure) = match restored {
+            Ok(shards) => (shards, None),
+            Err(error) => (Shards::none(), Some(error)),
         };
-        let serving =
-            Serving { window: Window::new(version), ownership: Ownership::Unknown, failure: None };
+        let machine = Machine::new(process, shards.tag(), version, settings.machine());
+        let serving = Serving { life: 0, window: Window::new(version), shards, failure: None };
         let shared = Arc::new(Shared {
+            process,
             network,
             view,
             engine,
             settings,
-            machine: Mutex::new(Machine::new(process, version, machine_settings)),
+            machine: Mutex::new(machine),
             serving: RwLock::new(serving),
             waiters: Waiters::default(),
+            fetch: Mutex::new(Fetch::new(settings.page_bytes)),
             sources_changed: Notify::new(),
             flush_is_urgent: Notify::new(),
             pops_changed: Notify::new(),
             writing: Arc::new(Semaphore::new(1)),
         });
         shared.waiters.on_applied(version);
+        if let Some(error) = failure {
+            shared.fail(error);
+        }
         let reads = Reads(Arc::clone(&shared));
         router.add::<StorageService>(
             instance,
@@ -176,6 +197,27 @@ impl StorageServer {
     /// How far the server is.
     pub fn progress(&self) -> Progress {
         self.shared.progress()
+    }
+
+    /// What the server holds, for the controllers.
+    ///
+    /// A range is copied as of the joining that the server has seen last. Whoever lets it leave and join again has to
+    /// know which joining a report is about: one that is taken after [`StorageServer::progress`] and says that it is
+    /// copied, is about the joining at version v or a later one if the durable version of the progress is at least v.
+    pub fn report(&self) -> StorageReport {
+        let serving = self.shared.serving.read();
+        let shards = &serving.shards;
+        StorageReport {
+            tag: shards.tag(),
+            copied: shards.copied(),
+            copying: shards.copying(),
+            copied_bytes: self.shared.fetch.lock().copied_bytes(),
+        }
+    }
+
+    /// Why the server is of no use any more, for the controllers. A restart may help.
+    pub fn trouble(&self) -> Option<String> {
+        self.failure().map(|error| error.to_string())
     }
 
     /// Why the server has stopped serving, if it has. It does not recover from that.
@@ -218,247 +260,71 @@ async fn follow(shared: Arc<Shared>) {
     while !shared.has_failed() {
         let cluster = shared.view.newer_than(revision).await;
         revision = cluster.revision;
-        shared.on_cluster_state(&cluster);
-    }
-}
-
-/// Gets one version after the other from the logs.
-async fn pull(shared: Arc<Shared>) {
-    let mut connection = None;
-    loop {
-        let changed = shared.sources_changed.notified();
-        tokio::pin!(changed);
-        // Registered before the machine is asked, so that a change in between is not missed.
-        changed.as_mut().enable();
-        if shared.has_failed() {
-            return;
-        }
-        match shared.next_pull() {
-            Pull::Wait(None) => changed.await,
-            Pull::Wait(Some(pause)) => {
-                tokio::select! {
-                    biased;
-                    () = changed => {}
-                    () = runtime::sleep(pause) => {}
+        match shared.on_cluster_state(&cluster) {
+            Ok(None) => {}
+            Ok(Some(beginning)) => {
+                // The new life learns the same state, when it can pull.
+                let begun = shared.begin_anew(beginning).await;
+                if let Err(error) = begun.and_then(|()| shared.on_cluster_state(&cluster).map(drop))
+                {
+                    return shared.fail(error);
                 }
             }
-            Pull::Peek(peek) => {
-                tokio::select! {
-                    biased;
-                    () = changed => {}
-                    reply = shared.peek(&peek, &mut connection) => shared.on_peeked(&peek, reply),
-                }
-            }
-        }
-    }
-}
-
-/// Writes to the engine what leaves the window.
-async fn flush(shared: Arc<Shared>) {
-    loop {
-        tokio::select! {
-            biased;
-            () = shared.flush_is_urgent.notified() => {}
-            () = runtime::sleep(shared.settings.flush_interval) => {}
-        }
-        if shared.has_failed() {
-            return;
-        }
-        if let Err(error) = shared.flush().await {
-            return shared.fail(error);
-        }
-    }
-}
-
-/// Tells logs what they may forget. Best effort: they are told again until they confirm.
-async fn pop(shared: Arc<Shared>) {
-    let mut clients = BTreeMap::new();
-    loop {
-        let changed = shared.pops_changed.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        if shared.has_failed() {
-            return;
-        }
-        let pops = shared.machine.lock().pops();
-        let told: Vec<_> =
-            pops.iter().map(|pop| shared.pop(pop, clients.remove(&pop.endpoint))).collect();
-        let mut failed = false;
-        // Connections to logs that have nothing left to be told end here.
-        clients = BTreeMap::new();
-        for (pop, told) in pops.iter().zip(futures::future::join_all(told).await) {
-            match told {
-                Ok(client) => {
-                    clients.insert(pop.endpoint.clone(), client);
-                    shared.machine.lock().on_popped(pop);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, log = %pop.endpoint, "a pop failed");
-                    failed = true;
-                }
-            }
-        }
-        if failed {
-            runtime::sleep(runtime::jitter(POP_RETRY)).await;
-        } else {
-            changed.await;
+            Err(error) => return shared.fail(error),
         }
     }
 }
 
 impl Shared {
-    fn on_cluster_state(&self, cluster: &ClusterState) {
+    /// Returns what to begin anew with, if that is what the state asks for.
+    fn on_cluster_state(&self, cluster: &ClusterState) -> Result<Option<Beginning>> {
         let mut machine = self.machine.lock();
-        let changes = match machine.on_cluster_state(cluster) {
-            Ok(changes) => changes,
-            Err(error) => return self.fail(error),
-        };
-        let mut serving = self.serving.write();
+        let changes = machine.on_cluster_state(cluster)?;
         if let Some(version) = changes.rollback_after {
             tracing::info!(%version, "versions that were never acknowledged are rolled back");
+            let mut serving = self.serving.write();
             serving.window.rollback_after(version);
+            serving.shards.rollback_after(version);
             self.waiters.on_applied(version);
         }
-        serving.ownership = Ownership::new(cluster, machine.tag());
-        drop(serving);
         drop(machine);
         if changes.sources_changed {
             self.sources_changed.notify_waiters();
             self.pops_changed.notify_waiters();
         }
+        Ok(changes.begins_anew)
     }
 
-    fn next_pull(&self) -> Pull {
-        let mut machine = self.machine.lock();
-        let window_bytes = self.serving.read().window.memory_bytes();
-        machine.next_pull(window_bytes)
-    }
-
-    /// Asks a log, over the connection of the last time if it was the same log.
-    async fn peek(
-        &self,
-        peek: &Peek,
-        connection: &mut Option<(Endpoint, LogClient)>,
-    ) -> Result<PeekReply> {
-        let known = connection.take().filter(|(endpoint, _)| *endpoint == peek.endpoint);
-        let client = match known {
-            Some((_, client)) => client,
-            None => self.network.connect::<LogService>(&peek.endpoint).await?,
+    /// Forgets everything: the data belonged to a tag that the cluster has given up, if there is any.
+    async fn begin_anew(&self, beginning: Beginning) -> Result<()> {
+        let (shards, version) = match beginning {
+            Beginning::Waiting => (Shards::none(), Version::ZERO),
+            Beginning::Tagged(tag, version) => (Shards::new(tag, version), version),
         };
-        let limit = Duration::from_millis(peek.request.wait_ms.into()) + PEEK_GRACE;
-        let reply =
-            transport::call(limit, Stage::Log, |context| client.peek(context, peek.request))
-                .await
-                .map_err(|error| error.at(&peek.endpoint))?;
-        // Kept only while it works: a call that was given up leaves its connection in doubt.
-        *connection = Some((peek.endpoint.clone(), client));
-        reply
+        tracing::info!(?beginning, "the server begins anew");
+        // First nothing is served, pulled or flushed any more. Then the engine is emptied, and then it starts.
+        self.install(Shards::none(), Version::ZERO);
+        let attachment = shards.first_attachment();
+        let life = self.serving.read().life;
+        self.change_engine(life, move |engine| engine.reset(version, attachment.as_ref())).await?;
+        self.install(shards, version);
+        Ok(())
     }
 
-    fn on_peeked(&self, peek: &Peek, reply: Result<PeekReply>) {
+    /// Puts another life in the place of this one.
+    fn install(&self, shards: Shards, version: Version) {
         let mut machine = self.machine.lock();
-        let window_bytes = self.serving.read().window.memory_bytes();
-        let applied = match reply {
-            Ok(reply) => machine
-                .on_peeked(peek, reply, window_bytes)
-                .and_then(|advance| advance.map_or(Ok(()), |advance| self.apply(advance))),
-            Err(error) => {
-                machine.on_peek_failed(peek, &error);
-                Ok(())
-            }
-        };
-        if let Err(error) = applied {
-            return self.fail(error);
-        }
-        let window_bytes = self.serving.read().window.memory_bytes();
-        if machine.is_flush_urgent(window_bytes) {
-            self.flush_is_urgent.notify_one();
-        }
-    }
-
-    /// Applies one version after the other; reads go on in between.
-    fn apply(&self, advance: Advance) -> Result<()> {
-        for (version, message) in advance.messages {
-            let mutations: Vec<Mutation> =
-                mutation::decode(message).collect::<Result<_, _>>().map_err(|error| {
-                    let detail = format!("the messages of version {version}: {error}");
-                    Error::new(ErrorCode::Corrupt, Stage::Apply, detail)
-                })?;
-            let mut base = |key: &Key| self.base_value(key);
-            self.serving.write().window.apply(version, mutations, &mut base)?;
-        }
         let mut serving = self.serving.write();
-        if advance.through_version > serving.window.applied_version() {
-            serving.window.advance(advance.through_version);
-        }
+        *machine = Machine::new(self.process, shards.tag(), version, self.settings.machine());
+        serving.life += 1;
+        serving.window = Window::new(version);
+        serving.shards = shards;
         drop(serving);
-        self.waiters.on_applied(advance.through_version);
-        Ok(())
-    }
-
-    /// What atomic operations find in a key that the window does not know.
-    fn base_value(&self, key: &Key) -> Result<Option<Value>> {
-        Ok(self.engine.get(key)?.map(|versioned| versioned.value))
-    }
-
-    async fn flush(&self) -> Result<()> {
-        let Some(batch) = self.begin_flush() else { return Ok(()) };
-        let version = batch.version;
-        let permit = Arc::clone(&self.writing).acquire_owned().await;
-        let engine = Arc::clone(&self.engine);
-        runtime::blocking(move || {
-            let written = engine.write(&batch);
-            drop(engine);
-            drop(permit);
-            written
-        })
-        .await?;
-        let mut machine = self.machine.lock();
-        self.serving.write().window.finish_flush(version);
-        machine.on_flushed(version);
+        self.waiters.wake_all();
+        self.waiters.on_applied(version);
         drop(machine);
+        self.sources_changed.notify_waiters();
         self.pops_changed.notify_waiters();
-        Ok(())
-    }
-
-    /// Writes what is known to be committed, once all tasks have ended.
-    async fn last_flush(&self) -> Result<()> {
-        let batch = {
-            let mut machine = self.machine.lock();
-            let mut serving = self.serving.write();
-            let Some(version) = machine.last_flush() else { return Ok(()) };
-            // A write that was cut off from its task may have got there.
-            if self.engine.version() >= version {
-                return Ok(());
-            }
-            serving.window.begin_flush(version)
-        };
-        let engine = Arc::clone(&self.engine);
-        runtime::blocking(move || engine.write(&batch)).await
-    }
-
-    /// Reads wait only while the oldest version is raised, not while the batch is made.
-    fn begin_flush(&self) -> Option<EngineBatch> {
-        let mut machine = self.machine.lock();
-        let mut serving = self.serving.write();
-        let (bytes, is_empty) = (serving.window.memory_bytes(), serving.window.is_empty());
-        let version = machine.next_flush(bytes, is_empty)?;
-        serving.window.raise_oldest_version(version);
-        let serving = RwLockWriteGuard::downgrade(serving);
-        Some(serving.window.flush_batch(version))
-    }
-
-    /// Tells one log, over a connection or a new one.
-    async fn pop(&self, pop: &Pop, client: Option<LogClient>) -> Result<LogClient> {
-        let client = match client {
-            Some(client) => client,
-            None => self.network.connect::<LogService>(&pop.endpoint).await?,
-        };
-        transport::call(POP_LIMIT, Stage::Log, |context| {
-            client.pop(context, pop.tag, pop.through_version)
-        })
-        .await??;
-        Ok(client)
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -470,7 +336,7 @@ impl Shared {
         }
     }
 
-    fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.serving.read().failure.is_some()
     }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A batch that needs no waiting is answered in one go, without a task or a timer of its own. Why the second
-//! look makes an answer of the engine right stands in [`super::read`]. Keeps I-2 and I-3.
+//! look makes an answer of the engine right stands in [`super::read`]. Whether the server owns a key is asked when
+//! it has reached the read's version, and for that version. Keeps I-2 and I-3.
 
 use std::sync::Arc;
 
@@ -55,8 +56,12 @@ impl Storage for Reads {
     }
 
     async fn get_range(self, _: Context, request: RangeRead) -> Result<RangeReply> {
-        // Refused before it waits for anything, if it is not for this server.
-        self.0.check_range(&request)?;
+        if request.range.begin > request.range.end {
+            let detail = format!("{:?}", request.range);
+            return Err(Error::new(ErrorCode::InvertedRange, Stage::Read, detail));
+        }
+        self.0.check_serving()?;
+        // Whether it is for this server, only its stream up to the version can tell (I-3).
         if request.read_version > self.0.applied_version() {
             self.0.wait_for(request.read_version).await?;
         }
@@ -82,7 +87,7 @@ impl Shared {
         &self,
         reads: impl Iterator<Item = &'a PointRead> + Clone,
     ) -> Vec<Result<Option<VersionedValue>>> {
-        let found = self.look_up(reads.clone());
+        let (life, found) = self.look_up(reads.clone());
         let mut answers = Vec::with_capacity(found.len());
         let mut from_engine = Vec::new();
         for (read, found) in reads.zip(found) {
@@ -99,9 +104,13 @@ impl Shared {
         if !from_engine.is_empty() {
             let serving = self.serving.read();
             for (index, version) in from_engine {
-                if answers[index].is_ok()
-                    && let Err(error) = serving.window.check_version(version)
-                {
+                if answers[index].is_err() {
+                    continue;
+                }
+                if serving.life != life {
+                    let detail = "the server has begun anew";
+                    answers[index] = Err(Error::new(ErrorCode::WrongShard, Stage::Read, detail));
+                } else if let Err(error) = serving.window.check_version(version) {
                     answers[index] = Err(error);
                 }
             }
@@ -109,29 +118,36 @@ impl Shared {
         answers
     }
 
-    /// What the window says to each read.
-    fn look_up<'a>(&self, reads: impl Iterator<Item = &'a PointRead>) -> Vec<Result<Lookup>> {
+    /// What the window says to each read, and in which life of the server.
+    fn look_up<'a>(
+        &self,
+        reads: impl Iterator<Item = &'a PointRead>,
+    ) -> (u64, Vec<Result<Lookup>>) {
         let serving = self.serving.read();
         let look_up = |read: &PointRead| {
             if let Some(failure) = &serving.failure {
                 return Err(failure.clone());
             }
-            serving.ownership.check_key(&read.key)?;
-            read::get_in_window(&serving.window, &read.key, read.read_version)
+            serving.shards.check_tag()?;
+            let found = read::get_in_window(&serving.window, &read.key, read.read_version)?;
+            serving.shards.check_key(&read.key, read.read_version)?;
+            Ok(found)
         };
-        reads.map(look_up).collect()
+        (serving.life, reads.map(look_up).collect())
     }
 
-    fn check_range(&self, request: &RangeRead) -> Result<()> {
+    fn check_serving(&self) -> Result<()> {
         let serving = self.serving.read();
         serving.failure.clone().map_or(Ok(()), Err)?;
-        serving.ownership.check_range(&request.range)
+        serving.shards.check_tag()
     }
 
     fn get_range_now(&self, request: &RangeRead) -> Result<RangeReply> {
         let serving = self.serving.read();
         serving.failure.clone().map_or(Ok(()), Err)?;
-        serving.ownership.check_range(&request.range)?;
+        serving.shards.check_tag()?;
+        serving.window.check_version(request.read_version)?;
+        serving.shards.check_range(&request.range, request.read_version)?;
         let reply = read::get_range(&serving.window, &*self.engine, request);
         drop(serving);
         if let Err(error) = &reply

@@ -6,14 +6,16 @@
 //!   MemoryEngine    one opening of it. A later opening, or a crash, cuts it off: it fails from then on
 //! ```
 //!
-//! A write is durable when it returns, like a synced batch of RocksDB, and is there entirely or not at all.
-//! What a crash can do to it is therefore just this: it happens before the write, or after the write but
-//! before anybody hears of it ([`CrashPoint`]).
+//! A write is durable when it returns, like a synced batch of RocksDB, and is there entirely or not at all; a reset
+//! likewise. Rows that were ingested since the last write may be lost with the process.
+//! What a crash can do is therefore just this: it happens before the write, with or without what was
+//! ingested, or after the write but before anybody hears of it ([`CrashPoint`]).
 //!
 //! No clock, no randomness, no files: the same calls give the same state.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
+use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Version,
     service::storage::{Row, VersionedValue},
@@ -25,9 +27,11 @@ use super::{Cursor, Engine, EngineBatch, EngineChange};
 /// Rows are behind a pointer so that a cursor keeps the ones it began with, at no cost to it.
 type Rows = Arc<BTreeMap<Key, VersionedValue>>;
 
-/// When a process dies, relative to the write that it is in.
+/// When a process dies, relative to the write or reset that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashPoint {
+    /// The write is lost, and with it what was ingested since the one before.
+    BeforeIngests,
     /// The write is lost.
     BeforeWrite,
     /// The write is durable, but the process does not live to learn it.
@@ -42,6 +46,9 @@ pub struct MemoryStorage(Arc<RwLock<Stored>>);
 struct Stored {
     rows: Rows,
     version: Version,
+    attachment: Option<Bytes>,
+    /// What the keys ingested since the last write had before, in the order of the changes.
+    before_ingests: Vec<(Key, Option<VersionedValue>)>,
     /// Which opening may use the disk.
     opening: u64,
     crash_at_next_write: Option<CrashPoint>,
@@ -66,7 +73,14 @@ impl MemoryStorage {
         self.0.write().opening += 1;
     }
 
-    /// The process dies in its next write.
+    /// The process dies now, and what was ingested since its last write is lost.
+    pub fn crash_losing_ingests(&self) {
+        let mut stored = self.0.write();
+        stored.opening += 1;
+        stored.lose_ingests();
+    }
+
+    /// The process dies in its next write or reset.
     pub fn crash_at_next_write(&self, point: CrashPoint) {
         self.0.write().crash_at_next_write = Some(point);
     }
@@ -74,6 +88,35 @@ impl MemoryStorage {
     /// The version that is on disk, whoever has it open.
     pub fn version(&self) -> Version {
         self.0.read().version
+    }
+}
+
+impl Stored {
+    fn lose_ingests(&mut self) {
+        let before = std::mem::take(&mut self.before_ingests);
+        let rows = Arc::make_mut(&mut self.rows);
+        for (key, value) in before.into_iter().rev() {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+    }
+
+    /// Does a write or reset, unless the process is to die before it.
+    fn change(&mut self, change: impl FnOnce(&mut Stored)) {
+        let crash = self.crash_at_next_write.take();
+        match crash {
+            Some(CrashPoint::BeforeIngests) => self.lose_ingests(),
+            Some(CrashPoint::BeforeWrite) => {}
+            Some(CrashPoint::AfterWrite) | None => {
+                change(self);
+                self.before_ingests.clear();
+            }
+        }
+        if crash.is_some() {
+            self.opening += 1;
+        }
     }
 }
 
@@ -116,45 +159,71 @@ impl Engine for MemoryEngine {
     fn write(&self, batch: &EngineBatch) -> Result<()> {
         let mut stored = self.storage.0.write();
         self.check_open(&stored)?;
-        let crash = stored.crash_at_next_write.take();
-        if crash != Some(CrashPoint::BeforeWrite) {
+        stored.change(|stored| {
             assert!(
                 batch.version >= stored.version,
                 "an engine at {} was to go back to {} (I-9, I-11)",
                 stored.version,
                 batch.version
             );
-            apply(Arc::make_mut(&mut stored.rows), &batch.changes);
+            apply(Arc::make_mut(&mut stored.rows), &batch.changes, &mut |_, _| {});
             stored.version = batch.version;
-        }
-        if crash.is_some() {
-            stored.opening += 1;
-        }
+            stored.attachment = batch.attachment.clone().or(stored.attachment.take());
+        });
+        self.check_open(&stored)
+    }
+
+    fn ingest(&self, changes: &[EngineChange]) -> Result<()> {
+        let mut stored = self.storage.0.write();
+        self.check_open(&stored)?;
+        let Stored { rows, before_ingests, .. } = &mut *stored;
+        apply(Arc::make_mut(rows), changes, &mut |key, before| {
+            before_ingests.push((key.clone(), before));
+        });
+        Ok(())
+    }
+
+    fn attachment(&self) -> Result<Option<Bytes>> {
+        let stored = self.storage.0.read();
+        self.check_open(&stored)?;
+        Ok(stored.attachment.clone())
+    }
+
+    fn reset(&self, version: Version, attachment: Option<&Bytes>) -> Result<()> {
+        let mut stored = self.storage.0.write();
+        self.check_open(&stored)?;
+        stored.change(|stored| {
+            stored.rows = Rows::default();
+            stored.version = version;
+            stored.attachment = attachment.cloned();
+        });
         self.check_open(&stored)
     }
 }
 
-fn apply(rows: &mut BTreeMap<Key, VersionedValue>, changes: &[EngineChange]) {
+/// Applies changes, and tells what the keys had before.
+fn apply(
+    rows: &mut BTreeMap<Key, VersionedValue>,
+    changes: &[EngineChange],
+    replaced: &mut dyn FnMut(&Key, Option<VersionedValue>),
+) {
     for change in changes {
         match change {
+            EngineChange::ClearRange(range) if range.is_empty() => {}
             EngineChange::ClearRange(range) => {
-                if !range.is_empty() {
-                    let cleared: Vec<Key> = rows
-                        .range(range.begin.clone()..range.end.clone())
-                        .map(|(key, _)| key.clone())
-                        .collect();
-                    for key in cleared {
-                        rows.remove(&key);
-                    }
+                let cleared: Vec<Key> = rows
+                    .range(range.begin.clone()..range.end.clone())
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in cleared {
+                    replaced(&key, rows.remove(&key));
                 }
             }
-            EngineChange::Clear(key) => {
-                rows.remove(key);
-            }
+            EngineChange::Clear(key) => replaced(key, rows.remove(key)),
             EngineChange::Set(row) => {
                 let value = row.value.clone();
                 let versioned = VersionedValue { value, commit_version: row.commit_version };
-                rows.insert(row.key.clone(), versioned);
+                replaced(&row.key, rows.insert(row.key.clone(), versioned));
             }
         }
     }
@@ -210,13 +279,18 @@ mod tests {
 
     #[test]
     fn a_crash_leaves_a_write_whole_or_absent() {
-        for (point, survives) in [(CrashPoint::BeforeWrite, false), (CrashPoint::AfterWrite, true)]
-        {
+        for (point, ingests_survive, survives) in [
+            (CrashPoint::BeforeIngests, false, false),
+            (CrashPoint::BeforeWrite, true, false),
+            (CrashPoint::AfterWrite, true, true),
+        ] {
             let storage = MemoryStorage::new();
             let engine = storage.open();
             storage.crash_at_next_write(point);
             let changes = vec![EngineChange::Set(suite::row("k", "v", 7))];
-            let batch = EngineBatch { version: Version(8), changes };
+            let attachment = Some(Bytes::from_static(b"8"));
+            let batch = EngineBatch { version: Version(8), changes, attachment };
+            engine.ingest(&[EngineChange::Set(suite::row("i", "v", 7))]).unwrap();
             assert_eq!(engine.write(&batch).unwrap_err().code(), ErrorCode::Disk);
             assert_eq!(
                 engine.get(b"k").unwrap_err().code(),
@@ -227,7 +301,40 @@ mod tests {
             let reopened = storage.open();
             assert_eq!(reopened.version(), Version(if survives { 8 } else { 0 }));
             assert_eq!(reopened.get(b"k").unwrap().is_some(), survives);
+            assert_eq!(reopened.get(b"i").unwrap().is_some(), ingests_survive);
+            assert_eq!(reopened.attachment().unwrap().is_some(), survives);
             reopened.write(&batch).unwrap();
+        }
+    }
+
+    #[test]
+    fn ingests_are_lost_or_kept_until_a_write() {
+        let storage = MemoryStorage::new();
+        let engine = storage.open();
+        let set = |value| EngineChange::Set(suite::row("k", value, 7));
+        engine.ingest(&[set("1"), set("2")]).unwrap();
+        engine.write(&EngineBatch::default()).unwrap();
+        engine.ingest(&[EngineChange::Clear("k".into()), set("3"), set("4")]).unwrap();
+        storage.crash_losing_ingests();
+        let engine = storage.open();
+        assert_eq!(engine.get(b"k").unwrap().map(|found| found.value), Some("2".into()));
+        engine.ingest(&[EngineChange::ClearRange(KeyRange::new("a", "z"))]).unwrap();
+        storage.crash();
+        assert_eq!(storage.open().get(b"k").unwrap(), None);
+    }
+
+    #[test]
+    fn a_reset_is_whole_or_absent() {
+        for (point, done) in [(CrashPoint::BeforeWrite, false), (CrashPoint::AfterWrite, true)] {
+            let storage = MemoryStorage::new();
+            let engine = storage.open();
+            let changes = vec![EngineChange::Set(suite::row("k", "v", 7))];
+            engine.write(&EngineBatch { version: Version(8), changes, attachment: None }).unwrap();
+            storage.crash_at_next_write(point);
+            engine.reset(Version(3), None).unwrap_err();
+            let engine = storage.open();
+            assert_eq!(engine.version(), Version(if done { 3 } else { 8 }));
+            assert_eq!(engine.get(b"k").unwrap().is_none(), done);
         }
     }
 

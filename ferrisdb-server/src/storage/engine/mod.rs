@@ -1,13 +1,16 @@
-//! The engine: what a storage server has on disk, always the exact state at one version (I-9).
+//! The engine: what a storage server has on disk. It is the exact state at one version, of the ranges that its
+//! attachment says are held (I-9).
 //!
 //! ```text
-//!   window     versions 31 .. 90     in memory, the newest changes
-//!   engine     version 30            everything up to here, one value per key, each with its commit version
+//!   window       versions 31 .. 90     in memory, the newest changes
+//!   engine       version 30            everything up to here, one value per key, each with its commit version
+//!   attachment   of version 30         whose data it is, and of which ranges; see [`super::shards`]
 //! ```
 //!
 //! [`Engine::write`] moves it to a later version in one atomic, synced step. Reads see the newest version
 //! that was written: whoever reads at an older one must notice that the engine has moved on (see
-//! [`super::read`]).
+//! [`super::read`]). [`Engine::ingest`] brings rows of a range that is not held yet, and leaves the version as it
+//! is. [`Engine::reset`] begins anew, for another tag.
 
 pub mod memory;
 #[cfg(not(madsim))]
@@ -15,6 +18,7 @@ pub mod rocksdb;
 #[cfg(test)]
 mod suite;
 
+use bytes::Bytes;
 use ferrisdb_core::{
     Key, KeyRange, Result, Version,
     service::storage::{Row, VersionedValue},
@@ -43,6 +47,29 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// If the disk fails: the engine is then at the batch's version or where it was.
     fn write(&self, batch: &EngineBatch) -> Result<()>;
+
+    /// Applies changes and keeps the version. They are on disk at the latest when the next [`Engine::write`]
+    /// returns; a crash before may leave all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails: the changes are then there or not.
+    fn ingest(&self, changes: &[EngineChange]) -> Result<()>;
+
+    /// The attachment of the newest batch that had one.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails or its contents are damaged.
+    fn attachment(&self) -> Result<Option<Bytes>>;
+
+    /// Forgets all rows, and begins at `version` with an attachment, in one step: returns when that is on disk.
+    /// The version may be an earlier one than the engine's.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails: the engine is then as it was, or empty with the new version and attachment.
+    fn reset(&self, version: Version, attachment: Option<&Bytes>) -> Result<()>;
 }
 
 /// A place in a range of an engine. Sees a fixed state: writes made after its creation stay hidden from it.
@@ -67,6 +94,8 @@ pub struct EngineBatch {
     pub version: Version,
     /// The changes, to be applied in this order.
     pub changes: Vec<EngineChange>,
+    /// The engine's attachment from now on; `None` leaves the one it has.
+    pub attachment: Option<Bytes>,
 }
 
 /// One change of an engine.

@@ -5,10 +5,15 @@
 //!   default         'a'                 00 00 00 00 00 00 00 1e 'v'     commit version 30, then the value
 //!   meta            'format'            00 00 00 01                     the format of all this
 //!   meta            'durable_version'   00 00 00 00 00 00 00 2a         the engine is the state at 42
+//!   meta            'attachment'        any bytes, if there is one
 //! ```
 //!
-//! A write is one batch of RocksDB over both column families, synced: data and version change together or
-//! not at all (I-9). Versions never go back, so a restart finds at least what logs were told to forget (I-11).
+//! A write is one batch of RocksDB over both column families, synced: data, version and attachment change
+//! together or not at all (I-9). Versions never go back but by a reset, so a restart finds at least what logs
+//! were told to forget (I-11). An ingest is synced, too, although it need not be: so the log of RocksDB can be torn at
+//! its end only, and damage anywhere else is noticed.
+//!
+//! A reset is one batch as well: a range clear of all keys there are. What that leaves in files is removed afterwards.
 //!
 //! Knows nothing of windows, logs or shards. Start with [`RocksEngine::open`].
 //!
@@ -40,6 +45,7 @@ const FORMAT: u32 = 1;
 const META: &str = "meta";
 const FORMAT_KEY: &[u8] = b"format";
 const VERSION_KEY: &[u8] = b"durable_version";
+const ATTACHMENT_KEY: &[u8] = b"attachment";
 /// How many bytes of a stored value are its commit version.
 const STAMP_BYTES: usize = 8;
 
@@ -179,6 +185,15 @@ impl RocksEngine {
         self.write_synced(batch)
     }
 
+    /// The last key.
+    fn last_key(&self) -> Result<Option<Key>> {
+        let mut iterator = self.db.raw_iterator();
+        iterator.seek_to_last();
+        let last = iterator.key().map(Key::copy_from);
+        iterator.status().map_err(|error| engine_error(&error))?;
+        Ok(last)
+    }
+
     fn write_synced(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -216,21 +231,62 @@ impl Engine for RocksEngine {
             "an engine at {version} was to go back to {} (I-9, I-11)",
             batch.version
         );
-        let mut written = WriteBatch::default();
-        for change in &batch.changes {
-            match change {
-                // RocksDB refuses inverted ranges; they hold no keys.
-                EngineChange::ClearRange(range) if range.is_empty() => {}
-                EngineChange::ClearRange(range) => written.delete_range(&range.begin, &range.end),
-                EngineChange::Clear(key) => written.delete(key),
-                EngineChange::Set(row) => written.put(&row.key, encode_value(row)),
-            }
-        }
+        let mut written = encode_changes(&batch.changes);
         written.put_cf(self.meta_family(), VERSION_KEY, batch.version.0.to_be_bytes());
+        if let Some(attachment) = &batch.attachment {
+            written.put_cf(self.meta_family(), ATTACHMENT_KEY, attachment);
+        }
         self.write_synced(written)?;
         self.version.store(batch.version.0, Ordering::Release);
         Ok(())
     }
+
+    fn ingest(&self, changes: &[EngineChange]) -> Result<()> {
+        let _one_at_a_time = self.writing.lock();
+        self.write_synced(encode_changes(changes))
+    }
+
+    fn attachment(&self) -> Result<Option<Bytes>> {
+        Ok(self.meta(ATTACHMENT_KEY)?.map(Bytes::from))
+    }
+
+    fn reset(&self, version: Version, attachment: Option<&Bytes>) -> Result<()> {
+        let _one_at_a_time = self.writing.lock();
+        let last = self.last_key()?;
+        let mut written = WriteBatch::default();
+        if let Some(last) = &last {
+            written.delete_range(&Key::MIN, &last.successor());
+        }
+        written.put_cf(self.meta_family(), VERSION_KEY, version.0.to_be_bytes());
+        match attachment {
+            Some(attachment) => written.put_cf(self.meta_family(), ATTACHMENT_KEY, attachment),
+            None => written.delete_cf(self.meta_family(), ATTACHMENT_KEY),
+        }
+        self.write_synced(written)?;
+        self.version.store(version.0, Ordering::Release);
+        if let Some(last) = &last {
+            // Frees the disk before new data comes: whole files at once, then what shares a file with the clear.
+            self.db
+                .delete_file_in_range(&Key::MIN, &last.successor())
+                .map_err(|error| engine_error(&error))?;
+            self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+}
+
+fn encode_changes(changes: &[EngineChange]) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    for change in changes {
+        match change {
+            // RocksDB refuses inverted ranges; they hold no keys.
+            EngineChange::ClearRange(range) if range.is_empty() => {}
+            EngineChange::ClearRange(range) => batch.delete_range(&range.begin, &range.end),
+            EngineChange::Clear(key) => batch.delete(key),
+            EngineChange::Set(row) => batch.put(&row.key, encode_value(row)),
+        }
+    }
+    batch
 }
 
 /// A cursor of an empty range, which RocksDB has no bounds for.
@@ -419,10 +475,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let engine = open(directory.path()).unwrap();
         let changes = vec![EngineChange::Set(suite::row("k", "vv", 0x0102))];
-        engine.write(&EngineBatch { version: Version(0x0304), changes }).unwrap();
+        let attachment = Some(Bytes::from_static(b"tag"));
+        engine.write(&EngineBatch { version: Version(0x0304), changes, attachment }).unwrap();
         assert_eq!(engine.db.get(b"k").unwrap().unwrap(), b"\0\0\0\0\0\0\x01\x02vv");
         assert_eq!(engine.meta(b"format").unwrap().unwrap(), b"\0\0\0\x01");
         assert_eq!(engine.meta(b"durable_version").unwrap().unwrap(), b"\0\0\0\0\0\0\x03\x04");
+        assert_eq!(engine.meta(b"attachment").unwrap().unwrap(), b"tag");
     }
 
     #[test]
@@ -460,7 +518,7 @@ mod tests {
         let changes = (0..1000)
             .map(|n| EngineChange::Set(suite::row(&format!("{n:04}"), &format!("value {n}"), 1)))
             .collect();
-        engine.write(&EngineBatch { version: Version(1), changes }).unwrap();
+        engine.write(&EngineBatch { version: Version(1), changes, attachment: None }).unwrap();
         engine.db.flush().unwrap();
         drop(engine);
         for entry in std::fs::read_dir(directory.path()).unwrap() {

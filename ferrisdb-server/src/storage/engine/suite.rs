@@ -1,5 +1,6 @@
 //! What every engine has to do, as one test that each of them runs.
 
+use bytes::Bytes;
 use ferrisdb_core::{
     Key, KeyRange, Version,
     service::storage::{Row, VersionedValue},
@@ -20,7 +21,9 @@ pub(super) fn check_engine(open: impl Fn() -> Box<dyn Engine>) {
 
     let set = |key, value, version| EngineChange::Set(row(key, value, version));
     let letters = vec![set("a", "1", 3), set("b", "2", 5), set("c", "", 7), set("d", "4", 9)];
-    engine.write(&EngineBatch { version: Version(10), changes: letters }).unwrap();
+    engine
+        .write(&EngineBatch { version: Version(10), changes: letters, attachment: None })
+        .unwrap();
     let value = VersionedValue { value: "2".into(), commit_version: Version(5) };
     assert_eq!(engine.get(b"b").unwrap(), Some(value));
 
@@ -35,20 +38,67 @@ pub(super) fn check_engine(open: impl Fn() -> Box<dyn Engine>) {
         EngineChange::ClearRange(KeyRange::new("z", "y")),
         EngineChange::Clear("a".into()),
     ];
-    engine.write(&EngineBatch { version: Version(20), changes }).unwrap();
+    engine.write(&EngineBatch { version: Version(20), changes, attachment: None }).unwrap();
     assert_eq!(cursor.next().unwrap(), Some(row("a", "1", 3)));
     drop(cursor);
     let expected = [row("c", "again", 15), row("d", "4", 9)];
     assert_eq!(rows(&*engine, &all, false), expected);
 
     // A version without changes counts as well.
-    engine.write(&EngineBatch { version: Version(30), changes: vec![] }).unwrap();
+    engine.write(&EngineBatch { version: Version(30), changes: vec![], attachment: None }).unwrap();
     drop(engine);
     let engine = open();
     assert_eq!(engine.version(), Version(30));
     assert_eq!(rows(&*engine, &all, false), expected);
 
+    check_attachments_and_ingests(&*engine);
+    drop(engine);
+    let engine = open();
+    check_reset(&*engine);
+    drop(engine);
+
+    let engine = open();
+    assert_eq!(engine.version(), Version(25), "a reset outlives a restart");
+    assert_eq!(engine.attachment().unwrap(), Some(Bytes::from_static(b"new")));
+    assert_eq!(rows(&*engine, &all, false), [row("n", "new", 26)]);
     check_against_memory(&*engine);
+}
+
+fn check_attachments_and_ingests(engine: &dyn Engine) {
+    assert_eq!(engine.attachment().unwrap(), None);
+    let batch = |version, attachment: Option<&'static [u8]>| EngineBatch {
+        version: Version(version),
+        changes: vec![],
+        attachment: attachment.map(Bytes::from_static),
+    };
+    engine.write(&batch(31, Some(b"one"))).unwrap();
+    engine.write(&batch(32, None)).unwrap();
+    assert_eq!(engine.attachment().unwrap(), Some(Bytes::from_static(b"one")), "none leaves it");
+    engine.write(&batch(33, Some(b""))).unwrap();
+    assert_eq!(engine.attachment().unwrap(), Some(Bytes::new()));
+
+    let changes = [
+        EngineChange::ClearRange(KeyRange::new("d", "e")),
+        EngineChange::Set(row("d2", "page", 40)),
+    ];
+    engine.ingest(&changes).unwrap();
+    assert_eq!(engine.version(), Version(33));
+    let expected = [row("c", "again", 15), row("d2", "page", 40)];
+    assert_eq!(rows(engine, &KeyRange::all_user_keys(), false), expected);
+    // From here on it is durable.
+    engine.write(&batch(34, None)).unwrap();
+}
+
+fn check_reset(engine: &dyn Engine) {
+    assert_eq!(engine.version(), Version(34));
+    let system = Row { key: Key::from(b"\xff/last"), ..row("", "", 1) };
+    engine.ingest(&[EngineChange::Set(row("", "first", 1)), EngineChange::Set(system)]).unwrap();
+    engine.reset(Version(25), Some(&Bytes::from_static(b"new"))).unwrap();
+    assert_eq!(engine.version(), Version(25));
+    assert_eq!(rows(engine, &KeyRange::prefix(b""), false), []);
+    engine.ingest(&[EngineChange::Set(row("n", "new", 26))]).unwrap();
+    let batch = EngineBatch { version: Version(25), changes: vec![], attachment: None };
+    engine.write(&batch).unwrap();
 }
 
 fn check_cursors(engine: &dyn Engine) {
@@ -106,12 +156,12 @@ fn check_against_memory(engine: &dyn Engine) {
     let model = storage.open();
     let present = rows(engine, &KeyRange::all_user_keys(), false);
     let changes = present.into_iter().map(EngineChange::Set).collect();
-    model.write(&EngineBatch { version: engine.version(), changes }).unwrap();
+    model.write(&EngineBatch { version: engine.version(), changes, attachment: None }).unwrap();
 
     let config = ProptestConfig { cases: 50, failure_persistence: None, ..Default::default() };
     let batches = (prop::collection::vec(change, 0..30), key(), key());
     let check = TestRunner::new(config).run(&batches, |(changes, begin, end)| {
-        let batch = EngineBatch { version: engine.version().next(), changes };
+        let batch = EngineBatch { version: engine.version().next(), changes, attachment: None };
         engine.write(&batch).unwrap();
         model.write(&batch).unwrap();
         for reverse in [false, true] {

@@ -65,7 +65,7 @@ impl Window {
                 None => {}
             }
         }
-        EngineBatch { version, changes }
+        EngineBatch { version, changes, attachment: None }
     }
 
     /// The ranges cleared up to `version`, neighbours joined: many pieces may come from one clear.

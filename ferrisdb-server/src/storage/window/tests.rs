@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value, Version,
     atomic::AtomicOp,
@@ -81,6 +82,18 @@ impl Engine for TestEngine {
             }
         }
         Ok(())
+    }
+
+    fn ingest(&self, changes: &[EngineChange]) -> Result<()> {
+        panic!("a window ingests nothing: {changes:?}")
+    }
+
+    fn attachment(&self) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+
+    fn reset(&self, version: Version, _attachment: Option<&Bytes>) -> Result<()> {
+        panic!("a window resets nothing, least of all to {version}")
     }
 }
 
