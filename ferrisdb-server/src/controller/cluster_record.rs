@@ -1,38 +1,50 @@
-//! What a controller remembers across restarts.
+//! What the controllers remember together: the one value that their group agrees on.
 //!
 //! ```text
-//!   "FDBCREC1"   8 bytes, the format and its version
+//!   "FDBCREC2"   8 bytes, the format and its version
 //!   u32          crc32c of the rest, big-endian
 //!   record       in the wire encoding
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ferrisdb_core::{
-    ClusterId, Error, ErrorCode, Generation, ProcessId, Result, Stage, Tag, Version,
-    service::controller::{CoordinatorMembers, LogSet, Shard, StorageServer},
+    ClusterId, Endpoint, Error, ErrorCode, Generation, ProcessId, Result, ShardMap, Stage, Tag,
+    Version,
+    service::controller::{Configuration, CoordinatorMembers, LogSet, StorageServer},
     transport,
 };
 use serde::{Deserialize, Serialize};
 
-const MAGIC: &[u8; 8] = b"FDBCREC1";
+const MAGIC: &[u8; 8] = b"FDBCREC2";
 
 /// The durable state of a cluster's control.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// How often a controller has started with this record; keeps published revisions ascending.
-    pub starts: u32,
+    /// How often a controller has begun to lead with this record; keeps published revisions ascending.
+    pub reigns: u32,
+    /// The shape of the cluster.
+    pub configuration: Configuration,
     /// The newest generation that was begun. Beginning the next one is what fences all before it.
     pub generation: Generation,
     /// The newest generation that was activated, if it is not over.
     pub active: Option<ActiveGeneration>,
     /// The log sets that still matter, oldest first; the last one is the newest that was activated.
     pub log_sets: Vec<LogSet>,
-    /// All storage servers. Empty until the cluster has its storage.
+    /// All storage servers, by tag. Empty until the cluster has its storage.
     pub storage_servers: Vec<StorageServer>,
-    /// Who holds which keys.
-    pub shards: Vec<Shard>,
+    /// The tag that the next storage server gets.
+    pub next_tag: Tag,
+    /// Who holds which keys, at `metadata_version`.
+    pub shards: ShardMap,
+    /// Up to where the changes of the shard map were followed; never less than where the newest log set's
+    /// generation began.
+    pub metadata_version: Version,
+    /// When the map was changed last: what servers say of their copies counts once they have this on disk.
+    pub shards_version: Version,
+    /// Processes that shall keep no data and no roles.
+    pub excluded: Vec<ProcessId>,
 }
 
 /// The members of a live generation, to recognise them by.
@@ -40,27 +52,48 @@ pub struct ClusterRecord {
 pub struct ActiveGeneration {
     /// Where its roles are reached.
     pub coordinator: CoordinatorMembers,
-    /// The processes that host them, each with the incarnation that was recruited.
-    pub processes: Vec<(ProcessId, u64)>,
+    /// The processes that host them and its logs.
+    pub members: Vec<Member>,
+}
+
+/// A process that hosts roles of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Who.
+    pub process: ProcessId,
+    /// In which of its lives it was recruited.
+    pub incarnation: u64,
+    /// Its worker service.
+    pub worker: Endpoint,
 }
 
 impl ClusterRecord {
     /// The record of a cluster that has nothing yet.
-    pub fn new(cluster_id: ClusterId) -> Self {
+    pub fn new(cluster_id: ClusterId, configuration: Configuration) -> Self {
         ClusterRecord {
             cluster_id,
-            starts: 0,
+            reigns: 0,
+            configuration,
             generation: Generation(0),
             active: None,
             log_sets: Vec::new(),
             storage_servers: Vec::new(),
-            shards: Vec::new(),
+            next_tag: Tag(0),
+            shards: ShardMap::default(),
+            metadata_version: Version::ZERO,
+            shards_version: Version::ZERO,
+            excluded: Vec::new(),
         }
     }
 
-    /// The tag of a storage server's process, if it has one.
-    pub fn tag_of(&self, process: ProcessId) -> Option<Tag> {
-        self.storage_servers.iter().find(|s| s.process == process).map(|server| server.tag)
+    /// The storage server of a process, if it has one.
+    pub fn storage_server(&self, process: ProcessId) -> Option<&StorageServer> {
+        self.storage_servers.iter().find(|server| server.process == process)
+    }
+
+    /// Whether there is a first generation, or could have been: the keyspace has been given to somebody.
+    pub fn is_created(&self) -> bool {
+        !self.shards.is_empty()
     }
 
     /// Drops the log sets that no storage server needs any more: all of them have `durable_version` on disk.
@@ -109,7 +142,10 @@ impl ClusterRecord {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use ferrisdb_core::{Endpoint, id::Address, service::controller::LogMember};
+    use ferrisdb_core::{
+        id::Address,
+        service::controller::{LogMember, Redundancy},
+    };
 
     use super::*;
 
@@ -120,13 +156,24 @@ pub(super) mod tests {
             logs: vec![LogMember { process: ProcessId(7), endpoint }],
             replication: 1,
             begin_version: Version(generation * 100),
+            recovery_version: Version(generation * 100),
             end_version: end.map(Version),
+        }
+    }
+
+    pub(in crate::controller) fn configuration() -> Configuration {
+        Configuration {
+            redundancy: Redundancy::Double,
+            logs: 3,
+            proxies: 1,
+            resolvers: 1,
+            storage_replace_after_ms: 10_000,
         }
     }
 
     #[test]
     fn round_trip_and_every_flipped_bit_is_noticed() {
-        let mut record = ClusterRecord::new(ClusterId(5));
+        let mut record = ClusterRecord::new(ClusterId(5), configuration());
         record.log_sets = vec![log_set(1, Some(200)), log_set(2, None)];
         let file = record.to_bytes();
         assert_eq!(ClusterRecord::from_bytes(&file).unwrap(), record);
@@ -142,10 +189,12 @@ pub(super) mod tests {
 
     #[test]
     fn golden_bytes() {
-        let record =
-            ClusterRecord { generation: Generation(3), ..ClusterRecord::new(ClusterId(5)) };
-        let encoded = [5, 0, 3, 0, 0, 0, 0];
-        let mut file = b"FDBCREC1".to_vec();
+        let record = ClusterRecord {
+            generation: Generation(3),
+            ..ClusterRecord::new(ClusterId(5), configuration())
+        };
+        let encoded = [5, 0, 1, 3, 1, 1, 251, 16, 39, 3, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut file = b"FDBCREC2".to_vec();
         file.extend_from_slice(&crc32c::crc32c(&encoded).to_be_bytes());
         file.extend_from_slice(&encoded);
         assert_eq!(record.to_bytes(), file);
@@ -153,7 +202,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_drained_set_is_dropped_and_the_live_one_is_not() {
-        let mut record = ClusterRecord::new(ClusterId(5));
+        let mut record = ClusterRecord::new(ClusterId(5), configuration());
         record.log_sets = vec![log_set(1, Some(200)), log_set(2, Some(300)), log_set(3, None)];
         assert!(!record.drop_drained(Version(199)));
         assert!(record.drop_drained(Version(200)));

@@ -1,45 +1,62 @@
-//! The decisions of a controller, as a synchronous machine.
+//! The decisions of the leading controller, as a synchronous machine.
 //!
 //! ```text
-//!   Waiting --(enough processes)--> Beginning --(on disk)--> Locking --(enough answers)--> RecruitingLogs
-//!      ^                                                                                        |
-//!      |        a call failed, or a member died meanwhile                                       v
-//!      +------------------------------------------------------ Activating <-- RecruitingCoordinator
-//!      |                                                            |
-//!      +--(a member of the live generation failed)-- Active <-------+ (on disk)
+//!   Waiting --(enough processes)--> Beginning --(agreed)--> Locking --(enough answers)--> Recruiting
+//!      ^                                                                                      |
+//!      |        a call failed, or a member died meanwhile                                     v
+//!      +---------------------------------------------------- Activating <------------------ Opening
+//!      |                                                          |
+//!      +--(a member of the live generation failed)-- Active <-----+ (agreed)
 //! ```
 //!
-//! Every attempt at a recovery has a generation of its own, begun on disk before anything else is done for
+//! Every attempt at a recovery has a generation of its own, agreed on before anything else is done for
 //! it; answers that belong to an earlier attempt are ignored. So two attempts can never both activate (I-12).
+//!
+//! This file holds the machine's inputs and effects, what it looks at all the time, and what everybody sees of it.
+//! The steps of a recovery are in `recovery.rs`, operators' commands in `administration.rs`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ferrisdb_core::{
-    Endpoint, Generation, Key, ProcessId, Result, Tag, Version, limits,
+    Endpoint, Error, Generation, Key, KeyRange, ProcessId, Result, Shard, ShardMap, Tag, Teams,
+    Version,
+    id::Address,
+    mutation::{self, Item, Mutation},
     runtime::Instant,
     service::{
         controller::{
-            ClusterState, CoordinatorMembers, Heartbeat, HeartbeatReply, LogMember, LogSet, Phase,
-            ProcessClass, Shard, Status, StorageServer,
+            ClusterState, ControllerMember, Heartbeat, HeartbeatReply, LogSet, ProcessClass,
+            Status, StorageServer,
         },
-        log::LockReply,
-        worker::{RecruitCoordinator, RecruitLog},
+        log::{LockReply, LockRequest, PeekReply, PeekRequest},
+        worker::{RecruitLog, RecruitProxy, RecruitResolver, RecruitSequencer},
     },
+    shard,
+    transaction::CommitRequest,
 };
 
 use super::{
     ControllerSettings,
-    cluster_record::{ActiveGeneration, ClusterRecord},
+    cluster_record::{ClusterRecord, Member},
+    distribution::{
+        planner::{self, Plan},
+        teams::{Server, Servers, Standing},
+    },
+    recovery::{Attempt, Step},
+    recruitment::{self, Candidate, Recruits},
     registry::Registry,
 };
-use crate::coordinator::proxy::read_version::locks_needed;
+use crate::coordinator::proxy::routing::shard_map_change;
 
-/// What happened. Heartbeats and status have methods of their own, because they are answered at once.
+/// What happened. Heartbeats, commands and status have methods of their own, because they are answered at once.
 #[derive(Debug)]
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// A record is on disk, as asked for by [`Effect::Persist`].
+    /// A record is agreed on, as asked for by [`Effect::Persist`].
     Persisted {
         /// Which one.
         sequence: u64,
@@ -53,200 +70,194 @@ pub enum Input {
         /// Its answer.
         result: Result<LockReply>,
     },
-    /// A process answered the request to host a log.
-    LogRecruited {
+    /// A process answered the request to host a role.
+    Recruited {
         /// Which attempt.
         generation: Generation,
-        /// Who.
-        process: ProcessId,
-        /// Where the log is reached.
+        /// Which role.
+        slot: Slot,
+        /// Where the role is reached.
         result: Result<Endpoint>,
     },
-    /// A process answered the request to host the coordinator.
-    CoordinatorRecruited {
-        /// Which attempt.
-        generation: Generation,
-        /// Where its roles are reached.
-        result: Result<CoordinatorMembers>,
+    /// The connection to a process broke, and a new one cannot be made.
+    Lost {
+        /// Who.
+        process: ProcessId,
+        /// In which of its lives.
+        incarnation: u64,
     },
+    /// A log answered with changes of the shard map.
+    Metadata {
+        /// The generation of the log's set.
+        generation: Generation,
+        /// Up to where they were known.
+        after_version: Version,
+        /// The answer.
+        reply: PeekReply,
+    },
+    /// A version was seen to be committed.
+    Committed(Version),
+    /// The members of the group of controllers.
+    Controllers(Vec<ControllerMember>),
+}
+
+/// A role of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Slot {
+    /// A log, by its index.
+    Log(usize),
+    /// The sequencer.
+    Sequencer,
+    /// A resolver, by its index.
+    Resolver(usize),
+    /// A proxy, by its number.
+    Proxy(usize),
+}
+
+/// What a process is asked to host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recruitment {
+    /// A log.
+    Log(RecruitLog),
+    /// The sequencer.
+    Sequencer(RecruitSequencer),
+    /// A resolver.
+    Resolver(RecruitResolver),
+    /// A proxy.
+    Proxy(Box<RecruitProxy>),
 }
 
 /// What to do about it, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Write the record to disk, then report [`Input::Persisted`]. Records are written in this order.
+    /// Agree on the record with the other controllers, then report [`Input::Persisted`]. Nothing that follows is done
+    /// before.
     Persist {
-        /// Counts the records of this start.
+        /// Counts the records of this reign.
         sequence: u64,
-        /// What to write.
+        /// What to agree on.
         record: Box<ClusterRecord>,
     },
     /// Tell everybody who watches.
     Publish(Box<ClusterState>),
     /// Lock a log of the old set for the new generation, and report.
     Lock {
-        /// For which attempt.
-        generation: Generation,
         /// The log's index in its set.
         index: usize,
         /// Where it is.
         log: Endpoint,
+        /// The lock.
+        request: LockRequest,
     },
-    /// Ask a process to host a log, and report.
-    RecruitLog {
-        /// Who.
-        process: ProcessId,
-        /// Its worker service.
+    /// Ask a process to host a role, and report.
+    Recruit {
+        /// For which attempt.
+        generation: Generation,
+        /// Which role.
+        slot: Slot,
+        /// The process' worker service.
         worker: Endpoint,
         /// What to host.
-        request: RecruitLog,
+        request: Recruitment,
     },
-    /// Ask a process to host the coordinator, and report.
-    RecruitCoordinator {
-        /// Its worker service.
-        worker: Endpoint,
-        /// What to host.
-        request: Box<RecruitCoordinator>,
+    /// Notice at once when one of these processes dies. Replaces the processes watched before.
+    Watch(Vec<Member>),
+    /// Let logs forget the changes of the shard map up to a version.
+    PopMetadata {
+        /// The logs.
+        logs: Vec<Endpoint>,
+        /// Up to where.
+        through_version: Version,
     },
-}
-
-/// How far the newest generation is.
-#[derive(Debug)]
-enum Step {
-    Waiting {
-        reason: String,
-        not_before: Option<Instant>,
-    },
-    Beginning {
-        recruits: Recruits,
-        sequence: u64,
-    },
-    Locking {
-        recruits: Recruits,
-        answers: BTreeMap<usize, LockReply>,
-        failed: BTreeMap<usize, String>,
-    },
-    RecruitingLogs {
-        recruits: Recruits,
-        recovery_version: Version,
-        logs: BTreeMap<ProcessId, Endpoint>,
-    },
-    RecruitingCoordinator {
-        recruits: Recruits,
-        log_set: LogSet,
-    },
-    Activating {
-        sequence: u64,
-    },
-    Active {
-        since: Instant,
-    },
-}
-
-/// The processes chosen for an attempt.
-#[derive(Clone, Debug)]
-struct Recruits {
-    logs: Vec<Recruit>,
-    coordinator: Recruit,
-}
-
-#[derive(Clone, Debug)]
-struct Recruit {
-    process: ProcessId,
-    incarnation: u64,
-    worker: Endpoint,
-}
-
-impl Recruit {
-    fn new(heartbeat: &Heartbeat) -> Self {
-        Recruit {
-            process: heartbeat.process,
-            incarnation: heartbeat.incarnation,
-            worker: heartbeat.worker.clone(),
-        }
-    }
+    /// Answer a command, now that what it asked for is agreed on.
+    Answer(u64),
 }
 
 /// The machine.
 #[derive(Debug)]
 pub struct Controller {
-    settings: ControllerSettings,
-    record: ClusterRecord,
-    registry: Registry,
-    step: Step,
+    pub(super) settings: ControllerSettings,
+    pub(super) record: ClusterRecord,
+    pub(super) registry: Registry,
+    pub(super) step: Step,
+    pub(super) attempt: Attempt,
     revision: u64,
-    recoveries: u64,
-    /// When the present attempt began; one that takes too long is given up.
-    attempt_began: Instant,
-    /// How many records were sent to disk since the start.
+    /// How many records were sent to be agreed on.
     persists: u64,
+    controllers: Vec<ControllerMember>,
+    /// A version that is known to be committed.
+    known_committed_version: Version,
+    /// Since when a better generation than the live one could be recruited.
+    better_since: Option<Instant>,
 }
 
-/// An attempt at a recovery that takes longer than this many failure timeouts is begun anew.
-const ATTEMPT_TIMEOUTS: u32 = 20;
+/// After how many failure timeouts a generation with fewer logs than wanted is replaced, if there are more now.
+const BETTER_TIMEOUTS: u32 = 5;
 
 impl Controller {
-    /// A controller that goes on from `record`, whose `starts` counts this start already.
+    /// A controller that begins to lead with `record`, whose `reigns` counts this reign already.
     pub fn new(settings: ControllerSettings, record: ClusterRecord, now: Instant) -> Self {
         let step = match &record.active {
             // The generation may be in good health: adopt it, and let the registry tell.
             Some(_) => Step::Active { since: now },
-            None => {
-                Step::Waiting { reason: "the controller has just started".into(), not_before: None }
-            }
+            None => Step::waiting("the controller has just begun to lead"),
         };
         Controller {
             registry: Registry::new(settings.failure_timeout, now),
-            // Revisions of this start are above those of all starts before.
-            revision: u64::from(record.starts) << 32,
+            // Revisions of this reign are above those of all reigns before.
+            revision: u64::from(record.reigns) << 32,
+            known_committed_version: record.metadata_version,
             settings,
             record,
             step,
-            recoveries: 0,
-            attempt_began: now,
+            attempt: Attempt::new(now),
             persists: 0,
+            controllers: Vec::new(),
+            better_since: None,
         }
+    }
+
+    /// What comes first: the reign is agreed on, everybody hears of it, and the adopted generation is watched.
+    pub fn begin(&mut self, controllers: Vec<ControllerMember>, effects: &mut Vec<Effect>) {
+        self.controllers = controllers;
+        self.persist(effects);
+        self.publish(effects);
+        self.watch(effects);
     }
 
     /// The state that everybody sees.
     pub fn state(&self) -> ClusterState {
-        let phase = match &self.step {
-            Step::Active { .. } => Phase::Active,
-            Step::Waiting { reason, .. } => Phase::Waiting { reason: reason.clone() },
-            Step::Beginning { .. } => recovering("beginning the generation"),
-            Step::Locking { answers, failed, .. } => recovering(format!(
-                "locking the logs of the generation before: {} locked, {} not reached {:?}",
-                answers.len(),
-                failed.len(),
-                failed.values().collect::<Vec<_>>()
-            )),
-            Step::RecruitingLogs { recruits, logs, .. } => {
-                recovering(format!("recruiting logs: {} of {}", logs.len(), recruits.logs.len()))
-            }
-            Step::RecruitingCoordinator { .. } => recovering("recruiting the coordinator"),
-            Step::Activating { .. } => recovering("activating the generation"),
-        };
-        let active = matches!(self.step, Step::Active { .. });
-        let coordinator = self.record.active.as_ref().filter(|_| active);
+        let is_active = matches!(self.step, Step::Active { .. });
+        let coordinator = self.record.active.as_ref().filter(|_| is_active);
         ClusterState {
             cluster_id: self.record.cluster_id,
             revision: self.revision,
             generation: self.record.generation,
-            phase,
+            phase: self.step.phase(),
             coordinator: coordinator.map(|active| active.coordinator.clone()),
             log_sets: self.record.log_sets.clone(),
             storage_servers: self.record.storage_servers.clone(),
+            next_tag: self.record.next_tag,
             shards: self.record.shards.clone(),
+            controllers: self.controllers.clone(),
+            configuration: Some(self.record.configuration.clone()),
+            excluded: self.record.excluded.clone(),
         }
     }
 
-    /// What an operator wants to know, but for the controller's own address.
-    pub fn status(&self, now: Instant, controller: ferrisdb_core::id::Address) -> Status {
+    /// What an operator wants to know, but for what concerns the group of controllers.
+    pub fn status(&self, now: Instant, controller: Address) -> Status {
+        let Plan { repairs, stuck, .. } = self.plan(now);
         Status {
             cluster: self.state(),
             processes: self.registry.statuses(now),
-            recoveries: self.recoveries,
+            recoveries: self.attempt.recoveries,
+            last_recovery: self.attempt.last.clone(),
             controller,
+            silent_controllers: Vec::new(),
+            repairs,
+            stuck,
+            metadata_version: self.record.metadata_version,
         }
     }
 
@@ -258,13 +269,13 @@ impl Controller {
         effects: &mut Vec<Effect>,
     ) -> HeartbeatReply {
         if self.follow_address(&heartbeat) {
-            // Lost with a crash at worst, and then learnt again from the next heartbeat.
+            // Lost with a reign at worst, and then learnt again from the next heartbeat.
             self.persist(effects);
             self.publish(effects);
         }
-        let storage = heartbeat.class == ProcessClass::Storage;
+        let is_storage = heartbeat.class == ProcessClass::Storage;
         self.registry.heard(heartbeat, now);
-        if storage {
+        if is_storage {
             self.drop_drained(effects);
         }
         self.look(now, effects);
@@ -274,35 +285,49 @@ impl Controller {
     /// Advances by one input. Never waits and never fails.
     pub fn step(&mut self, input: Input, now: Instant, effects: &mut Vec<Effect>) {
         match input {
-            Input::Tick => self.look(now, effects),
+            Input::Tick => self.on_tick(now, effects),
             Input::Persisted { sequence } => self.on_persisted(sequence, now, effects),
             Input::Locked { generation, index, result } => {
                 self.on_locked(generation, index, result, now, effects);
             }
-            Input::LogRecruited { generation, process, result } => {
-                self.on_log_recruited(generation, process, result, now, effects);
+            Input::Recruited { generation, slot, result } => {
+                self.on_recruited(generation, slot, result, now, effects);
             }
-            Input::CoordinatorRecruited { generation, result } => {
-                self.on_coordinator_recruited(generation, result, now, effects);
+            Input::Lost { process, incarnation } => {
+                self.registry.lost(process, incarnation);
+                self.look(now, effects);
+            }
+            Input::Metadata { generation, after_version, reply } => {
+                self.on_metadata(generation, after_version, reply, effects);
+            }
+            Input::Committed(version) => {
+                self.known_committed_version = self.known_committed_version.max(version);
+            }
+            Input::Controllers(controllers) => {
+                if self.controllers != controllers {
+                    self.controllers = controllers;
+                    self.publish(effects);
+                }
             }
         }
     }
 
+    fn on_tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let record = &self.record;
+        self.registry.forget(now, |process| record.storage_server(process.process).is_some());
+        self.look(now, effects);
+        self.keep_storage(now, effects);
+    }
+
     /// Looks at the processes: has a member failed, or is there enough to begin?
-    fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    pub(super) fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         match &self.step {
             Step::Active { since } => {
-                let members = self.record.active.as_ref().map_or(&[][..], |a| &a.processes);
-                let generation = self.record.generation;
                 let since = *since;
-                let failed: Vec<String> = members
-                    .iter()
-                    .filter(|&&member| self.registry.has_failed(member, generation, since, now))
-                    .map(|&(process, _)| self.describe(process))
-                    .collect();
-                if !failed.is_empty() {
-                    tracing::warn!(%generation, ?failed, "members of the generation have failed");
-                    self.wait(format!("lost {}", failed.join(", ")), None, effects);
+                if let Some(reason) = self.why_to_recover(since, now) {
+                    tracing::warn!(generation = %self.record.generation, %reason, "a recovery is needed");
+                    self.attempt.begin_recovery(&reason, now);
+                    self.wait(reason, None, effects);
                     self.look(now, effects);
                 }
             }
@@ -311,101 +336,160 @@ impl Controller {
                     self.try_to_begin(now, effects);
                 }
             }
-            _ => {
-                let limit = self.settings.failure_timeout * ATTEMPT_TIMEOUTS;
-                if now.saturating_duration_since(self.attempt_began) > limit {
-                    self.give_up("the recovery took too long", now, effects);
-                }
-            }
+            _ => self.look_at_attempt(now, effects),
         }
     }
 
-    fn describe(&self, process: ProcessId) -> String {
-        match self.registry.last(process) {
-            Some(heartbeat) => format!("{} at {}", heartbeat.class, heartbeat.worker.address),
-            None => format!("process {process}"),
-        }
-    }
-
-    /// Begins a recovery if the processes for it are there; otherwise says what is missing.
-    fn try_to_begin(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let recruits = match self.choose_recruits(now) {
-            Ok(recruits) => recruits,
-            Err(reason) => {
-                if !matches!(&self.step, Step::Waiting { reason: said, .. } if *said == reason) {
-                    tracing::info!(%reason, "waiting");
-                    self.wait(reason, None, effects);
-                }
-                return;
-            }
-        };
-        self.create_storage(now);
-        self.record.generation = self.record.generation.next();
-        self.record.active = None;
-        self.attempt_began = now;
-        tracing::info!(generation = %self.record.generation, "recovery begins");
-        let sequence = self.persist(effects);
-        self.step = Step::Beginning { recruits, sequence };
-        self.publish(effects);
-    }
-
-    /// Processes for every role of a generation, or which ones are missing.
-    fn choose_recruits(&self, now: Instant) -> Result<Recruits, String> {
-        let mut missing = Vec::new();
-        let mut lacks = |class: ProcessClass, wanted: u32| {
-            let found = self.registry.alive_of(class, now).count();
-            if found < wanted as usize {
-                missing.push(format!("{class} processes ({found} of {wanted} are alive)"));
-            }
-        };
-        lacks(ProcessClass::Coordinator, 1);
-        lacks(ProcessClass::Log, self.settings.logs);
-        if self.record.storage_servers.is_empty() {
-            lacks(ProcessClass::Storage, self.settings.storage_servers);
-        }
-        let coordinator = self.registry.alive_of(ProcessClass::Coordinator, now).next();
-        match coordinator {
-            Some(coordinator) if missing.is_empty() => Ok(Recruits {
-                logs: self
-                    .registry
-                    .alive_of(ProcessClass::Log, now)
-                    .take(self.settings.logs as usize)
-                    .map(Recruit::new)
-                    .collect(),
-                coordinator: Recruit::new(coordinator),
-            }),
-            _ => Err(format!("waiting for {}", missing.join(" and "))),
-        }
-    }
-
-    /// Gives a new cluster its storage servers and shards, once.
-    fn create_storage(&mut self, now: Instant) {
-        if !self.record.storage_servers.is_empty() {
-            return;
-        }
-        let chosen = self.registry.alive_of(ProcessClass::Storage, now);
-        let chosen = chosen.take(self.settings.storage_servers as usize);
-        self.record.storage_servers = (0..)
-            .map(Tag)
-            .zip(chosen)
-            .map(|(tag, heartbeat)| StorageServer {
-                tag,
-                process: heartbeat.process,
-                endpoint: storage_endpoint(heartbeat),
+    /// Why the live generation has to be replaced, if it has to.
+    fn why_to_recover(&mut self, since: Instant, now: Instant) -> Option<String> {
+        let generation = self.record.generation;
+        let active = self.record.active.as_ref()?;
+        let failed: Vec<String> = active
+            .members
+            .iter()
+            .filter_map(|member| {
+                let id = (member.process, member.incarnation);
+                let failure = self.registry.failure(id, generation, since, now)?;
+                Some(format!("{}: {failure}", self.describe(member.process)))
             })
             .collect();
-        let boundaries: &[Key] = &self.settings.shard_boundaries;
-        let servers = self.record.storage_servers.len() as u32;
-        self.record.shards = Shard::spread(boundaries, servers, self.settings.storage_replication);
+        if !failed.is_empty() {
+            return Some(format!("lost {}", failed.join(", ")));
+        }
+        self.why_a_better_one(now)
     }
 
-    /// Follows a process that has come back at another address. Returns whether anything changed.
+    /// Why a generation that could be recruited now is better than the live one.
+    fn why_a_better_one(&mut self, now: Instant) -> Option<String> {
+        let active = self.record.active.as_ref()?;
+        let set = self.record.log_sets.last()?;
+        let configuration = &self.record.configuration;
+        let is_excluded = |member: &Member| self.record.excluded.contains(&member.process);
+        let members = &active.coordinator;
+        let excluded = active.members.iter().find(|member| is_excluded(member));
+        let asked_for = match excluded {
+            Some(member) => Some(format!("{} is excluded", self.describe(member.process))),
+            None if set.replication != configuration.redundancy.copies()
+                || members.proxies.len() != configuration.proxies.max(1) as usize
+                || members.resolvers.len() != configuration.resolvers.max(1) as usize
+                || set.logs.len() > configuration.logs_wanted() as usize =>
+            {
+                Some("the configuration was changed".to_owned())
+            }
+            None => None,
+        };
+        let coordinators: BTreeSet<&Address> = std::iter::once(&members.sequencer)
+            .chain(&members.proxies)
+            .chain(members.resolvers.iter().map(|(_, resolver)| resolver))
+            .map(|role| &role.address)
+            .collect();
+        let coordinators = coordinators.len();
+        let is_short = set.logs.len() < configuration.logs_wanted() as usize
+            || coordinators < configuration.roles_wanted();
+        if asked_for.is_none() && !is_short {
+            self.better_since = None;
+            return None;
+        }
+        let Ok(recruits) = self.choose_recruits(now) else {
+            self.better_since = None;
+            return None;
+        };
+        if asked_for.is_some() {
+            return asked_for;
+        }
+        let gain = (recruits.logs.len(), recruits.coordinators());
+        if gain.0 < set.logs.len() || gain <= (set.logs.len(), coordinators) {
+            self.better_since = None;
+            return None;
+        }
+        // A process that comes and goes does not cost a recovery each time.
+        let since = *self.better_since.get_or_insert(now);
+        let patience = self.settings.failure_timeout * BETTER_TIMEOUTS;
+        (now.saturating_duration_since(since) >= patience).then(|| {
+            self.better_since = None;
+            let (logs, processes) = gain;
+            format!(
+                "{logs} logs and {processes} coordinator processes can be used instead of {} and {coordinators}",
+                set.logs.len()
+            )
+        })
+    }
+
+    pub(super) fn choose_recruits(&self, now: Instant) -> Result<Recruits, String> {
+        let classes = [ProcessClass::Log, ProcessClass::Coordinator];
+        let candidates: Vec<_> = classes
+            .into_iter()
+            .flat_map(|class| self.registry.alive_of(class, now))
+            .filter(|heartbeat| !self.record.excluded.contains(&heartbeat.process))
+            .map(|heartbeat| {
+                let is_accused = self.registry.is_accused(&heartbeat.worker.address, now);
+                Candidate { heartbeat, is_accused }
+            })
+            .collect();
+        recruitment::choose(&self.record.configuration, &candidates)
+    }
+
+    pub(super) fn describe(&self, process: ProcessId) -> String {
+        match self.registry.last(process) {
+            Some(heartbeat) => format!("{} at {}", heartbeat.class, heartbeat.worker.address),
+            None => {
+                let active = self.record.active.as_ref();
+                let member = active.and_then(|a| a.members.iter().find(|m| m.process == process));
+                member.map_or_else(
+                    || format!("process {process}"),
+                    |member| format!("the process at {}", member.worker.address),
+                )
+            }
+        }
+    }
+
+    /// Gives a new cluster its storage servers and shards, once. Says what is missing for it.
+    pub(super) fn create_storage(&mut self, now: Instant) -> Result<(), String> {
+        if self.record.is_created() {
+            return Ok(());
+        }
+        let copies = self.record.configuration.redundancy.copies();
+        let wanted = self.settings.storage_servers.max(copies) as usize;
+        let found: Vec<Heartbeat> =
+            self.registry.alive_of(ProcessClass::Storage, now).cloned().collect();
+        let servers: Vec<StorageServer> = (0..)
+            .map(Tag)
+            .zip(&found)
+            .map(|(tag, heartbeat)| storage_server(tag, heartbeat, Version::ZERO))
+            .collect();
+        let standing = |server: &StorageServer| Server {
+            tag: server.tag,
+            zone: server.zone.clone(),
+            standing: Standing::Good,
+        };
+        let mut teams = Servers::new(servers.iter().map(standing));
+        if servers.len() < wanted || teams.new_team(copies as usize).len() < copies as usize {
+            return Err(format!(
+                "waiting for storage processes ({} of {wanted} are alive, {copies} zones are needed)",
+                found.len()
+            ));
+        }
+        let boundaries = &self.settings.shard_boundaries;
+        let begins = std::iter::once(Key::MIN).chain(boundaries.iter().cloned());
+        let ends = boundaries.iter().cloned().chain(std::iter::once(Key::SYSTEM_END));
+        let shards = begins.zip(ends).map(|(begin, end)| {
+            let team = teams.new_team(copies as usize);
+            team.iter().for_each(|tag| teams.add_load(*tag));
+            Shard { range: KeyRange { begin, end }, teams: Teams::of(team) }
+        });
+        self.record.shards = ShardMap::new(shards.collect());
+        self.record.next_tag = Tag(servers.len() as u32);
+        self.record.storage_servers = servers;
+        Ok(())
+    }
+
+    /// Follows a process that has come back at another address or in another zone. Returns whether anything changed.
     fn follow_address(&mut self, heartbeat: &Heartbeat) -> bool {
         let mut changed = false;
         for server in &mut self.record.storage_servers {
-            let moved = storage_endpoint(heartbeat);
-            if server.process == heartbeat.process && server.endpoint != moved {
-                server.endpoint = moved;
+            let now = storage_server(server.tag, heartbeat, server.begin_version);
+            if server.process == heartbeat.process && *server != now {
+                *server = now;
                 changed = true;
             }
         }
@@ -419,213 +503,38 @@ impl Controller {
         changed
     }
 
-    fn on_persisted(&mut self, persisted: u64, now: Instant, effects: &mut Vec<Effect>) {
-        match &self.step {
-            Step::Beginning { recruits, sequence } if *sequence == persisted => {
-                let recruits = recruits.clone();
-                self.lock_or_recruit(recruits, effects);
-            }
-            Step::Activating { sequence } if *sequence == persisted => {
-                self.step = Step::Active { since: now };
-                self.recoveries += 1;
-                tracing::info!(generation = %self.record.generation, "the generation is active");
-                self.publish(effects);
-            }
-            // Written for another reason, such as an address: nothing waits for it.
-            _ => {}
-        }
-    }
-
-    fn persist(&mut self, effects: &mut Vec<Effect>) -> u64 {
+    pub(super) fn persist(&mut self, effects: &mut Vec<Effect>) -> u64 {
         self.persists += 1;
         let record = Box::new(self.record.clone());
         effects.push(Effect::Persist { sequence: self.persists, record });
         self.persists
     }
 
-    /// Locks the old logs; a new cluster has none.
-    fn lock_or_recruit(&mut self, recruits: Recruits, effects: &mut Vec<Effect>) {
-        let generation = self.record.generation;
-        let Some(old) = self.record.log_sets.last() else {
-            return self.recruit_logs(recruits, Version::ZERO, effects);
-        };
-        for (index, log) in old.logs.iter().enumerate() {
-            effects.push(Effect::Lock { generation, index, log: log.endpoint.clone() });
-        }
-        self.step = Step::Locking { recruits, answers: BTreeMap::new(), failed: BTreeMap::new() };
-        self.publish(effects);
+    pub(super) fn publish(&mut self, effects: &mut Vec<Effect>) {
+        self.revision += 1;
+        effects.push(Effect::Publish(Box::new(self.state())));
     }
 
-    fn on_locked(
-        &mut self,
-        generation: Generation,
-        index: usize,
-        result: Result<LockReply>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(old) = self.record.log_sets.last() else { return };
-        let Step::Locking { recruits, answers, failed } = &mut self.step else { return };
-        if generation != self.record.generation {
-            return;
-        }
-        match result {
-            Ok(reply) => answers.insert(index, reply).map(|_| ()),
-            Err(error) => failed.insert(index, error.to_string()).map(|_| ()),
-        };
-        if answers.len() + failed.len() < old.logs.len() {
-            return;
-        }
-        // All that was acknowledged is on every log, so on each of these; and with these locked no
-        // further push can be acknowledged by all (I-12).
-        if answers.len() < locks_needed(old) {
-            let reason = format!(
-                "locked {} of the {} logs that hold the newest commits, {} are needed: {:?}",
-                answers.len(),
-                old.logs.len(),
-                locks_needed(old),
-                failed.values().collect::<Vec<_>>()
-            );
-            return self.give_up(&reason, now, effects);
-        }
-        let durable = answers.values().map(|reply| reply.durable_version);
-        // A set that nothing was pushed to ends where it began.
-        let recovery_version = durable.min().unwrap_or_default().max(old.begin_version);
-        for reply in answers.values() {
-            assert!(
-                reply.known_committed_version <= recovery_version,
-                "version {} was committed, but only {recovery_version} is on every log (I-5)",
-                reply.known_committed_version
-            );
-        }
-        let recruits = recruits.clone();
-        self.recruit_logs(recruits, recovery_version, effects);
+    pub(super) fn watch(&self, effects: &mut Vec<Effect>) {
+        let members = self.record.active.as_ref().map(|active| active.members.clone());
+        effects.push(Effect::Watch(members.unwrap_or_default()));
     }
 
-    fn recruit_logs(
-        &mut self,
-        recruits: Recruits,
-        recovery_version: Version,
-        effects: &mut Vec<Effect>,
-    ) {
-        for log in &recruits.logs {
-            effects.push(Effect::RecruitLog {
-                process: log.process,
-                worker: log.worker.clone(),
-                request: RecruitLog {
-                    cluster_id: self.record.cluster_id,
-                    generation: self.record.generation,
-                    begin_version: recovery_version,
-                },
-            });
-        }
-        self.step = Step::RecruitingLogs { recruits, recovery_version, logs: BTreeMap::new() };
-        self.publish(effects);
-    }
-
-    fn on_log_recruited(
-        &mut self,
-        generation: Generation,
-        process: ProcessId,
-        result: Result<Endpoint>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Step::RecruitingLogs { recruits, recovery_version, logs } = &mut self.step else {
-            return;
-        };
-        if generation != self.record.generation {
-            return;
-        }
-        match result {
-            Ok(endpoint) => logs.insert(process, endpoint),
-            Err(error) => {
-                return self.give_up(&format!("recruiting a log: {error}"), now, effects);
-            }
-        };
-        if logs.len() < recruits.logs.len() {
-            return;
-        }
-        let members = logs
-            .iter()
-            .map(|(&process, endpoint)| LogMember { process, endpoint: endpoint.clone() });
-        let log_set = LogSet {
-            generation,
-            logs: members.collect(),
-            replication: self.settings.log_replication.clamp(1, self.settings.logs),
-            begin_version: *recovery_version,
-            end_version: None,
-        };
-        let request = RecruitCoordinator {
-            cluster_id: self.record.cluster_id,
-            generation,
-            recovery_version: *recovery_version,
-            first_version: recovery_version.saturating_add(limits::RECOVERY_VERSION_JUMP),
-            log_set: log_set.clone(),
-            shards: self.record.shards.clone(),
-            proxies: self.settings.proxies,
-            resolvers: self.settings.resolvers,
-        };
-        let recruits = recruits.clone();
-        effects.push(Effect::RecruitCoordinator {
-            worker: recruits.coordinator.worker.clone(),
-            request: Box::new(request),
-        });
-        self.step = Step::RecruitingCoordinator { recruits, log_set };
-        self.publish(effects);
-    }
-
-    fn on_coordinator_recruited(
-        &mut self,
-        generation: Generation,
-        result: Result<CoordinatorMembers>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Step::RecruitingCoordinator { recruits, log_set } = &self.step else { return };
-        if generation != self.record.generation {
-            return;
-        }
-        let coordinator = match result {
-            Ok(members) => members,
-            Err(error) => {
-                let reason = format!("recruiting the coordinator: {error}");
-                return self.give_up(&reason, now, effects);
-            }
-        };
-        let members = recruits.logs.iter().chain(std::iter::once(&recruits.coordinator));
-        let processes = members.map(|recruit| (recruit.process, recruit.incarnation)).collect();
-        if let Some(old) = self.record.log_sets.last_mut() {
-            assert!(old.end_version.is_none(), "a log set would end twice: {old:?} (I-12)");
-            old.end_version = Some(log_set.begin_version);
-        }
-        self.record.log_sets.push(log_set.clone());
-        self.record.active = Some(ActiveGeneration { coordinator, processes });
-        let sequence = self.persist(effects);
-        self.step = Step::Activating { sequence };
-        self.publish(effects);
-    }
-
-    /// Ends the present attempt. The next one, with a generation of its own, follows after a while.
-    fn give_up(&mut self, reason: &str, now: Instant, effects: &mut Vec<Effect>) {
-        tracing::warn!(generation = %self.record.generation, %reason, "recovery failed");
-        let not_before = now + self.settings.failure_timeout / 4;
-        self.wait(format!("the last attempt failed: {reason}"), Some(not_before), effects);
-    }
-
-    fn wait(&mut self, reason: String, not_before: Option<Instant>, effects: &mut Vec<Effect>) {
-        self.step = Step::Waiting { reason, not_before };
-        self.publish(effects);
-    }
+    // What is kept of the data, and where.
 
     /// Drops old log sets that every storage server has on its own disk.
-    fn drop_drained(&mut self, effects: &mut Vec<Effect>) {
-        // While the record is on its way to disk it is not changed for anything else.
+    pub(super) fn drop_drained(&mut self, effects: &mut Vec<Effect>) {
+        // While the record is on its way it is not changed for anything else.
         if !matches!(self.step, Step::Active { .. }) || self.record.log_sets.len() < 2 {
             return;
         }
         let durable = self.record.storage_servers.iter().map(|server| {
-            self.registry.last(server.process).map_or(Version::ZERO, |h| h.progress.durable_version)
+            let heard = self.registry.last(server.process);
+            let report = heard.and_then(|heartbeat| heartbeat.storage.as_ref());
+            // What it says of another tag's data is about another life.
+            let is_same = report.is_some_and(|report| report.tag == Some(server.tag));
+            let progress = heard.filter(|_| is_same).map(|h| h.progress.durable_version);
+            progress.unwrap_or_default().max(server.begin_version)
         });
         let durable = durable.min().unwrap_or_default();
         if !self.record.drop_drained(durable) {
@@ -636,19 +545,205 @@ impl Controller {
         self.publish(effects);
     }
 
-    fn publish(&mut self, effects: &mut Vec<Effect>) {
-        self.revision += 1;
-        effects.push(Effect::Publish(Box::new(self.state())));
+    /// Takes in storage servers that have come, and lets go of those that are gone and hold nothing.
+    fn keep_storage(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if !matches!(self.step, Step::Active { .. }) || !self.record.is_created() {
+            return;
+        }
+        let is_new = |heartbeat: &&Heartbeat| {
+            let tag = heartbeat.storage.as_ref().and_then(|report| report.tag);
+            self.record.storage_server(heartbeat.process).is_none()
+                && !self.record.excluded.contains(&heartbeat.process)
+                // It forgets what it has of a tag that was given up, and then says so.
+                && tag.is_none()
+        };
+        let alive = self.registry.alive_of(ProcessClass::Storage, now);
+        let new: Vec<Heartbeat> = alive.filter(is_new).cloned().collect();
+        let gone: Vec<Tag> = self
+            .record
+            .storage_servers
+            .iter()
+            .filter(|server| {
+                self.standing(server, now) == Standing::Gone
+                    && planner::is_drained(&self.record.shards, server.tag)
+            })
+            .map(|server| server.tag)
+            .collect();
+        if new.is_empty() && gone.is_empty() {
+            return;
+        }
+        for heartbeat in &new {
+            let tag = self.record.next_tag;
+            self.record.next_tag = Tag(tag.0 + 1);
+            let begin_version = self.record.metadata_version;
+            tracing::info!(%tag, process = %self.describe(heartbeat.process), "a storage server joins");
+            self.record.storage_servers.push(storage_server(tag, heartbeat, begin_version));
+        }
+        for tag in &gone {
+            tracing::info!(%tag, "a storage server is gone for good");
+        }
+        self.record.storage_servers.retain(|server| !gone.contains(&server.tag));
+        self.persist(effects);
+        self.publish(effects);
+        self.drop_drained(effects);
+    }
+
+    fn standing(&self, server: &StorageServer, now: Instant) -> Standing {
+        let replace_after =
+            Duration::from_millis(self.record.configuration.storage_replace_after_ms);
+        let is_excluded = self.record.excluded.contains(&server.process);
+        match self.registry.dead_for(server.process, now) {
+            Some(away) if away >= replace_after => Standing::Gone,
+            _ if is_excluded => Standing::Leaving,
+            Some(_) => Standing::Away,
+            None => {
+                let heard = self.registry.last(server.process);
+                let report = heard.and_then(|heartbeat| heartbeat.storage.as_ref());
+                let has_begun = report.is_some_and(|report| report.tag == Some(server.tag));
+                if has_begun { Standing::Good } else { Standing::Away }
+            }
+        }
+    }
+
+    /// What is to be done about the data.
+    pub(super) fn plan(&self, now: Instant) -> Plan {
+        let server = |server: &StorageServer| Server {
+            tag: server.tag,
+            zone: server.zone.clone(),
+            standing: self.standing(server, now),
+        };
+        let servers = Servers::new(self.record.storage_servers.iter().map(server));
+        let copied = self.record.storage_servers.iter().filter_map(|server| {
+            let heartbeat = self.registry.last(server.process)?;
+            let report = heartbeat.storage.as_ref()?;
+            // Before it has the newest change of the map, it may speak of an earlier time that it joined a shard.
+            let is_recent = heartbeat.progress.durable_version >= self.record.shards_version;
+            let is_same = report.tag == Some(server.tag);
+            (is_same && is_recent).then(|| (server.tag, report.copied.clone()))
+        });
+        let copied: BTreeMap<_, _> = copied.collect();
+        let copies = self.record.configuration.redundancy.copies() as usize;
+        planner::plan(&self.record.shards, servers, &copied, copies)
+    }
+
+    /// The transaction that takes the next steps, at a read version; `None` if there are none, or if the map is not
+    /// known up to that version yet.
+    pub fn relocation(&self, read_version: Version, now: Instant) -> Option<CommitRequest> {
+        if !self.wants_relocation(now) || self.record.metadata_version < read_version {
+            return None;
+        }
+        let set = |(begin, teams): (Key, Teams)| Mutation::Set {
+            key: shard::key_servers_key(&begin),
+            value: teams.to_value(),
+        };
+        let mutations: Vec<_> = self.plan(now).changes.into_iter().map(set).collect();
+        // Whoever else changes the map meanwhile makes this conflict.
+        Some(CommitRequest {
+            read_version,
+            read_conflicts: vec![shard::key_servers_range()],
+            write_conflicts: vec![shard::key_servers_range()],
+            mutations,
+            may_write_system_keys: true,
+            changes_shard_map: true,
+            ..CommitRequest::default()
+        })
+    }
+
+    /// Whether there is a step to take.
+    pub fn wants_relocation(&self, now: Instant) -> bool {
+        matches!(self.step, Step::Active { .. }) && !self.plan(now).changes.is_empty()
+    }
+
+    /// Where the controller stands in following the shard map.
+    pub fn metadata_version(&self) -> Version {
+        self.record.metadata_version
+    }
+
+    /// The question for the next changes of the shard map, and the logs that can answer it.
+    pub fn metadata_peek(&self) -> Option<(LogSet, PeekRequest)> {
+        if !matches!(self.step, Step::Active { .. }) {
+            return None;
+        }
+        let request = PeekRequest {
+            tag: Tag::METADATA,
+            after_version: self.record.metadata_version,
+            bytes_max: 1 << 20,
+            wait_ms: 250,
+        };
+        Some((self.record.log_sets.last()?.clone(), request))
+    }
+
+    fn on_metadata(
+        &mut self,
+        generation: Generation,
+        after_version: Version,
+        reply: PeekReply,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_active = matches!(self.step, Step::Active { .. });
+        if !is_active
+            || generation != self.record.generation
+            || after_version != self.record.metadata_version
+        {
+            return;
+        }
+        self.known_committed_version =
+            self.known_committed_version.max(reply.known_committed_version);
+        // What is not known to be committed may be rolled back.
+        let through_version = reply.through_version.min(self.known_committed_version);
+        if through_version <= after_version {
+            return;
+        }
+        let mut has_changed = false;
+        for (version, message) in reply.messages {
+            if version <= through_version && apply_metadata(&mut self.record.shards, message) {
+                self.record.shards_version = version;
+                has_changed = true;
+            }
+        }
+        self.record.metadata_version = through_version;
+        if !has_changed {
+            return;
+        }
+        self.persist(effects);
+        self.publish(effects);
+        let logs = self.record.log_sets.last().map(|set| &set.logs[..]).unwrap_or_default();
+        let logs = logs.iter().map(|log| log.endpoint.clone()).collect();
+        effects.push(Effect::PopMetadata { logs, through_version });
     }
 }
 
-fn recovering(step: impl Into<String>) -> Phase {
-    Phase::Recovering { step: step.into() }
+/// Applies a message of the metadata tag to a map. Returns whether there was anything in it.
+pub(super) fn apply_metadata(shards: &mut ShardMap, message: bytes::Bytes) -> bool {
+    let mut has_changed = false;
+    for item in mutation::decode(message) {
+        let change = match &item {
+            Ok(Item::Mutation(mutation)) => shard_map_change(mutation),
+            _ => None,
+        };
+        let Some((begin, teams)) = change else {
+            panic!("not a change of the shard map, in the metadata of a log: {item:?} (I-2)");
+        };
+        shards.set(&begin, teams);
+        has_changed = true;
+    }
+    has_changed
 }
 
 /// A storage server offers its service under its worker's instance.
-fn storage_endpoint(heartbeat: &Heartbeat) -> Endpoint {
-    heartbeat.worker.clone()
+fn storage_server(tag: Tag, heartbeat: &Heartbeat, begin_version: Version) -> StorageServer {
+    StorageServer {
+        tag,
+        process: heartbeat.process,
+        endpoint: heartbeat.worker.clone(),
+        zone: heartbeat.zone.clone(),
+        begin_version,
+    }
+}
+
+/// An error of the controller.
+pub(super) fn refused(code: ferrisdb_core::ErrorCode, detail: impl Into<String>) -> Error {
+    Error::new(code, ferrisdb_core::Stage::Control, detail)
 }
 
 #[cfg(test)]

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use ferrisdb_core::{
-    ClusterId, Error, ErrorCode, KeyRange, Stage, id::Address, service::controller::Progress,
+    ClusterId, Error, ErrorCode, ProcessId, Stage,
+    mutation::Encoder,
+    service::controller::{
+        Command, ConfigurationChange, Phase, ProcessSelector, Progress, Redundancy, StorageReport,
+    },
 };
 
 use super::*;
+use crate::controller::cluster_record::tests::configuration;
 
 /// A controller with a clock that the test moves.
 struct World {
@@ -18,66 +23,83 @@ struct World {
 
 const COORDINATOR: u128 = 1;
 const LOGS: [u128; 3] = [11, 12, 13];
-const STORAGE: u128 = 21;
+const STORAGE: [u128; 3] = [21, 22, 23];
 
+/// Double, with three logs: two locks are needed of three.
 fn settings() -> ControllerSettings {
-    ControllerSettings { logs: 3, log_replication: 2, ..ControllerSettings::default() }
+    ControllerSettings {
+        configuration: configuration(),
+        storage_servers: 2,
+        ..ControllerSettings::default()
+    }
 }
 
-fn members() -> CoordinatorMembers {
-    let endpoint = |instance| Endpoint { address: Address::new("c:1"), instance };
-    CoordinatorMembers {
-        sequencer: endpoint(1),
-        proxies: vec![endpoint(2)],
-        resolvers: vec![(KeyRange::new("", b"\xff\xff"), endpoint(3))],
+fn heartbeat(process: u128, incarnation: u64, hosted: &[u64]) -> Heartbeat {
+    let class = match process {
+        ..10 => ProcessClass::Coordinator,
+        10..20 => ProcessClass::Log,
+        _ => ProcessClass::Storage,
+    };
+    Heartbeat {
+        process: ProcessId(process),
+        incarnation,
+        class,
+        // The last digit is the machine.
+        zone: format!("machine-{}", process % 10),
+        worker: Endpoint { address: Address::new(format!("p{process}:1")), instance: 5 },
+        hosted_generations: hosted.iter().copied().map(Generation).collect(),
+        trouble: None,
+        accused: Vec::new(),
+        progress: Progress::default(),
+        storage: None,
+    }
+}
+
+/// A storage server that has `tag`, and is done with so many versions.
+fn storage_heartbeat(process: u128, tag: u32, durable: u64) -> Heartbeat {
+    Heartbeat {
+        progress: Progress { durable_version: Version(durable), ..Progress::default() },
+        storage: Some(StorageReport { tag: Some(Tag(tag)), ..StorageReport::default() }),
+        ..heartbeat(process, 1, &[])
     }
 }
 
 impl World {
     fn new() -> World {
-        World::from(ClusterRecord::new(ClusterId(9)))
+        World::from(ClusterRecord::new(ClusterId(9), configuration()))
     }
 
     fn from(mut record: ClusterRecord) -> World {
-        record.starts += 1;
+        record.reigns += 1;
         let now = ferrisdb_core::runtime::now();
         let controller = Controller::new(settings(), record.clone(), now);
         World { controller, now, effects: Vec::new(), persisted: record }
     }
 
-    fn heartbeat(&mut self, process: u128, incarnation: u64, hosted: &[u64], durable: u64) {
-        let class = match process {
-            COORDINATOR => ProcessClass::Coordinator,
-            STORAGE => ProcessClass::Storage,
-            _ => ProcessClass::Log,
-        };
-        let heartbeat = Heartbeat {
-            process: ProcessId(process),
-            incarnation,
-            class,
-            worker: Endpoint { address: Address::new(format!("p{process}:1")), instance: 5 },
-            hosted_generations: hosted.iter().copied().map(Generation).collect(),
-            progress: Progress { durable_version: Version(durable), ..Progress::default() },
-        };
+    fn hear(&mut self, heartbeat: Heartbeat) {
         self.controller.on_heartbeat(heartbeat, self.now, &mut self.effects);
     }
 
-    /// Everybody is alive and hosts `hosted`.
+    fn all_logs(&mut self, hosted: &[u64]) {
+        LOGS.iter().for_each(|&log| self.hear(heartbeat(log, 1, hosted)));
+    }
+
+    /// Coordinator and logs are alive and host `hosted`; so are two storage servers.
     fn all_alive(&mut self, hosted: &[u64]) {
-        self.heartbeat(COORDINATOR, 1, hosted, 0);
-        LOGS.iter().for_each(|&log| self.heartbeat(log, 1, hosted, 0));
-        self.heartbeat(STORAGE, 1, &[], 0);
+        STORAGE[..2].iter().for_each(|&storage| self.hear(heartbeat(storage, 1, &[])));
+        self.hear(heartbeat(COORDINATOR, 1, hosted));
+        self.all_logs(hosted);
     }
 
     fn step(&mut self, input: Input) {
         self.controller.step(input, self.now, &mut self.effects);
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
+    fn pass(&mut self, milliseconds: u64) {
+        self.now += Duration::from_millis(milliseconds);
     }
 
-    /// Writes what is to be written and reports it.
+    /// Agrees on what is to be agreed on and reports it.
     fn persist(&mut self) {
         for effect in std::mem::take(&mut self.effects) {
             if let Effect::Persist { sequence, record } = effect {
@@ -95,88 +117,122 @@ impl World {
         taken
     }
 
-    /// Answers the locks: `None` for a log that cannot be reached.
-    fn answer_locks(&mut self, durable: [Option<u64>; 3]) {
+    /// Answers the locks, in order: durable and known committed; `None` for a log that cannot be reached.
+    fn answer_locks(&mut self, answers: [Option<(u64, u64)>; 3]) {
         let locks = self.taken(|effect| match effect {
-            Effect::Lock { generation, index, .. } => Some((*generation, *index)),
+            Effect::Lock { index, request, .. } => Some((*index, *request)),
             _ => None,
         });
         assert_eq!(locks.len(), 3);
-        for (generation, index) in locks {
-            let reply = |durable| LockReply {
+        for (index, request) in locks {
+            let reply = |(durable, known)| LockReply {
                 durable_version: Version(durable),
-                known_committed_version: Version(0),
+                known_committed_version: Version(known),
+                metadata: Vec::new(),
             };
             let down = || Error::new(ErrorCode::Unreachable, Stage::Connect, "down");
-            let result = durable[index].map(reply).ok_or_else(down);
-            self.step(Input::Locked { generation, index, result });
+            let result = answers[index].map(reply).ok_or_else(down);
+            self.step(Input::Locked { generation: request.generation, index, result });
         }
     }
 
-    /// Answers the recruitments of logs; returns what they were asked for.
+    /// Answers all recruitments; returns what was asked for.
+    fn recruit(&mut self) -> Vec<Recruitment> {
+        let asked = self.taken(|effect| match effect {
+            Effect::Recruit { generation, slot, worker, request } => {
+                Some((*generation, *slot, worker.clone(), request.clone()))
+            }
+            _ => None,
+        });
+        for (generation, slot, worker, _) in &asked {
+            let instance = 100 + generation.0;
+            let result = Ok(Endpoint { address: worker.address.clone(), instance });
+            self.step(Input::Recruited { generation: *generation, slot: *slot, result });
+        }
+        asked.into_iter().map(|(_, _, _, request)| request).collect()
+    }
+
     fn recruit_logs(&mut self) -> Vec<RecruitLog> {
-        let recruits = self.taken(|effect| match effect {
-            Effect::RecruitLog { process, request, .. } => Some((*process, request.clone())),
+        let logs = self.recruit().into_iter().filter_map(|request| match request {
+            Recruitment::Log(log) => Some(log),
             _ => None,
         });
-        for (process, request) in &recruits {
-            let address = Address::new(format!("p{}:1", process.0));
-            let result = Ok(Endpoint { address, instance: 100 + request.generation.0 });
-            let generation = request.generation;
-            self.step(Input::LogRecruited { generation, process: *process, result });
-        }
-        recruits.into_iter().map(|(_, request)| request).collect()
+        logs.collect()
     }
 
-    fn recruit_coordinator(&mut self) -> RecruitCoordinator {
-        let mut recruits = self.taken(|effect| match effect {
-            Effect::RecruitCoordinator { request, .. } => Some(RecruitCoordinator::clone(request)),
-            _ => None,
+    fn recruit_proxies(&mut self) -> Vec<RecruitProxy> {
+        let proxies = self.recruit().into_iter().map(|request| match request {
+            Recruitment::Proxy(proxy) => *proxy,
+            other => panic!("not a proxy: {other:?}"),
         });
-        let request = recruits.pop().expect("a coordinator is recruited");
-        let generation = request.generation;
-        self.step(Input::CoordinatorRecruited { generation, result: Ok(members()) });
-        request
+        proxies.collect()
+    }
+
+    /// Takes a recovery that has its locks to its end.
+    fn finish(&mut self) {
+        assert!(!self.recruit_logs().is_empty());
+        assert!(!self.recruit_proxies().is_empty());
+        self.persist();
+        assert_eq!(self.phase(), Phase::Active);
     }
 
     fn phase(&self) -> Phase {
         self.controller.state().phase
     }
 
-    /// A cluster in its first generation.
+    fn generation(&self) -> u64 {
+        self.controller.state().generation.0
+    }
+
+    fn reason(&self) -> String {
+        match self.phase() {
+            Phase::Waiting { reason } => reason,
+            other => panic!("not waiting: {other:?}"),
+        }
+    }
+
+    /// A cluster in its first generation, some time after it began.
     fn active() -> World {
         let mut world = World::new();
         world.all_alive(&[]);
         world.persist();
-        world.recruit_logs();
-        world.recruit_coordinator();
-        world.persist();
-        assert_eq!(world.phase(), Phase::Active);
+        world.finish();
+        world.pass(600);
         world.all_alive(&[1]);
+        world.storage_alive(100_000_000);
         world.effects.clear();
         world
     }
-}
 
-fn waiting_reason(phase: Phase) -> String {
-    match phase {
-        Phase::Waiting { reason } => reason,
-        other => panic!("not waiting: {other:?}"),
+    fn storage_alive(&mut self, durable: u64) {
+        for (tag, &storage) in (0..).zip(&STORAGE[..2]) {
+            self.hear(storage_heartbeat(storage, tag, durable));
+        }
+    }
+
+    /// The coordinator has restarted.
+    fn lose_coordinator(&mut self) {
+        self.hear(heartbeat(COORDINATOR, 2, &[]));
+        self.persist();
     }
 }
 
 #[test]
 fn a_new_cluster_waits_for_its_processes_and_says_for_which() {
     let mut world = World::new();
-    world.heartbeat(LOGS[0], 1, &[], 0);
-    let reason = waiting_reason(world.phase());
-    assert!(reason.contains("coordinator processes (0 of 1"), "{reason}");
-    assert!(reason.contains("log processes (1 of 3"), "{reason}");
-    assert!(reason.contains("storage processes (0 of 1"), "{reason}");
+    world.hear(heartbeat(LOGS[0], 1, &[]));
+    let reason = world.reason();
+    assert!(reason.contains("log processes in 2 zones (1 are alive"), "{reason}");
+    assert!(reason.contains("a coordinator process"), "{reason}");
+    world.hear(heartbeat(COORDINATOR, 1, &[]));
+    world.hear(heartbeat(LOGS[1], 1, &[]));
+    assert!(world.reason().contains("2 of 3 can be used"), "{}", world.reason());
+    world.hear(heartbeat(LOGS[2], 1, &[]));
+    assert!(world.reason().contains("storage processes (0 of 2"), "{}", world.reason());
 }
 
 #[test]
-fn nothing_happens_for_a_generation_before_it_is_on_disk() {
+fn nothing_happens_for_a_generation_before_it_is_agreed_on() {
     let mut world = World::new();
     world.all_alive(&[]);
     let acts = |effect: &Effect| !matches!(effect, Effect::Persist { .. } | Effect::Publish(_));
@@ -184,144 +240,214 @@ fn nothing_happens_for_a_generation_before_it_is_on_disk() {
     world.persist();
     assert_eq!(world.persisted.generation, Generation(1));
     assert_eq!(world.recruit_logs().len(), 3);
-    let request = world.recruit_coordinator();
-    assert_eq!(request.recovery_version, Version(0));
-    assert_eq!(request.first_version, Version(limits::RECOVERY_VERSION_JUMP));
-    assert!(matches!(world.phase(), Phase::Recovering { .. }), "not before it is on disk");
+    let proxies = world.recruit_proxies();
+    assert_eq!(proxies[0].recruitment.recovery_version, Version(0));
+    assert_eq!(proxies[0].log_set.replication, 2);
+    assert!(matches!(world.phase(), Phase::Recovering { .. }), "not before it is agreed on");
     world.persist();
     assert_eq!(world.phase(), Phase::Active);
-    assert_eq!(world.persisted.shards.len(), 1);
+    assert_eq!(world.persisted.shards.shards()[0].teams, Teams::of([Tag(0), Tag(1)]));
 }
 
 #[test]
-fn a_lost_coordinator_is_replaced_at_the_least_durable_version() {
+fn a_recovery_keeps_what_all_answers_have_and_copies_what_may_be_missing_elsewhere() {
     let mut world = World::active();
-    world.pass(Duration::from_millis(10));
-    world.heartbeat(COORDINATOR, 2, &[], 0);
-    world.persist();
+    world.lose_coordinator();
     assert_eq!(world.persisted.generation, Generation(2));
     assert_eq!(world.persisted.active, None);
-    world.answer_locks([Some(100_000_500), Some(100_000_400), Some(100_000_900)]);
-    let asked = world.recruit_logs();
-    assert!(asked.iter().all(|log| log.begin_version == Version(100_000_400)), "{asked:?}");
-    let request = world.recruit_coordinator();
-    assert_eq!(request.first_version, Version(200_000_400));
+    // Two answers suffice; the third is not waited for.
+    world.answer_locks([Some((500, 300)), Some((400, 320)), None]);
+    let logs = world.recruit_logs();
+    assert_eq!(logs.len(), 3);
+    for log in &logs {
+        assert_eq!(log.recruitment.recovery_version, Version(400));
+        assert_eq!(log.begin_version, Version(320));
+        assert_eq!(log.sources.len(), 2);
+    }
+    let proxies = world.recruit_proxies();
+    assert_eq!(proxies[0].log_set.recovery_version, Version(400));
     world.persist();
     let state = world.controller.state();
     assert_eq!(state.phase, Phase::Active);
-    let ends: Vec<_> = state.log_sets.iter().map(|set| set.end_version).collect();
-    assert_eq!(ends, [Some(Version(100_000_400)), None]);
+    let sets: Vec<_> = state
+        .log_sets
+        .iter()
+        .map(|set| (set.begin_version.0, set.end_version.map(|end| end.0)))
+        .collect();
+    assert_eq!(sets, [(0, Some(400)), (320, None)]);
+    let report = world.controller.status(world.now, Address::new("c")).last_recovery.unwrap();
+    assert!(report.reason.contains("coordinator at p1:1: restarted"), "{report:?}");
 }
 
 #[test]
-fn locks_of_all_but_k_minus_one_logs_suffice_and_fewer_do_not() {
+fn too_few_locks_are_not_enough_and_status_says_so() {
     let mut world = World::active();
-    world.heartbeat(COORDINATOR, 2, &[], 0);
-    world.persist();
-    // Three logs, two copies: two locks are needed.
-    world.answer_locks([Some(7), None, None]);
-    let reason = waiting_reason(world.phase());
+    world.lose_coordinator();
+    world.answer_locks([Some((7, 0)), None, None]);
+    let reason = world.reason();
     assert!(
         reason.contains("locked 1 of the 3 logs") && reason.contains("2 are needed"),
         "{reason}"
     );
-    world.pass(Duration::from_secs(1));
-    world.heartbeat(COORDINATOR, 2, &[], 0);
-    LOGS.iter().for_each(|&log| world.heartbeat(log, 1, &[1], 0));
-    world.persist();
-    assert_eq!(world.persisted.generation, Generation(3));
-    world.answer_locks([Some(7), Some(9), None]);
-    assert_eq!(world.recruit_logs().len(), 3);
+    world.pass(100);
+    world.lose_coordinator();
+    assert_eq!(world.persisted.generation, Generation(3), "the next attempt is another generation");
+    world.answer_locks([Some((7, 0)), None, Some((9, 0))]);
+    world.finish();
 }
 
 #[test]
 fn a_silent_member_fails_after_the_timeout_and_not_before() {
     let mut world = World::active();
-    let generation = |world: &World| world.controller.state().generation;
-    world.pass(Duration::from_millis(999));
+    world.pass(999);
     world.step(Input::Tick);
-    assert_eq!(generation(&world), Generation(1));
-    world.heartbeat(COORDINATOR, 1, &[1], 0);
-    world.heartbeat(LOGS[0], 1, &[1], 0);
-    world.heartbeat(LOGS[1], 1, &[1], 0);
-    world.pass(Duration::from_millis(1));
+    assert_eq!(world.generation(), 1);
+    world.hear(heartbeat(COORDINATOR, 1, &[1]));
+    world.hear(heartbeat(LOGS[0], 1, &[1]));
+    world.hear(heartbeat(LOGS[1], 1, &[1]));
+    world.pass(1);
     world.step(Input::Tick);
-    let reason = waiting_reason(world.phase());
-    assert!(reason.contains("log processes (2 of 3"), "{reason}");
-    world.heartbeat(LOGS[2], 2, &[1], 0);
-    assert_eq!(generation(&world), Generation(2));
+    assert_eq!(world.generation(), 2, "it goes on with the two logs that are left");
+    world.persist();
+    world.answer_locks([Some((7, 0)), Some((7, 0)), None]);
+    assert_eq!(world.recruit_logs().len(), 2);
+}
+
+#[test]
+fn a_lost_connection_counts_at_once() {
+    let mut world = World::active();
+    world.step(Input::Lost { process: ProcessId(LOGS[0]), incarnation: 7 });
+    assert_eq!(world.generation(), 1, "that was another life of it");
+    world.step(Input::Lost { process: ProcessId(LOGS[0]), incarnation: 1 });
+    assert_eq!(world.generation(), 2);
+}
+
+#[test]
+fn a_member_in_trouble_has_failed_and_is_not_recruited() {
+    let mut world = World::active();
+    let trouble = Some("the disk is full".to_owned());
+    world.hear(Heartbeat { trouble, ..heartbeat(LOGS[0], 1, &[1]) });
+    assert_eq!(world.generation(), 2);
+    world.persist();
+    world.answer_locks([None, Some((7, 0)), Some((7, 0))]);
+    assert_eq!(world.recruit_logs().len(), 2);
+}
+
+#[test]
+fn who_dies_in_the_middle_of_a_recovery_does_not_hold_it_up() {
+    let mut world = World::active();
+    world.lose_coordinator();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), Some((5, 0))]);
+    assert!(matches!(world.phase(), Phase::Recovering { .. }));
+    world.step(Input::Lost { process: ProcessId(LOGS[2]), incarnation: 1 });
+    assert!(world.reason().contains("failed meanwhile"), "{}", world.reason());
+    world.pass(20);
+    world.lose_coordinator();
+    world.effects.retain(|effect| !matches!(effect, Effect::Recruit { .. }));
+    world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
+    assert_eq!(world.recruit_logs().len(), 2);
+}
+
+#[test]
+fn a_generation_with_too_few_logs_is_replaced_when_there_are_more_for_a_while() {
+    let mut world = World::active();
+    world.step(Input::Lost { process: ProcessId(LOGS[2]), incarnation: 1 });
+    world.persist();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
+    world.finish();
+    let alive = |world: &mut World, generation: u64| {
+        world.hear(heartbeat(COORDINATOR, 1, &[generation]));
+        world.hear(heartbeat(LOGS[0], 1, &[generation]));
+        world.hear(heartbeat(LOGS[1], 1, &[generation]));
+        world.hear(heartbeat(LOGS[2], 2, &[]));
+    };
+    for _ in 0..9 {
+        world.pass(500);
+        alive(&mut world, 2);
+        assert_eq!(world.generation(), 2);
+    }
+    for _ in 0..3 {
+        world.pass(500);
+        alive(&mut world, 2);
+    }
+    assert_eq!(world.generation(), 3);
 }
 
 #[test]
 fn a_member_that_no_longer_hosts_its_generation_has_failed() {
     let mut world = World::active();
-    // Soon after the activation this may be an old heartbeat.
-    world.heartbeat(COORDINATOR, 1, &[], 0);
-    assert_eq!(world.phase(), Phase::Active);
-    world.pass(Duration::from_millis(900));
-    world.all_alive(&[1]);
-    world.pass(Duration::from_millis(200));
-    world.heartbeat(COORDINATOR, 1, &[], 0);
+    world.hear(heartbeat(COORDINATOR, 1, &[]));
     assert!(matches!(world.phase(), Phase::Recovering { .. }));
 }
 
 #[test]
 fn answers_of_an_earlier_attempt_are_ignored() {
     let mut world = World::active();
-    world.heartbeat(COORDINATOR, 2, &[], 0);
-    world.persist();
-    world.answer_locks([Some(5), Some(5), Some(5)]);
-    world.recruit_logs();
+    world.lose_coordinator();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), Some((5, 0))]);
     let late = Generation(2);
     let down = Error::new(ErrorCode::Unreachable, Stage::Control, "down");
-    world.step(Input::CoordinatorRecruited { generation: late, result: Err(down) });
-    world.pass(Duration::from_secs(1));
-    world.heartbeat(COORDINATOR, 2, &[], 0);
-    LOGS.iter().for_each(|&log| world.heartbeat(log, 1, &[1], 0));
-    world.persist();
-    world.answer_locks([Some(5), Some(5), Some(5)]);
+    world.step(Input::Recruited { generation: late, slot: Slot::Sequencer, result: Err(down) });
+    world.effects.retain(|effect| !matches!(effect, Effect::Recruit { .. }));
+    world.pass(1_000);
+    world.all_logs(&[1]);
+    world.lose_coordinator();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), Some((5, 0))]);
     world.recruit_logs();
-    world.step(Input::CoordinatorRecruited { generation: late, result: Ok(members()) });
+    let result = Ok(Endpoint { address: Address::new("p1:1"), instance: 1 });
+    world.step(Input::Recruited { generation: late, slot: Slot::Proxy(0), result });
     assert!(matches!(world.phase(), Phase::Recovering { .. }), "an answer for generation 2");
-    assert_eq!(world.recruit_coordinator().generation, Generation(3));
+    assert_eq!(world.recruit_proxies()[0].recruitment.generation, Generation(3));
 }
 
 #[test]
-fn a_restarted_controller_adopts_a_healthy_generation() {
+fn a_new_leader_adopts_a_healthy_generation() {
     let world = World::active();
     let before = world.controller.state();
     let mut world = World::from(world.persisted);
+    let mut first = Vec::new();
+    world.controller.begin(Vec::new(), &mut first);
+    assert!(
+        matches!(&first[..], [Effect::Persist { .. }, Effect::Publish(_), Effect::Watch(members)]
+        if members.len() == 4)
+    );
     let after = world.controller.state();
     assert_eq!((after.generation, after.phase), (before.generation, Phase::Active));
     assert!(after.revision > before.revision);
+    world.pass(500);
     world.all_alive(&[1]);
-    world.pass(Duration::from_millis(500));
+    world.pass(600);
     world.step(Input::Tick);
-    assert_eq!(world.phase(), Phase::Active);
-    assert_eq!(world.controller.state().generation, Generation(1));
+    assert_eq!((world.phase(), world.generation()), (Phase::Active, 1));
 }
 
 #[test]
-fn a_restarted_controller_notices_what_failed_meanwhile() {
+fn a_new_leader_notices_what_failed_meanwhile() {
     let mut world = World::from(World::active().persisted);
-    world.heartbeat(COORDINATOR, 1, &[1], 0);
-    world.pass(Duration::from_secs(1));
-    world.step(Input::Tick);
+    world.hear(heartbeat(COORDINATOR, 1, &[1]));
+    world.step(Input::Lost { process: ProcessId(LOGS[0]), incarnation: 1 });
     assert!(matches!(world.phase(), Phase::Waiting { .. }));
+    // Not at once with whoever comes first: the others may be about to be heard.
+    world.hear(heartbeat(LOGS[1], 1, &[1]));
+    world.hear(heartbeat(LOGS[2], 1, &[1]));
+    assert!(world.reason().contains("2 of 3 can be used"), "{}", world.reason());
+    world.pass(500);
+    world.step(Input::Tick);
+    assert_eq!(world.generation(), 2);
 }
 
 #[test]
 fn an_old_log_set_is_dropped_once_storage_has_it() {
     let mut world = World::active();
-    world.heartbeat(COORDINATOR, 2, &[], 0);
-    world.persist();
-    world.answer_locks([Some(50), Some(50), Some(50)]);
-    world.recruit_logs();
-    world.recruit_coordinator();
-    world.persist();
-    world.heartbeat(STORAGE, 1, &[], 49);
+    world.lose_coordinator();
+    world.answer_locks([Some((200_000_000, 0)), Some((200_000_000, 0)), None]);
+    world.finish();
+    world.storage_alive(199_999_999);
     assert_eq!(world.controller.state().log_sets.len(), 2);
-    world.heartbeat(STORAGE, 1, &[], 50);
+    world.hear(storage_heartbeat(STORAGE[0], 0, 200_000_000));
+    world.hear(storage_heartbeat(STORAGE[1], 7, 200_000_000));
+    assert_eq!(world.controller.state().log_sets.len(), 2, "it speaks of another tag's data");
+    world.hear(storage_heartbeat(STORAGE[1], 1, 200_000_000));
     assert_eq!(world.controller.state().log_sets.len(), 1);
     world.persist();
     assert_eq!(world.persisted.log_sets.len(), 1);
@@ -332,11 +458,183 @@ fn a_storage_server_is_followed_to_its_new_address() {
     let mut world = World::active();
     let heartbeat = Heartbeat {
         worker: Endpoint { address: Address::new("elsewhere:1"), instance: 5 },
-        ..world.controller.registry.last(ProcessId(STORAGE)).unwrap().clone()
+        ..world.controller.registry.last(ProcessId(STORAGE[0])).unwrap().clone()
     };
-    world.controller.on_heartbeat(heartbeat, world.now, &mut world.effects);
+    world.hear(heartbeat);
     world.persist();
     let server = &world.persisted.storage_servers[0];
     assert_eq!(server.endpoint.address, Address::new("elsewhere:1"));
     assert_eq!(world.phase(), Phase::Active);
+}
+
+// The shard map.
+
+fn shard_map_message(begin: &str, teams: &Teams) -> bytes::Bytes {
+    let mut encoder = Encoder::default();
+    let key = shard::key_servers_key(&begin.into());
+    encoder.push(&Mutation::Set { key, value: teams.to_value() });
+    encoder.finish()
+}
+
+#[test]
+fn the_map_is_followed_up_to_what_is_known_to_be_committed() {
+    let mut world = World::active();
+    let joining = Teams { joining: vec![Tag(2)], ..Teams::of([Tag(0), Tag(1)]) };
+    let reply = PeekReply {
+        messages: vec![(Version(150_000_000), shard_map_message("", &joining))],
+        through_version: Version(160_000_000),
+        known_committed_version: Version(140_000_000),
+        popped_version: Version(0),
+        locked: false,
+    };
+    let input = |after, reply: &PeekReply| Input::Metadata {
+        generation: Generation(1),
+        after_version: Version(after),
+        reply: reply.clone(),
+    };
+    world.step(input(0, &reply));
+    assert_eq!(world.controller.metadata_version(), Version(140_000_000));
+    assert_eq!(world.controller.state().shards.shards()[0].teams.joining, []);
+    world.step(Input::Committed(Version(155_000_000)));
+    world.step(input(0, &reply));
+    assert_eq!(world.controller.metadata_version(), Version(140_000_000), "of another question");
+    world.step(input(140_000_000, &reply));
+    assert_eq!(world.controller.metadata_version(), Version(155_000_000));
+    assert_eq!(world.controller.state().shards.shards()[0].teams, joining);
+    let popped = world.taken(|effect| match effect {
+        Effect::PopMetadata { logs, through_version } => Some((logs.len(), *through_version)),
+        _ => None,
+    });
+    assert_eq!(popped, [(3, Version(155_000_000))]);
+}
+
+#[test]
+fn a_recovery_takes_the_tail_of_the_map_from_the_locks() {
+    let mut world = World::active();
+    world.lose_coordinator();
+    let joining = Teams { joining: vec![Tag(2)], ..Teams::of([Tag(0), Tag(1)]) };
+    let later = Teams::of([Tag(0), Tag(2)]);
+    let reply = |durable| LockReply {
+        durable_version: Version(durable),
+        known_committed_version: Version(0),
+        metadata: vec![
+            (Version(30), shard_map_message("", &joining)),
+            (Version(40), shard_map_message("", &later)),
+        ],
+    };
+    for (index, durable) in [(0, 40), (1, 35)] {
+        let result = Ok(reply(durable));
+        world.step(Input::Locked { generation: Generation(2), index, result });
+    }
+    // Version 40 is not on every log: it never was acknowledged, and is gone.
+    world.recruit_logs();
+    let proxies = world.recruit_proxies();
+    assert_eq!(proxies[0].shards.shards()[0].teams, joining);
+    world.persist();
+    assert_eq!(world.persisted.shards.shards()[0].teams, joining);
+    assert_eq!(world.persisted.metadata_version, Version(35));
+}
+
+#[test]
+fn a_new_storage_server_joins_and_one_that_is_gone_for_long_is_replaced_by_it() {
+    let mut world = World::active();
+    world.hear(Heartbeat {
+        storage: Some(StorageReport::default()),
+        ..heartbeat(STORAGE[2], 1, &[])
+    });
+    world.step(Input::Tick);
+    world.persist();
+    let server = world.persisted.storage_servers[2].clone();
+    assert_eq!((server.tag, server.process.0), (Tag(2), STORAGE[2]));
+    assert_eq!(world.controller.state().next_tag, Tag(3));
+    assert!(!world.controller.wants_relocation(world.now), "nobody is missing");
+
+    let live = |world: &mut World| {
+        world.hear(heartbeat(COORDINATOR, 1, &[1]));
+        world.all_logs(&[1]);
+        world.hear(storage_heartbeat(STORAGE[0], 0, 0));
+        world.hear(storage_heartbeat(STORAGE[2], 2, 0));
+        world.step(Input::Tick);
+    };
+    for _ in 0..20 {
+        world.pass(500);
+        live(&mut world);
+    }
+    assert!(world.controller.wants_relocation(world.now));
+    assert_eq!(
+        world.controller.relocation(Version(1), world.now),
+        None,
+        "the map is not known there"
+    );
+    let request = world.controller.relocation(Version(0), world.now).unwrap();
+    request.check(Stage::Commit).unwrap();
+    let joining = Teams { joining: vec![Tag(2)], ..Teams::of([Tag(0), Tag(1)]) };
+    let (_, teams) = shard_map_change(&request.mutations[0]).unwrap();
+    assert_eq!(teams, joining);
+
+    // Once no shard names it, the lost server goes, and with it what the logs keep for it.
+    world.controller.record.shards.set(&Key::MIN, Teams::of([Tag(0), Tag(2)]));
+    world.step(Input::Tick);
+    world.persist();
+    let state = world.controller.state();
+    assert!(state.is_removed(Tag(1)) && !state.is_removed(Tag(2)) && !state.is_removed(Tag(3)));
+}
+
+// Commands.
+
+fn command(world: &mut World, command: Command) -> Result<(), String> {
+    let now = world.now;
+    let taken = world.controller.on_command(&command, 77, now, &mut world.effects);
+    taken.map_err(|error| format!("{}: {}", error.code(), error.detail()))
+}
+
+fn redundancy(redundancy: Redundancy) -> Command {
+    let change =
+        ConfigurationChange { redundancy: Some(redundancy), ..ConfigurationChange::default() };
+    Command::Configure(change)
+}
+
+#[test]
+fn a_configuration_that_cannot_be_had_is_refused() {
+    let mut world = World::active();
+    let refused = command(&mut world, redundancy(Redundancy::Triple)).unwrap_err();
+    assert!(
+        refused.contains("triple needs storage processes in 3 zones, there are 2"),
+        "{refused}"
+    );
+    let none = Command::Configure(ConfigurationChange {
+        proxies: Some(0),
+        ..ConfigurationChange::default()
+    });
+    assert!(command(&mut world, none).unwrap_err().contains("proxies = 0"));
+    assert!(world.effects.is_empty());
+    world.hear(storage_heartbeat(STORAGE[2], 2, 0));
+    world.effects.clear();
+    command(&mut world, redundancy(Redundancy::Triple)).unwrap();
+    assert!(matches!(
+        &world.effects[..],
+        [Effect::Persist { .. }, Effect::Publish(_), Effect::Answer(77), ..]
+    ));
+    assert_eq!(world.generation(), 2, "the logs follow the configuration");
+    assert_eq!(world.controller.record.configuration.logs_wanted(), 3);
+}
+
+#[test]
+fn an_excluded_process_loses_its_roles() {
+    let mut world = World::active();
+    let log = || vec![ProcessSelector::Address(Address::new("p11:1"))];
+    let unknown = vec![ProcessSelector::Process(ProcessId(99))];
+    assert!(command(&mut world, Command::Exclude(unknown)).unwrap_err().contains("there is no"));
+    let both =
+        vec![ProcessSelector::Process(ProcessId(11)), ProcessSelector::Process(ProcessId(12))];
+    let refused = command(&mut world, Command::Exclude(both)).unwrap_err();
+    assert!(refused.contains("log processes in 2 zones, there are 1"), "{refused}");
+    command(&mut world, Command::Exclude(log())).unwrap();
+    assert_eq!(world.generation(), 2);
+    world.persist();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
+    assert_eq!(world.recruit_logs().len(), 2);
+    assert_eq!(world.controller.state().excluded, [ProcessId(11)]);
+    command(&mut world, Command::Include(log())).unwrap();
+    assert_eq!(world.controller.state().excluded, []);
 }

@@ -1,59 +1,63 @@
-//! The controller: registers processes, notices which ones fail, and leads the cluster from one generation to the next.
+//! The controllers: they register processes, notice which ones fail, lead the cluster from one generation to the next, and
+//! see to it that everything is kept as often as it should be.
 //!
 //! ```text
 //!   heartbeats --> registry --(a member of the live generation failed)--> recovery --> a new generation
-//!                                                                           |
-//!                    1. begin generation g+1          on disk before anything else happens
-//!                    2. lock the old logs             R = the least durable version of the answers
-//!                    3. recruit logs and coordinator  which opens the generation by an empty commit
-//!                    4. activate g+1                  on disk, then published to clients and storage servers
-//!                    5. drop the old logs             once every storage server has R on its own disk
+//!                     |                                                     |
+//!                     |       1. begin generation g+1          agreed on before anything else happens
+//!                     |       2. lock the old logs             R = the least durable version of the answers
+//!                     |       3. recruit logs (which copy what only some logs have), sequencer, resolvers
+//!                     |       4. recruit proxies               the first opens the generation by an empty commit
+//!                     |       5. activate g+1                  agreed on, then published
+//!                     |       6. drop the old logs             once every storage server has R on its own disk
+//!                     |
+//!                     +--> distribution --> transactions on the shard map --> storage servers copy and hand over
 //! ```
+//!
+//! The controllers are a Raft group ([`crate::raft`]) that agrees on one small value, the [`cluster_record`]. Their leader
+//! is the cluster controller. A new leader begins with the record, adopts the live generation if it is well, and
+//! needs nothing else: who is alive it hears within a heartbeat, and what is being copied is in the shard map.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`cluster_record`] | what a controller remembers across restarts, and its encoding |
+//! | [`cluster_record`] | what controllers remember together, and its encoding |
 //! | [`registry`] | which processes there are, and which are alive |
-//! | [`machine`] | the decisions, as a synchronous machine |
-//! | `server` | heartbeats and long polls in, recruitment calls out |
+//! | [`recruitment`] | who gets which role |
+//! | [`machine`] | the decisions, as a synchronous machine; its recovery in `recovery`, operators' wishes in `administration` |
+//! | [`distribution`] | who should hold which keys |
+//! | `server` | heartbeats and long polls in, recruitment calls out; `reign` is what runs while a controller leads |
 //!
-//! Keeps I-12 and I-14. There is one controller for now, and its record is a file: the Raft group that
-//! replaces it takes the same records as its log's entries.
-//!
-//! # Caveats
-//!
-//! A recovery waits until as many logs as the configuration asks for are alive, and does not copy
-//! the tail of the old set to the new one: the old set is kept, and read from, until all storage servers
-//! have its data.
+//! Keeps I-12 to I-14.
 
+mod administration;
 pub mod cluster_record;
+pub mod distribution;
 pub mod machine;
+mod recovery;
+pub mod recruitment;
 pub mod registry;
+mod reign;
 mod server;
 
 pub use server::ControllerServer;
+pub(crate) use server::handler;
 
 use std::time::Duration;
 
-use ferrisdb_core::Key;
+use ferrisdb_core::{
+    Key,
+    service::controller::{Configuration, Redundancy},
+};
 
-/// The shape of a cluster, and how patient its controller is.
+/// What a controller is told when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerSettings {
-    /// How many logs each generation has.
-    pub logs: u32,
-    /// On how many of them each storage server's messages are kept.
-    pub log_replication: u32,
-    /// How many storage servers the cluster is created with.
+    /// The shape of the cluster. Counts when the cluster is created; later it is changed by commands.
+    pub configuration: Configuration,
+    /// How many storage servers there have to be before the cluster is created.
     pub storage_servers: u32,
-    /// How many of them hold each key.
-    pub storage_replication: u32,
     /// Where the keyspace is cut into shards when the cluster is created, ascending.
     pub shard_boundaries: Vec<Key>,
-    /// How many proxies each generation has.
-    pub proxies: u32,
-    /// How many resolvers each generation has.
-    pub resolvers: u32,
     /// A process that was silent for longer counts as failed.
     pub failure_timeout: Duration,
 }
@@ -61,13 +65,15 @@ pub struct ControllerSettings {
 impl Default for ControllerSettings {
     fn default() -> Self {
         ControllerSettings {
-            logs: 1,
-            log_replication: 1,
+            configuration: Configuration {
+                redundancy: Redundancy::Single,
+                logs: 1,
+                proxies: 1,
+                resolvers: 1,
+                storage_replace_after_ms: 60_000,
+            },
             storage_servers: 1,
-            storage_replication: 1,
             shard_boundaries: Vec::new(),
-            proxies: 1,
-            resolvers: 1,
             failure_timeout: Duration::from_secs(1),
         }
     }

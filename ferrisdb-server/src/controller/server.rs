@@ -1,41 +1,43 @@
-//! The shell of a controller: heartbeats and long polls in, disk and recruitment calls out.
+//! A member of the group of controllers: it founds the group or waits to be taken in, leads while it is elected, and
+//! otherwise says who does.
+//!
+//! ```text
+//!   fresh      all controllers named on the command line are fresh: they found the group together
+//!              one of them is in a group already: wait for an operator to add this one
+//!   follower   says who leads
+//!   leader     reads the record, and reigns until it is not the leader any more
+//! ```
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    ClusterId, Endpoint, Error, Generation, Result, Stage,
+    ClusterId, Endpoint, Error, ErrorCode, Result, Stage,
     id::Address,
     runtime::{self, Disk, TaskGroup},
     service::{
         controller::{
-            ClusterState, Controller as ControllerApi, CoordinatorMembers, Heartbeat,
-            HeartbeatReply, Status,
+            ClusterState, Command, Controller as ControllerApi, ControllerMember,
+            ControllerService, Heartbeat, HeartbeatReply, Leader, Status,
         },
-        log::{LockReply, LogService},
-        worker::{RecruitCoordinator, RecruitLog, WorkerService},
+        raft::{RaftIdentity, RaftService},
     },
-    transport::{Network, call},
+    transport::{Network, Router, call},
 };
 use parking_lot::Mutex;
 use tarpc::context::Context;
-use tokio::sync::{Notify, mpsc};
 
 use super::{
     ControllerSettings,
     cluster_record::ClusterRecord,
-    machine::{Controller, Effect, Input},
+    machine::{Input, refused},
+    reign::Reign,
 };
+use crate::raft::{NodeId, Register, RegisterSettings};
 
-/// How long a call of a recovery may take.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How long a long poll waits for news.
-const POLL_WAIT: Duration = Duration::from_secs(10);
-/// The name of the record in the controller's directory.
-const RECORD_FILE: &str = "cluster";
+/// How long another controller may take to answer.
+const PEER_LIMIT: Duration = Duration::from_millis(500);
+/// How long to wait before something is looked at again that nobody tells of.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A controller. Clones are the same one.
 #[derive(Clone)]
@@ -44,216 +46,293 @@ pub struct ControllerServer {
 }
 
 struct Shared {
-    machine: Mutex<Controller>,
-    effects: mpsc::UnboundedSender<Effect>,
-    published: Mutex<Arc<ClusterState>>,
-    changed: Notify,
-    /// Set when the record could not be written: this controller decides nothing any more.
-    failed: Mutex<Option<Error>>,
+    register: Register,
+    reign: Mutex<Option<Arc<Reign>>>,
     address: Address,
     network: Network,
+    settings: ControllerSettings,
     tasks: TaskGroup,
 }
 
 impl ControllerServer {
-    /// Starts a controller that goes on from the record in `directory`, or creates a cluster there.
+    /// Starts a controller that goes on from what is in `directory`, or founds a group with the other `controllers`.
+    /// `identity` is its number, drawn with the directory, and where it is reached.
     ///
     /// # Errors
     ///
-    /// If the record cannot be read or written, is damaged, or is of another cluster than `network`.
+    /// If the directory's files cannot be read or are damaged.
     pub async fn start(
         disk: Arc<dyn Disk>,
         directory: &Path,
-        address: Address,
-        network: Network,
+        identity: (NodeId, Address),
+        (network, router): (Network, &Router),
+        controllers: Vec<Address>,
         settings: ControllerSettings,
     ) -> Result<ControllerServer> {
-        let path = directory.join(RECORD_FILE);
-        let mut record = match disk.read(&path).await? {
-            Some(file) => ClusterRecord::from_bytes(&file).map_err(|e| e.at(path.display()))?,
-            None => {
-                let cluster_id = network.cluster_id().unwrap_or_else(ClusterId::random);
-                tracing::info!(%cluster_id, "creating a cluster");
-                ClusterRecord::new(cluster_id)
-            }
-        };
-        network.join(record.cluster_id)?;
-        record.starts += 1;
-        disk.replace(&path, record.to_bytes()).await?;
-
-        let tick = settings.failure_timeout / 10;
-        let machine = Controller::new(settings, record, runtime::now());
-        let published = Mutex::new(Arc::new(machine.state()));
-        let (effects, queue) = mpsc::unbounded_channel();
+        let ((node, address), patience) = (identity, RegisterSettings::default());
+        let register = Register::open(disk, directory, node, network.clone(), patience).await?;
+        router.add::<RaftService>(0, register.service());
         let shared = Arc::new(Shared {
-            machine: Mutex::new(machine),
-            effects,
-            published,
-            changed: Notify::new(),
-            failed: Mutex::default(),
+            register,
+            reign: Mutex::default(),
             address,
             network,
+            settings,
             tasks: TaskGroup::default(),
         });
-        shared.tasks.spawn(Shared::perform(Arc::clone(&shared), queue, disk, path));
-        shared.tasks.spawn(Shared::tick(Arc::clone(&shared), tick));
+        shared.tasks.spawn(found(Arc::clone(&shared), controllers));
+        shared.tasks.spawn(lead(Arc::clone(&shared)));
         Ok(ControllerServer { shared })
     }
 
-    /// The cluster.
-    pub fn cluster_id(&self) -> ClusterId {
-        self.shared.published.lock().cluster_id
+    /// The cluster, as soon as it is known.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::WrongCluster`] if the process belongs to another one.
+    pub async fn cluster_id(&self) -> Result<ClusterId> {
+        loop {
+            let contents = self.shared.register.latest();
+            if contents.revision > 0 {
+                let cluster_id = ClusterRecord::from_bytes(&contents.value)?.cluster_id;
+                self.shared.network.join(cluster_id)?;
+                return Ok(cluster_id);
+            }
+            runtime::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits for what makes it pointless to go on: the disk has failed.
+    pub async fn failed(&self) -> Error {
+        self.shared.register.failed().await
     }
 
     /// Ends the controller's tasks.
     pub fn stop(&self) {
         self.shared.tasks.abort_all();
+        // Not under the lock: the reign's tasks hold the server.
+        let reign = self.shared.reign.lock().take();
+        drop(reign);
+    }
+
+    /// Ends the controller, once its consensus is at rest.
+    pub async fn shut_down(&self) {
+        self.stop();
+        self.shared.register.shut_down().await;
     }
 }
 
 impl ControllerApi for ControllerServer {
+    async fn leader(self, _: Context) -> Result<Leader> {
+        Ok(self.shared.leader())
+    }
+
     async fn heartbeat(self, _: Context, request: Heartbeat) -> Result<HeartbeatReply> {
-        self.shared.check()?;
-        let mut effects = Vec::new();
-        let reply = {
-            let mut machine = self.shared.machine.lock();
-            let reply = machine.on_heartbeat(request, runtime::now(), &mut effects);
-            // Sent under the lock, so that effects are performed in the order they were decided in.
-            self.shared.send(effects);
-            reply
-        };
-        Ok(reply)
+        Ok(self.shared.reign()?.heartbeat(request))
     }
 
     async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
-        self.shared.check()?;
-        let newer = async {
-            loop {
-                let changed = self.shared.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                let state = Arc::clone(&*self.shared.published.lock());
-                // A caller that knows more than we do has met a later start of this controller.
-                if state.revision > known_revision {
-                    return state;
-                }
-                changed.await;
-            }
-        };
-        match runtime::timeout(POLL_WAIT, Stage::Control, newer).await {
-            Ok(state) => Ok(ClusterState::clone(&state)),
-            Err(_) => Ok(ClusterState::clone(&*self.shared.published.lock())),
-        }
+        let reign = self.shared.reign()?;
+        drop(self);
+        let state = reign.newer_state(known_revision).await;
+        Ok(ClusterState::clone(&state))
     }
 
     async fn status(self, _: Context) -> Result<Status> {
-        self.shared.check()?;
-        let machine = self.shared.machine.lock();
-        Ok(machine.status(runtime::now(), self.shared.address.clone()))
+        let reign = self.shared.reign()?;
+        let mut status = reign.status(self.shared.address.clone());
+        status.silent_controllers = self.shared.silent_controllers().await;
+        Ok(status)
+    }
+
+    async fn administer(self, _: Context, command: Command) -> Result<()> {
+        let reign = self.shared.reign()?;
+        match &command {
+            Command::AddController(address) => self.shared.add_controller(address).await,
+            Command::RemoveController(address) => self.shared.remove_controller(address).await,
+            _ => reign.administer(&command).await,
+        }
     }
 }
 
 impl Shared {
-    fn check(&self) -> Result<()> {
-        self.failed.lock().clone().map_or(Ok(()), Err)
+    fn reign(&self) -> Result<Arc<Reign>> {
+        self.reign.lock().clone().ok_or_else(|| {
+            let leader = self.register.leadership().leader;
+            let detail = match leader {
+                Some((_, address)) if address != self.address => format!("{address} leads"),
+                _ => "no leader is known here".to_owned(),
+            };
+            refused(ErrorCode::NotLeader, detail).at(&self.address)
+        })
     }
 
-    fn send(&self, effects: Vec<Effect>) {
-        for effect in effects {
-            // The queue is closed only when the controller stops: nothing is to be done then.
-            let _ = self.effects.send(effect);
+    fn leader(&self) -> Leader {
+        let leadership = self.register.leadership();
+        let is_here = self.reign.lock().is_some();
+        let elsewhere = leadership.leader.filter(|(node, _)| *node != self.register.node());
+        Leader {
+            address: if is_here {
+                Some(self.address.clone())
+            } else {
+                elsewhere.map(|(_, address)| address)
+            },
+            controllers: self.members(),
         }
     }
 
-    fn input(&self, input: Input) {
-        let mut effects = Vec::new();
-        let mut machine = self.machine.lock();
-        machine.step(input, runtime::now(), &mut effects);
-        self.send(effects);
+    fn members(&self) -> Vec<ControllerMember> {
+        let member = |(node, address)| ControllerMember { node, address };
+        self.register.members().into_iter().map(member).collect()
     }
 
-    async fn tick(self: Arc<Self>, every: Duration) {
-        loop {
-            runtime::sleep(every).await;
-            self.input(Input::Tick);
+    async fn identity(&self, address: &Address) -> Result<RaftIdentity> {
+        let asked = async {
+            let endpoint = Endpoint::of_process(address.clone());
+            let client = self.network.connect::<RaftService>(&endpoint).await?;
+            call(PEER_LIMIT, Stage::Control, |context| client.identity(context)).await?
+        };
+        let answer = runtime::timeout(PEER_LIMIT, Stage::Control, asked).await;
+        answer.and_then(|answer| answer).map_err(|error| error.at(address))
+    }
+
+    async fn add_controller(&self, address: &Address) -> Result<()> {
+        if self.members().iter().any(|member| member.address == *address) {
+            let detail =
+                format!("{address} is a controller already; remove it first if it lost its disk");
+            return Err(refused(ErrorCode::InvalidArgument, detail));
         }
+        let identity = self.identity(address).await?;
+        tracing::info!(%address, node = identity.node, "adding a controller");
+        self.register.add_member(identity.node, address.clone()).await
     }
 
-    /// Performs effects one after the other; calls to other processes run on beside.
-    async fn perform(
-        self: Arc<Self>,
-        mut queue: mpsc::UnboundedReceiver<Effect>,
-        disk: Arc<dyn Disk>,
-        path: PathBuf,
-    ) {
-        while let Some(effect) = queue.recv().await {
-            match effect {
-                Effect::Persist { sequence, record } => {
-                    if let Err(error) = disk.replace(&path, record.to_bytes()).await {
-                        // What is on disk is not known now. Going on could begin a generation twice.
-                        tracing::error!(%error, "the cluster record cannot be written: this controller stops deciding");
-                        *self.failed.lock() = Some(error);
-                        return;
-                    }
-                    self.input(Input::Persisted { sequence });
+    async fn remove_controller(&self, address: &Address) -> Result<()> {
+        let members = self.members();
+        let Some(member) = members.iter().find(|member| member.address == *address) else {
+            let detail = format!("{address} is not a controller; the status lists them");
+            return Err(refused(ErrorCode::InvalidArgument, detail));
+        };
+        if members.len() == 1 {
+            let detail = "it is the only controller: add another one first";
+            return Err(refused(ErrorCode::NotSatisfiable, detail));
+        }
+        tracing::info!(%address, node = member.node, "removing a controller");
+        self.register.remove_member(member.node).await
+    }
+
+    /// The controllers that do not answer now, or answer as somebody else.
+    async fn silent_controllers(&self) -> Vec<(Address, String)> {
+        let others: Vec<_> =
+            self.members().into_iter().filter(|m| m.node != self.register.node()).collect();
+        let asked = others.iter().map(|member| async move {
+            match self.identity(&member.address).await {
+                Ok(identity) if identity.node == member.node => None,
+                Ok(_) => {
+                    let lost = "it has lost its disk: remove it, and add it again".to_owned();
+                    Some((member.address.clone(), lost))
                 }
-                Effect::Publish(state) => {
-                    *self.published.lock() = Arc::new(*state);
-                    self.changed.notify_waiters();
-                }
-                Effect::Lock { generation, index, log } => {
-                    let this = Arc::clone(&self);
-                    self.tasks.spawn(async move {
-                        let result = this.lock_log(&log, generation).await;
-                        this.input(Input::Locked { generation, index, result });
-                    });
-                }
-                Effect::RecruitLog { process, worker, request } => {
-                    let this = Arc::clone(&self);
-                    self.tasks.spawn(async move {
-                        let generation = request.generation;
-                        let result = this.recruit_log(&worker, request).await;
-                        this.input(Input::LogRecruited { generation, process, result });
-                    });
-                }
-                Effect::RecruitCoordinator { worker, request } => {
-                    let this = Arc::clone(&self);
-                    self.tasks.spawn(async move {
-                        let generation = request.generation;
-                        let result = this.recruit_coordinator(&worker, *request).await;
-                        this.input(Input::CoordinatorRecruited { generation, result });
-                    });
-                }
+                Err(error) => Some((member.address.clone(), error.to_string())),
             }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
+/// Founds the group if nobody has.
+async fn found(shared: Arc<Shared>, controllers: Vec<Address>) {
+    let others: Vec<_> = controllers.into_iter().filter(|a| *a != shared.address).collect();
+    let mut has_waited = false;
+    while !shared.register.is_initialized() {
+        let identities = others.iter().map(|other| shared.identity(other));
+        let identities = futures::future::join_all(identities).await;
+        let fresh: Option<BTreeMap<NodeId, Address>> = others
+            .iter()
+            .zip(&identities)
+            .map(|(address, identity)| match identity {
+                Ok(RaftIdentity { node, is_initialized: false }) => Some((*node, address.clone())),
+                _ => None,
+            })
+            .collect();
+        // Each founder sees the same fresh controllers, so all of them name the same members.
+        if let Some(mut members) = fresh {
+            members.insert(shared.register.node(), shared.address.clone());
+            tracing::info!(?members, "founding the group of controllers");
+            match shared.register.initialize(members).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, "the group was not founded here"),
+            }
+        } else if !has_waited {
+            has_waited = true;
+            tracing::info!(
+                ?identities,
+                "waiting for the other controllers, or to be added to their group"
+            );
+        }
+        runtime::sleep(runtime::jitter(PAUSE)).await;
+    }
+}
+
+/// Reigns whenever this controller is elected.
+async fn lead(shared: Arc<Shared>) {
+    let mut leadership = shared.register.leadership();
+    loop {
+        if leadership.is_here {
+            match reign(&shared, leadership.term).await {
+                Ok(()) => {
+                    tracing::info!(term = leadership.term, "this controller does not lead any more")
+                }
+                Err(error) => tracing::warn!(%error, "this controller cannot lead now"),
+            }
+            let reign = shared.reign.lock().take();
+            drop(reign); // not under the lock
+            runtime::sleep(PAUSE).await;
+            leadership = shared.register.leadership();
+        } else {
+            leadership = shared.register.leadership_changed(&leadership).await;
         }
     }
+}
 
-    async fn lock_log(&self, log: &Endpoint, generation: Generation) -> Result<LockReply> {
-        let locked = async {
-            let client = self.network.connect::<LogService>(log).await?;
-            call(CALL_LIMIT, Stage::Control, |context| client.lock(context, generation)).await?
-        };
-        locked.await.map_err(|error: Error| error.at(log))
+/// One reign, until its term is over or something it wrote was not taken.
+async fn reign(shared: &Arc<Shared>, term: u64) -> Result<()> {
+    let contents = shared.register.read().await?;
+    let record = if contents.revision == 0 {
+        let cluster_id = shared.network.cluster_id().unwrap_or_else(ClusterId::random);
+        tracing::info!(%cluster_id, "creating a cluster");
+        ClusterRecord::new(cluster_id, shared.settings.configuration.clone())
+    } else {
+        ClusterRecord::from_bytes(&contents.value)?
+    };
+    shared.network.join(record.cluster_id)?;
+    tracing::info!(term, generation = %record.generation, "this controller leads");
+    let reign = Reign::begin(
+        shared.register.clone(),
+        contents.revision,
+        record,
+        shared.members(),
+        shared.network.clone(),
+        shared.settings.clone(),
+    );
+    *shared.reign.lock() = Some(Arc::clone(&reign));
+    let mut known = shared.register.leadership();
+    loop {
+        if !known.is_here || known.term != term {
+            return Ok(());
+        }
+        reign.input(Input::Controllers(shared.members()));
+        tokio::select! {
+            biased;
+            error = reign.ended() => return Err(error),
+            changed = shared.register.leadership_changed(&known) => known = changed,
+            () = runtime::sleep(PAUSE * 5) => {}
+        }
     }
+}
 
-    async fn recruit_log(&self, worker: &Endpoint, request: RecruitLog) -> Result<Endpoint> {
-        let recruited = async {
-            let client = self.network.connect::<WorkerService>(worker).await?;
-            call(CALL_LIMIT, Stage::Control, |context| client.recruit_log(context, request)).await?
-        };
-        recruited.await.map_err(|error: Error| error.at(worker))
-    }
-
-    async fn recruit_coordinator(
-        &self,
-        worker: &Endpoint,
-        request: RecruitCoordinator,
-    ) -> Result<CoordinatorMembers> {
-        let recruited = async {
-            let client = self.network.connect::<WorkerService>(worker).await?;
-            call(CALL_LIMIT, Stage::Control, |context| client.recruit_coordinator(context, request))
-                .await?
-        };
-        recruited.await.map_err(|error: Error| error.at(worker))
-    }
+/// The service of a controller, for a router.
+pub(crate) fn handler(
+    server: ControllerServer,
+) -> ferrisdb_core::transport::Handler<ControllerService> {
+    ferrisdb_core::handler!(ferrisdb_core::service::controller::Controller, server)
 }

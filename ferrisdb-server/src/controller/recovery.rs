@@ -1,0 +1,521 @@
+//! The steps of a recovery. The picture is in [`super::machine`].
+//!
+//! ```text
+//!   old set    log 0: durable 130, known committed 100      log 1: durable 120, known 110     log 2: gone
+//!   R = 120    the least durable version of the answers: all that was acknowledged is on every log
+//!   K = 110    the greatest known committed one: what is after it may be on some logs only, and is copied
+//!
+//!   new set    begins after 110, its own batches follow 120
+//! ```
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ferrisdb_core::{
+    Endpoint, Error, Generation, KeyRange, Result, ShardMap, Version, limits,
+    runtime::Instant,
+    service::{
+        controller::{CoordinatorMembers, LogMember, LogSet, Phase, RecoveryReport},
+        log::{LockReply, LockRequest},
+        worker::{
+            RecruitLog, RecruitProxy, RecruitResolver, RecruitSequencer,
+            Recruitment as RecruitmentHead,
+        },
+    },
+};
+
+use super::{
+    cluster_record::{ActiveGeneration, Member},
+    machine::{Controller, Effect, Recruitment, Slot, apply_metadata},
+    recruitment::Recruits,
+};
+use crate::coordinator::{proxy::read_version::locks_needed, split_keyspace};
+
+/// How far the newest generation is.
+#[derive(Debug)]
+pub(super) enum Step {
+    Waiting {
+        reason: String,
+        not_before: Option<Instant>,
+    },
+    Beginning {
+        recruits: Recruits,
+        sequence: u64,
+    },
+    Locking {
+        recruits: Recruits,
+        answers: BTreeMap<usize, LockReply>,
+        failed: BTreeMap<usize, String>,
+    },
+    /// Logs, sequencer and resolvers.
+    Recruiting {
+        recruits: Recruits,
+        ground: Ground,
+        found: BTreeMap<Slot, Endpoint>,
+    },
+    /// Proxies, the first of which opens the generation.
+    Opening {
+        recruits: Recruits,
+        ground: Ground,
+        log_set: LogSet,
+        coordinator: CoordinatorMembers,
+        proxies: BTreeMap<Slot, Endpoint>,
+    },
+    Activating {
+        sequence: u64,
+    },
+    Active {
+        since: Instant,
+    },
+}
+
+/// What the locks have told: where the generation before ended.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    /// R: its batches up to here are kept.
+    recovery_version: Version,
+    /// K: what is after it is copied.
+    begin_version: Version,
+    /// The logs to copy from.
+    sources: Vec<Endpoint>,
+    /// The shard map at R. The record gets it only when the generation is activated: another attempt may find
+    /// another R.
+    shards: ShardMap,
+    /// When the map was changed last, if that was found out by the locks.
+    shards_version: Option<Version>,
+}
+
+impl Step {
+    pub(super) fn waiting(reason: &str) -> Step {
+        Step::Waiting { reason: reason.to_owned(), not_before: None }
+    }
+
+    /// The step as everybody sees it.
+    pub(super) fn phase(&self) -> Phase {
+        let recovering = |step: String| Phase::Recovering { step };
+        match self {
+            Step::Active { .. } => Phase::Active,
+            Step::Waiting { reason, .. } => Phase::Waiting { reason: reason.clone() },
+            Step::Beginning { .. } => recovering("beginning the generation".to_owned()),
+            Step::Locking { answers, failed, .. } => {
+                let (locked, failed) = (answers.len(), failed.values().collect::<Vec<_>>());
+                let detail = format!("{locked} locked, {} not reached {failed:?}", failed.len());
+                recovering(format!("locking the logs of the generation before: {detail}"))
+            }
+            Step::Recruiting { recruits, found, .. } => {
+                let wanted = recruits.logs.len() + 1 + recruits.resolvers.len();
+                let found = found.len();
+                recovering(format!("recruiting logs, sequencer and resolvers: {found} of {wanted}"))
+            }
+            Step::Opening { recruits, proxies, .. } => {
+                let (found, wanted) = (proxies.len(), recruits.proxies.len());
+                recovering(format!("recruiting proxies: {found} of {wanted}"))
+            }
+            Step::Activating { .. } => recovering("activating the generation".to_owned()),
+        }
+    }
+
+    /// The processes that an attempt under way counts on.
+    fn recruits(&self) -> Option<&Recruits> {
+        match self {
+            Step::Beginning { recruits, .. }
+            | Step::Locking { recruits, .. }
+            | Step::Recruiting { recruits, .. }
+            | Step::Opening { recruits, .. } => Some(recruits),
+            Step::Waiting { .. } | Step::Activating { .. } | Step::Active { .. } => None,
+        }
+    }
+}
+
+/// The attempts at a recovery, one after the other.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// How many recoveries this controller has finished.
+    pub(super) recoveries: u64,
+    /// The last one that was finished.
+    pub(super) last: Option<RecoveryReport>,
+    /// When the present one became necessary, and why.
+    needed: (Instant, String),
+    /// When the present attempt at it began.
+    began: Instant,
+    /// Attempts at it that failed.
+    failed: u32,
+}
+
+/// An attempt that takes longer than this many failure timeouts is begun anew.
+const ATTEMPT_TIMEOUTS: u32 = 10;
+/// How long to wait after a failed attempt; doubles up to the failure timeout.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+
+impl Attempt {
+    pub(super) fn new(now: Instant) -> Attempt {
+        let needed = (now, "the controller has just begun to lead".to_owned());
+        Attempt { recoveries: 0, last: None, needed, began: now, failed: 0 }
+    }
+
+    pub(super) fn begin_recovery(&mut self, reason: &str, now: Instant) {
+        self.needed = (now, reason.to_owned());
+        self.failed = 0;
+    }
+
+    fn finish(&mut self, generation: Generation, now: Instant) {
+        let (needed, reason) = self.needed.clone();
+        let took = now.saturating_duration_since(needed);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(%generation, duration_ms, %reason, "the generation is active");
+        self.last =
+            Some(RecoveryReport { generation, reason, duration_ms, attempts: self.failed + 1 });
+        self.recoveries += 1;
+        self.failed = 0;
+    }
+}
+
+impl Controller {
+    /// Begins a recovery if the processes for it are there; otherwise says what is missing.
+    pub(super) fn try_to_begin(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let recruits = self.choose_recruits(now).and_then(|recruits| {
+            self.check_patience(&recruits, now)?;
+            self.create_storage(now)?;
+            Ok(recruits)
+        });
+        let recruits = match recruits {
+            Ok(recruits) => recruits,
+            Err(reason) => {
+                if !matches!(&self.step, Step::Waiting { reason: said, .. } if *said == reason) {
+                    tracing::info!(%reason, "waiting");
+                    self.wait(reason, None, effects);
+                }
+                return;
+            }
+        };
+        self.record.generation = self.record.generation.next();
+        self.record.active = None;
+        self.attempt.began = now;
+        tracing::info!(generation = %self.record.generation, "recovery begins");
+        let sequence = self.persist(effects);
+        self.step = Step::Beginning { recruits, sequence };
+        self.publish(effects);
+    }
+
+    /// A new cluster waits for all its logs; a new leader gives everybody a moment to be heard.
+    fn check_patience(&self, recruits: &Recruits, now: Instant) -> Result<(), String> {
+        let (found, wanted) = (recruits.logs.len(), self.record.configuration.logs_wanted());
+        let waited = now.saturating_duration_since(self.registry.began());
+        let is_early = waited < self.registry.failure_timeout() / 2;
+        if found < wanted as usize && (is_early || !self.record.is_created()) {
+            return Err(format!("waiting for log processes ({found} of {wanted} can be used)"));
+        }
+        let (found, wanted) = (recruits.coordinators(), self.record.configuration.roles_wanted());
+        if found < wanted && is_early {
+            return Err(format!("waiting for coordinator processes ({found} of {wanted})"));
+        }
+        Ok(())
+    }
+
+    /// Looks at an attempt under way: does it take too long, or has somebody died that it counts on?
+    pub(super) fn look_at_attempt(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let limit = self.settings.failure_timeout * ATTEMPT_TIMEOUTS;
+        if now.saturating_duration_since(self.attempt.began) > limit {
+            return self.give_up("the recovery took too long", now, effects);
+        }
+        let members = self.step.recruits().map(Recruits::members).unwrap_or_default();
+        let is_there = |member: &Member| {
+            let alive = self.registry.alive(member.process, now);
+            alive.is_some_and(|heartbeat| heartbeat.incarnation == member.incarnation)
+        };
+        if let Some(lost) = members.iter().find(|member| !is_there(member)) {
+            let reason = format!("{} failed meanwhile", self.describe(lost.process));
+            self.give_up(&reason, now, effects);
+        }
+    }
+
+    pub(super) fn on_persisted(&mut self, persisted: u64, now: Instant, effects: &mut Vec<Effect>) {
+        match &self.step {
+            Step::Beginning { recruits, sequence } if *sequence == persisted => {
+                let recruits = recruits.clone();
+                self.lock_or_recruit(recruits, effects);
+            }
+            Step::Activating { sequence } if *sequence == persisted => {
+                self.step = Step::Active { since: now };
+                self.attempt.finish(self.record.generation, now);
+                self.publish(effects);
+                self.watch(effects);
+                // A short session may end before the next heartbeat.
+                self.drop_drained(effects);
+            }
+            // Written for another reason, such as an address: nothing waits for it.
+            _ => {}
+        }
+    }
+
+    /// Locks the old logs; a new cluster has none.
+    fn lock_or_recruit(&mut self, recruits: Recruits, effects: &mut Vec<Effect>) {
+        let Some(old) = self.record.log_sets.last() else {
+            let ground = Ground {
+                recovery_version: Version::ZERO,
+                begin_version: Version::ZERO,
+                sources: Vec::new(),
+                shards: self.record.shards.clone(),
+                shards_version: None,
+            };
+            return self.recruit(recruits, ground, effects);
+        };
+        let request = LockRequest {
+            generation: self.record.generation,
+            metadata_after: self.record.metadata_version,
+        };
+        for (index, log) in old.logs.iter().enumerate() {
+            effects.push(Effect::Lock { index, log: log.endpoint.clone(), request });
+        }
+        self.step = Step::Locking { recruits, answers: BTreeMap::new(), failed: BTreeMap::new() };
+        self.publish(effects);
+    }
+
+    pub(super) fn on_locked(
+        &mut self,
+        generation: Generation,
+        index: usize,
+        result: Result<LockReply>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(old) = self.record.log_sets.last() else { return };
+        let Step::Locking { recruits, answers, failed } = &mut self.step else { return };
+        if generation != self.record.generation {
+            return;
+        }
+        match result {
+            Ok(reply) => answers.insert(index, reply).map(|_| ()),
+            Err(error) => failed.insert(index, error.to_string()).map(|_| ()),
+        };
+        // All that was acknowledged is on every log, so on each of these; and with these locked no
+        // further push can be acknowledged by all (I-12).
+        if answers.len() >= locks_needed(old) {
+            let ground = ground(old, answers, &self.record.shards);
+            let recruits = recruits.clone();
+            return self.recruit(recruits, ground, effects);
+        }
+        if answers.len() + failed.len() == old.logs.len() {
+            let reason = format!(
+                "locked {} of the {} logs that hold the newest commits, {} are needed: {:?}",
+                answers.len(),
+                old.logs.len(),
+                locks_needed(old),
+                failed.values().collect::<Vec<_>>()
+            );
+            self.give_up(&reason, now, effects);
+        }
+    }
+
+    fn head(&self, ground: &Ground) -> RecruitmentHead {
+        RecruitmentHead {
+            cluster_id: self.record.cluster_id,
+            generation: self.record.generation,
+            recovery_version: ground.recovery_version,
+        }
+    }
+
+    /// Recruits logs, sequencer and resolvers, all at once.
+    fn recruit(&mut self, recruits: Recruits, ground: Ground, effects: &mut Vec<Effect>) {
+        let (recruitment, generation) = (self.head(&ground), self.record.generation);
+        let mut ask = |slot, member: &Member, request| {
+            let worker = member.worker.clone();
+            effects.push(Effect::Recruit { generation, slot, worker, request });
+        };
+        let logs = recruits.logs.len() as u32;
+        for (index, log) in (0u32..).zip(&recruits.logs) {
+            let request = RecruitLog {
+                recruitment,
+                begin_version: ground.begin_version,
+                sources: ground.sources.clone(),
+                index,
+                logs,
+                replication: self.record.configuration.redundancy.copies().min(logs),
+            };
+            ask(Slot::Log(index as usize), log, Recruitment::Log(request));
+        }
+        let first_version = ground.recovery_version.saturating_add(limits::RECOVERY_VERSION_JUMP);
+        let request = RecruitSequencer { recruitment, first_version };
+        ask(Slot::Sequencer, &recruits.sequencer, Recruitment::Sequencer(request));
+        let proxies = recruits.proxies.len() as u32;
+        for (index, resolver) in (0u32..).zip(&recruits.resolvers) {
+            let request = RecruitResolver { recruitment, index, proxies };
+            ask(Slot::Resolver(index as usize), resolver, Recruitment::Resolver(request));
+        }
+        self.step = Step::Recruiting { recruits, ground, found: BTreeMap::new() };
+        self.publish(effects);
+    }
+
+    pub(super) fn on_recruited(
+        &mut self,
+        generation: Generation,
+        slot: Slot,
+        result: Result<Endpoint>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        if generation != self.record.generation {
+            return;
+        }
+        let endpoint = match (result, &self.step) {
+            (Ok(endpoint), _) => endpoint,
+            (Err(error), Step::Recruiting { .. } | Step::Opening { .. }) => {
+                return self.on_not_recruited(slot, &error, now, effects);
+            }
+            (Err(_), _) => return,
+        };
+        match &mut self.step {
+            Step::Recruiting { recruits, ground, found } => {
+                found.insert(slot, endpoint);
+                if found.len() == recruits.logs.len() + 1 + recruits.resolvers.len() {
+                    let (recruits, ground) = (recruits.clone(), ground.clone());
+                    let found = std::mem::take(found);
+                    self.open(recruits, ground, &found, effects);
+                }
+            }
+            Step::Opening { recruits, proxies, .. } => {
+                proxies.insert(slot, endpoint);
+                if proxies.len() == recruits.proxies.len() {
+                    self.activate(effects);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_not_recruited(
+        &mut self,
+        slot: Slot,
+        error: &Error,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let recruits = self.step.recruits();
+        let member = recruits.and_then(|recruits| match slot {
+            Slot::Log(index) => recruits.logs.get(index),
+            Slot::Sequencer => Some(&recruits.sequencer),
+            Slot::Resolver(index) => recruits.resolvers.get(index),
+            Slot::Proxy(index) => recruits.proxies.get(index),
+        });
+        if let Some(member) = member
+            && error.server() == Some(&member.worker.to_string())
+        {
+            // The next attempt rather goes without it. (Whom it could not reach, it tells itself.)
+            let address = member.worker.address.clone();
+            self.registry.accuse(&address, &address, now);
+        }
+        self.give_up(&format!("recruiting {slot:?}: {error}"), now, effects);
+    }
+
+    /// Recruits the proxies, now that everybody they talk to is there.
+    fn open(
+        &mut self,
+        recruits: Recruits,
+        ground: Ground,
+        found: &BTreeMap<Slot, Endpoint>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (recruitment, generation) = (self.head(&ground), self.record.generation);
+        let logs = (0..).zip(&recruits.logs).filter_map(|(index, log)| {
+            let endpoint = found.get(&Slot::Log(index))?.clone();
+            Some(LogMember { process: log.process, endpoint })
+        });
+        let logs: Vec<_> = logs.collect();
+        let copies = self.record.configuration.redundancy.copies();
+        let log_set = LogSet {
+            generation,
+            replication: copies.min(logs.len() as u32),
+            logs,
+            begin_version: ground.begin_version,
+            recovery_version: ground.recovery_version,
+            end_version: None,
+        };
+        let keys = split_keyspace(recruits.resolvers.len() as u32);
+        let resolvers: Vec<(KeyRange, Endpoint)> = (0..)
+            .zip(keys)
+            .filter_map(|(index, keys)| Some((keys, found.get(&Slot::Resolver(index))?.clone())))
+            .collect();
+        let Some(sequencer) = found.get(&Slot::Sequencer).cloned() else { return };
+        for (number, proxy) in (0u32..).zip(&recruits.proxies) {
+            let request = RecruitProxy {
+                recruitment,
+                number,
+                sequencer: sequencer.clone(),
+                resolvers: resolvers.clone(),
+                log_set: log_set.clone(),
+                shards: ground.shards.clone(),
+            };
+            effects.push(Effect::Recruit {
+                generation,
+                slot: Slot::Proxy(number as usize),
+                worker: proxy.worker.clone(),
+                request: Recruitment::Proxy(Box::new(request)),
+            });
+        }
+        let coordinator = CoordinatorMembers { sequencer, proxies: Vec::new(), resolvers };
+        let proxies = BTreeMap::new();
+        self.step = Step::Opening { recruits, ground, log_set, coordinator, proxies };
+        self.publish(effects);
+    }
+
+    fn activate(&mut self, effects: &mut Vec<Effect>) {
+        let Step::Opening { recruits, ground, log_set, coordinator, proxies } = &self.step else {
+            return;
+        };
+        if let Some(old) = self.record.log_sets.last_mut() {
+            assert!(old.end_version.is_none(), "a log set would end twice: {old:?} (I-12)");
+            old.end_version = Some(ground.recovery_version);
+        }
+        self.record.log_sets.push(log_set.clone());
+        self.record.shards = ground.shards.clone();
+        self.record.metadata_version = ground.recovery_version;
+        self.record.shards_version = ground.shards_version.unwrap_or(self.record.shards_version);
+        let proxies = proxies.values().cloned().collect();
+        let coordinator = CoordinatorMembers { proxies, ..coordinator.clone() };
+        self.record.active = Some(ActiveGeneration { coordinator, members: recruits.members() });
+        let sequence = self.persist(effects);
+        self.step = Step::Activating { sequence };
+        self.publish(effects);
+    }
+
+    /// Ends the present attempt. The next one, with a generation of its own, follows after a while.
+    fn give_up(&mut self, reason: &str, now: Instant, effects: &mut Vec<Effect>) {
+        tracing::warn!(generation = %self.record.generation, %reason, "recovery failed");
+        let doubled = RETRY_MIN * 2u32.saturating_pow(self.attempt.failed.min(10));
+        self.attempt.failed += 1;
+        let not_before = now + doubled.min(self.settings.failure_timeout);
+        self.wait(format!("the last attempt failed: {reason}"), Some(not_before), effects);
+    }
+
+    pub(super) fn wait(
+        &mut self,
+        reason: String,
+        not_before: Option<Instant>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.step = Step::Waiting { reason, not_before };
+        self.publish(effects);
+    }
+}
+
+/// What the answers of the locks say together.
+fn ground(old: &LogSet, answers: &BTreeMap<usize, LockReply>, shards: &ShardMap) -> Ground {
+    let durable = answers.values().map(|reply| reply.durable_version);
+    let recovery_version = durable.min().unwrap_or_default().max(old.recovery_version);
+    let known = answers.values().map(|reply| reply.known_committed_version);
+    let begin_version = known.max().unwrap_or_default().max(old.begin_version);
+    assert!(
+        begin_version <= recovery_version,
+        "version {begin_version} was committed, but only {recovery_version} is on every log (I-5)"
+    );
+    // Every log of the set has all changes of the map that it has made durable, so any answer will do.
+    let mut shards = shards.clone();
+    let metadata = answers.values().next().map(|reply| &reply.metadata[..]).unwrap_or_default();
+    let mut shards_version = None;
+    for (version, message) in metadata.iter().filter(|(version, _)| *version <= recovery_version) {
+        apply_metadata(&mut shards, message.clone());
+        shards_version = Some(*version);
+    }
+    let sources = answers.keys().filter_map(|index| old.logs.get(*index));
+    let sources = sources.map(|log| log.endpoint.clone()).collect();
+    Ground { recovery_version, begin_version, sources, shards, shards_version }
+}
