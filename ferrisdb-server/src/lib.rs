@@ -7,6 +7,7 @@
 //! | durable batches | [`log`] |
 //! | reads at a version, the engine | [`storage`] |
 //! | how a process hosts roles | [`host`] |
+//! | consensus on one value | [`raft`] |
 //! | data directories: identity and lock | [`directory`] |
 //! | settings of the binaries | [`config`] |
 //! | logging, signals, panics, the exit code | `process` |
@@ -19,6 +20,7 @@ pub mod host;
 pub mod log;
 #[cfg(not(madsim))]
 pub mod process;
+pub mod raft;
 pub mod storage;
 #[cfg(test)]
 mod testscript;

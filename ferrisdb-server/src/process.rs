@@ -133,10 +133,11 @@ fn internal(what: &str, error: &io::Error) -> Error {
 /// Sends log lines to stderr. To be called once.
 ///
 /// `filter` has been checked by the settings. Unless it names tarpc, tarpc stays at error: a subscriber that
-/// takes its spans costs more than most requests do.
+/// takes its spans costs more than most requests do. Unless it names openraft, that is off: it reports each
+/// message to a member that is gone as an error, many times a second.
 pub fn init_logging(filter: &str, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(with_quiet_tarpc(filter)))
+        .with_env_filter(EnvFilter::new(with_quiet_libraries(filter)))
         .with_writer(io::stderr)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     // A subscriber that somebody has installed before, such as a test, stays.
@@ -146,13 +147,16 @@ pub fn init_logging(filter: &str, format: LogFormat) {
     };
 }
 
-fn with_quiet_tarpc(filter: &str) -> String {
+fn with_quiet_libraries(filter: &str) -> String {
     let targets = filter.split(',').map(|directive| directive.trim().trim_start_matches('['));
-    if targets.into_iter().any(|target| target.starts_with("tarpc")) {
-        filter.to_owned()
-    } else {
-        format!("{filter},tarpc=error")
+    let named: Vec<&str> = targets.collect();
+    let mut filter = filter.to_owned();
+    for (library, level) in [("tarpc", "error"), ("openraft", "off")] {
+        if !named.iter().any(|target| target.starts_with(library)) {
+            filter.push_str(&format!(",{library}={level}"));
+        }
     }
+    filter
 }
 
 /// Makes a panic anywhere end the process, except while a peer's message is being decoded.
@@ -253,10 +257,12 @@ mod tests {
 
     #[test]
     fn tarpc_is_quiet_unless_it_is_named() {
-        assert_eq!(with_quiet_tarpc("debug"), "debug,tarpc=error");
-        assert_eq!(with_quiet_tarpc("info,my_tarpc=debug"), "info,my_tarpc=debug,tarpc=error");
-        assert_eq!(with_quiet_tarpc("info, tarpc=trace"), "info, tarpc=trace");
-        assert_eq!(with_quiet_tarpc("tarpc::client=debug,info"), "tarpc::client=debug,info");
+        let quiet = with_quiet_libraries;
+        assert_eq!(quiet("debug"), "debug,tarpc=error,openraft=off");
+        assert_eq!(quiet("info,my_tarpc=debug"), "info,my_tarpc=debug,tarpc=error,openraft=off");
+        assert_eq!(quiet("info, tarpc=trace"), "info, tarpc=trace,openraft=off");
+        assert_eq!(quiet("tarpc::client=debug,info"), "tarpc::client=debug,info,openraft=off");
+        assert_eq!(quiet("info,openraft=info"), "info,openraft=info,tarpc=error");
     }
 
     #[test]

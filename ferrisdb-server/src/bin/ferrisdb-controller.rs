@@ -26,6 +26,7 @@ async fn controller(config: ControllerConfig, mut shutdown: Shutdown) -> Result<
         Arc::clone(&site),
         &Media::files(),
         &config.data,
+        config.controllers,
         ControllerSettings::from(&config.cluster),
     )
     .await?;

@@ -2,7 +2,7 @@
 
 #[cfg(not(madsim))]
 use {
-    ferrisdb_core::Result,
+    ferrisdb_core::{Result, controllers::Controllers},
     ferrisdb_server::{
         config::CoordinatorConfig,
         coordinator::CoordinatorSettings,
@@ -22,9 +22,10 @@ fn main() -> ExitCode {
 async fn coordinator(config: CoordinatorConfig, mut shutdown: Shutdown) -> Result<()> {
     let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
     let site = Arc::new(site);
-    let controllers = config.controllers.addresses;
+    let controllers = Controllers::new(site.network().clone(), config.controllers.addresses);
+    let zone = config.process.zone(site.address());
     let settings = CoordinatorSettings::default();
-    let host = CoordinatorHost::start(Arc::clone(&site), controllers, settings);
+    let host = CoordinatorHost::start(Arc::clone(&site), controllers, zone, settings);
     say(format!("ferrisdb-coordinator listening on {}", host.address()));
     let ended = shutdown.or(async { Err::<(), _>(site.failed().await) }).await;
     host.shut_down().await;

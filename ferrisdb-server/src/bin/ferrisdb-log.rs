@@ -2,7 +2,7 @@
 
 #[cfg(not(madsim))]
 use {
-    ferrisdb_core::Result,
+    ferrisdb_core::{Result, controllers::Controllers},
     ferrisdb_server::{
         config::LogConfig,
         host::{LogHost, Media, Site},
@@ -26,7 +26,8 @@ async fn log(config: LogConfig, mut shutdown: Shutdown) -> Result<()> {
         Arc::clone(&site),
         &Media::files(),
         &config.data,
-        config.controllers.addresses,
+        Controllers::new(site.network().clone(), config.controllers.addresses),
+        config.process.zone(site.address()),
         LogSettings::from(&config.tuning),
     )
     .await?;

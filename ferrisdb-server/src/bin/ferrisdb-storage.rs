@@ -2,7 +2,7 @@
 
 #[cfg(not(madsim))]
 use {
-    ferrisdb_core::Result,
+    ferrisdb_core::{Result, controllers::Controllers},
     ferrisdb_server::{
         config::StorageConfig,
         host::{Media, Site, StorageHost, cache_bytes},
@@ -26,7 +26,8 @@ async fn storage(config: StorageConfig, mut shutdown: Shutdown) -> Result<()> {
         Arc::clone(&site),
         &Media::files(),
         &config.data,
-        config.controllers.addresses,
+        Controllers::new(site.network().clone(), config.controllers.addresses),
+        config.process.zone(site.address()),
         StorageSettings::from(&config.tuning),
         cache_bytes(&config.tuning),
     )

@@ -1,10 +1,10 @@
 //! The settings of every binary: plain structs, filled from four layers.
 //!
 //! ```text
-//!   --log-replication 3                      a flag                      wins
-//!   FERRISDB_LOG_REPLICATION=2               the environment
-//!   log_replication = 2                      a file, named by --config
-//!   (as many as there are logs)              the default                 loses
+//!   --redundancy triple                      a flag                      wins
+//!   FERRISDB_REDUNDANCY=double               the environment
+//!   redundancy = 'double'                    a file, named by --config
+//!   single                                   the default                 loses
 //! ```
 //!
 //! A setting is declared once, as a field below: its doc comment is the help text, its parser knows the legal
@@ -20,13 +20,13 @@ mod value;
 
 use std::{path::PathBuf, time::Duration};
 
-use ferrisdb_core::{Key, id::Address};
+use ferrisdb_core::{Key, id::Address, service::controller::Redundancy};
 
 pub use error::SettingsError;
 pub use load::{Load, Loaded, command, load};
 pub use value::{LogFormat, parse_bytes};
 
-use value::{address, bytes, log_filter, milliseconds, shard_boundary};
+use value::{address, bytes, log_filter, milliseconds, redundancy, seconds, shard_boundary, zone};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -70,9 +70,23 @@ pub struct ProcessConfig {
     #[arg(long, env = "FERRISDB_ADVERTISE", value_name = "HOST:PORT")]
     #[arg(value_parser = address::<1>)]
     pub advertise: Option<Address>,
+
+    /// What the process shares its fate with: the name of a machine, a rack, or a data center.
+    ///
+    /// Copies of the same data are kept in different zones. By default the host of the address at which the
+    /// process is reached, which is right when a machine has one address.
+    #[arg(long, env = "FERRISDB_ZONE", value_name = "NAME")]
+    #[arg(value_parser = zone)]
+    pub zone: Option<String>,
 }
 
 impl ProcessConfig {
+    /// The zone of a process that is reached at `address`.
+    pub fn zone(&self, address: &Address) -> String {
+        let host = || address.0.rsplit_once(':').map_or(address.0.as_str(), |(host, _)| host);
+        self.zone.clone().unwrap_or_else(|| host().to_owned())
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         let host = self.listen.0.rsplit_once(':').map_or("", |(host, _)| host);
         if self.advertise.is_none() && ["0.0.0.0", "[::]"].contains(&host) {
@@ -89,34 +103,42 @@ impl ProcessConfig {
 /// What the controllers create a cluster with, and how they watch it.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ClusterConfig {
-    /// How many log processes a generation uses.
+    /// How many copies there are of everything: single, double or triple, each copy in a zone of its own.
     ///
-    /// A commit is acknowledged when all of them have it on disk. Further log processes stand by.
-    #[arg(long, env = "FERRISDB_LOGS", value_name = "COUNT", default_value = "1")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub logs: u32,
+    /// With double the cluster survives the loss of any one zone, with triple that of any two. Only looked at when
+    /// the cluster is created; later it is changed by "ferrisdb-cli configure".
+    #[arg(long, env = "FERRISDB_REDUNDANCY", value_name = "MODE", default_value = "single")]
+    #[arg(value_parser = redundancy)]
+    pub redundancy: Redundancy,
 
-    /// On how many logs each message is kept, from 1 to the number of logs.
+    /// How many log processes a generation uses; at least as many as copies.
     ///
-    /// With 3, the cluster survives the loss of 2 logs without losing a commit. By default as many as there
-    /// are logs.
-    #[arg(long, env = "FERRISDB_LOG_REPLICATION", value_name = "COUNT")]
+    /// A commit is acknowledged when all of them have it on disk. Further log processes stand by. By default as
+    /// many as copies. Only looked at when the cluster is created.
+    #[arg(long, env = "FERRISDB_LOGS", value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub log_replication: Option<u32>,
+    pub logs: Option<u32>,
 
     /// How many storage servers to wait for when the cluster is created.
     ///
-    /// The keys are spread over them. Only looked at when the controller starts with an empty directory.
-    #[arg(long, env = "FERRISDB_STORAGE_SERVERS", value_name = "COUNT", default_value = "1")]
+    /// The keys are spread over them; those that come later take their share by themselves. By default as many
+    /// as copies.
+    #[arg(long, env = "FERRISDB_STORAGE_SERVERS", value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub storage_servers: u32,
+    pub storage_servers: Option<u32>,
 
-    /// On how many storage servers each key is kept, from 1 to the number of storage servers.
+    /// How long a storage server may stay away before its data is copied to others, in seconds.
     ///
-    /// Only looked at when the controller starts with an empty directory.
-    #[arg(long, env = "FERRISDB_STORAGE_REPLICATION", value_name = "COUNT", default_value = "1")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub storage_replication: u32,
+    /// A short time restores the redundancy soon; a long one avoids copying for a machine that only restarts.
+    /// Only looked at when the cluster is created.
+    #[arg(
+        id = "storage_replace_after_s",
+        long = "storage-replace-after-s",
+        env = "FERRISDB_STORAGE_REPLACE_AFTER_S"
+    )]
+    #[arg(value_name = "SECONDS", default_value = "60")]
+    #[arg(value_parser = seconds::<1, 31_536_000>)]
+    pub storage_replace_after: Duration,
 
     /// Keys at which the keyspace is cut into shards: ascending, separated by commas.
     ///
@@ -156,27 +178,29 @@ pub struct ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// On how many logs each tag's messages are kept: as set, or on all.
-    pub fn log_replication(&self) -> u32 {
-        self.log_replication.unwrap_or(self.logs)
+    /// How many logs: as set, or as many as copies.
+    pub fn logs(&self) -> u32 {
+        self.logs.unwrap_or(self.redundancy.copies())
+    }
+
+    /// How many storage servers to wait for: as set, or as many as copies.
+    pub fn storage_servers(&self) -> u32 {
+        self.storage_servers.unwrap_or(self.redundancy.copies())
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        let at_most = |name: &str, value: u32, bound_name: &str, bound: u32| {
-            if value <= bound {
+        let at_least = |name: &str, value: u32| {
+            if value >= self.redundancy.copies() {
                 return Ok(());
             }
             Err(SettingsError::Contradiction(format!(
-                "{name} = {value} must be between 1 and {bound_name} = {bound}"
+                "{name} = {value} must be at least {}, the number of copies of redundancy = {}",
+                self.redundancy.copies(),
+                self.redundancy
             )))
         };
-        at_most("log_replication", self.log_replication(), "logs", self.logs)?;
-        at_most(
-            "storage_replication",
-            self.storage_replication,
-            "storage_servers",
-            self.storage_servers,
-        )?;
+        at_least("logs", self.logs())?;
+        at_least("storage_servers", self.storage_servers())?;
         if let Some(pair) = self.shard_boundaries.windows(2).find(|pair| pair[0] >= pair[1]) {
             return Err(SettingsError::Contradiction(format!(
                 "shard_boundaries must ascend, but {} comes before {}",
@@ -259,6 +283,15 @@ pub struct ControllerConfig {
     /// Where it is reached.
     #[command(flatten)]
     pub process: ProcessConfig,
+
+    /// Addresses of all controllers, as HOST:PORT, separated by commas: one, three or five.
+    ///
+    /// The first time they found the cluster together, each started with the same list. A controller that is
+    /// started later with one of them in its list waits until "ferrisdb-cli controllers add" takes it in. By
+    /// default this controller is the only one.
+    #[arg(long, env = "FERRISDB_CONTROLLERS", value_name = "ADDRESSES", value_delimiter = ',')]
+    #[arg(value_parser = address::<1>)]
+    pub controllers: Vec<Address>,
 
     /// Directory of the cluster's state; created if it is missing.
     #[arg(long, env = "FERRISDB_DATA", value_name = "DIRECTORY")]
@@ -380,9 +413,9 @@ impl Role for ControllerConfig {
     const ABOUT: &str = "The controller of a FerrisDB cluster: knows all processes, recruits them, and \
                          recovers the cluster when one of them fails.";
     const EXAMPLE: &str = "\
-A cluster with three logs, two copies of each commit, and keys on two of two storage servers:
+One of three controllers of a cluster with two copies of everything and three logs:
   ferrisdb-controller --listen 10.0.0.1:4500 --data /var/lib/ferrisdb/controller \\
-      --logs 3 --log-replication 2 --storage-servers 2 --storage-replication 2";
+      --controllers 10.0.0.1:4500,10.0.0.2:4500,10.0.0.3:4500 --redundancy double --logs 3";
     const DEFAULTS: &[(&str, &str)] = &[("listen", "127.0.0.1:4500")];
 
     fn check(&self) -> Result<(), SettingsError> {
@@ -443,6 +476,13 @@ A database in a directory of its own, then a first key in it:
 
     fn check(&self) -> Result<(), SettingsError> {
         self.process.check()?;
+        if self.cluster.redundancy != Redundancy::Single {
+            return Err(SettingsError::Contradiction(format!(
+                "redundancy = {} needs processes in several zones, this one is alone: start the binaries of the \
+                 roles instead",
+                self.cluster.redundancy
+            )));
+        }
         self.cluster.check()
     }
 }

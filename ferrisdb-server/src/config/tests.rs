@@ -42,7 +42,8 @@ fn nothing_set_is_the_defaults() {
     assert_eq!(role, ControllerConfig::default());
     assert_eq!(role.process.listen, Address::new("127.0.0.1:4500"));
     assert_eq!(role.process.advertise, None);
-    assert_eq!(role.cluster.log_replication(), 1);
+    assert_eq!((role.cluster.logs(), role.cluster.storage_servers()), (1, 1));
+    assert!(role.controllers.is_empty());
     assert_eq!(role.cluster.failure_timeout, Duration::from_secs(1));
     assert!(role.cluster.shard_boundaries.is_empty());
     assert_eq!((runtime.worker_threads, runtime.log.as_str()), (1, "info,tarpc=error"));
@@ -59,14 +60,14 @@ fn nothing_set_is_the_defaults() {
 fn a_file_wins_over_defaults_and_a_flag_over_the_file() {
     let (_file, config) = file(concat!(
         "logs = 3\n",
-        "log_replication = '2'\n",
+        "redundancy = 'double'\n",
         "failure_timeout_ms = 2_500\n",
         "shard_boundaries = ['g', 'n\\xff', 'x\\x2cy']\n",
         "log_format = 'json'\n",
     ));
     let loaded = run::<ControllerConfig>(&[&config, "--logs=5"]);
-    assert_eq!(loaded.role.cluster.logs, 5);
-    assert_eq!(loaded.role.cluster.log_replication(), 2);
+    assert_eq!(loaded.role.cluster.logs(), 5);
+    assert_eq!(loaded.role.cluster.storage_servers(), 2);
     assert_eq!(loaded.role.cluster.failure_timeout, Duration::from_millis(2500));
     let boundaries = [Key::from("g"), Key::from(b"n\xff"), Key::from("x,y")];
     assert_eq!(loaded.role.cluster.shard_boundaries, boundaries);
@@ -129,11 +130,11 @@ fn errors_of_flags_say_what_is_legal() {
         (&["--listen", "::1:4500"], "[::1]:4500"),
         (&["--listen", "0.0.0.0:4500"], "set advertise"),
         (&["--log", "ferrisdb=loud"], "a filter is expected"),
-        (
-            &["--logs=2", "--log-replication=3"],
-            "log_replication = 3 must be between 1 and logs = 2",
-        ),
-        (&["--storage-replication=2"], "between 1 and storage_servers = 1"),
+        (&["--logs=2", "--redundancy=triple"], "logs = 2 must be at least 3, the number of copies"),
+        (&["--storage-servers=1", "--redundancy=double"], "storage_servers = 1 must be at least 2"),
+        (&["--redundancy=quadruple"], "none of single, double and triple"),
+        (&["--storage-replace-after-s=0"], "a number of seconds from 1 to"),
+        (&["--zone="], "a name of 1 to 255 bytes"),
         (&["--shard-boundaries=b,a"], "must ascend, but b comes before a"),
         (&["--shard-boundaries=a,a"], "must ascend"),
         (&["--shard-boundaries=a,,b"], "at least one byte"),
@@ -148,6 +149,12 @@ fn errors_of_flags_say_what_is_legal() {
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
     run::<ControllerConfig>(&["--listen=0.0.0.0:4500", "--advertise=db.example:4500"]);
     run::<ControllerConfig>(&["--listen=[::1]:0"]);
+    let error = refused::<ServerConfig>(&["--redundancy=double"]);
+    assert!(error.contains("start the binaries of the roles instead"), "{error}");
+    let process = run::<LogConfig>(&["--listen=[::1]:0"]).role.process;
+    assert_eq!(process.zone(&Address::new("[::1]:4500")), "[::1]");
+    let process = run::<LogConfig>(&["--zone=rack 7"]).role.process;
+    assert_eq!(process.zone(&Address::new("a:1")), "rack 7");
 }
 
 /// What is printed sets the same when it is read, and says where each setting came from.
@@ -164,7 +171,7 @@ fn printed_settings_are_a_file_that_sets_the_same() {
     let text = printed::<ControllerConfig>(&arguments);
     assert!(text.contains("\nlogs = 3  # from a flag\n"), "{text}");
     assert!(text.contains("\nproxies = 1  # by default\n"), "{text}");
-    assert!(text.contains("\n# log_replication is not set\n"), "{text}");
+    assert!(text.contains("\n# storage_servers is not set\n"), "{text}");
     let (_file, config) = file(&text);
     let from_file = run::<ControllerConfig>(&[&config]).role;
     assert_eq!(from_file, run::<ControllerConfig>(&arguments[1..]).role);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ferrisdb_core::{Key, id::Address, key::unescape, limits};
+use ferrisdb_core::{Key, id::Address, key::unescape, limits, service::controller::Redundancy};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -73,6 +73,28 @@ pub(super) fn milliseconds<const MIN: u64, const MAX: u64>(text: &str) -> Result
         .filter(|number| (MIN..=MAX).contains(number))
         .map(Duration::from_millis)
         .ok_or_else(|| format!("a number of milliseconds from {MIN} to {MAX} is expected"))
+}
+
+/// A duration in seconds within bounds, both of them legal.
+pub(super) fn seconds<const MIN: u64, const MAX: u64>(text: &str) -> Result<Duration, String> {
+    let number: Option<u64> = text.replace('_', "").parse().ok();
+    number
+        .filter(|number| (MIN..=MAX).contains(number))
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("a number of seconds from {MIN} to {MAX} is expected"))
+}
+
+/// How many copies there are of everything.
+pub(super) fn redundancy(text: &str) -> Result<Redundancy, String> {
+    text.parse()
+}
+
+/// The name of a zone.
+pub(super) fn zone(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+        return Err("a name of 1 to 255 bytes is expected".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// An address with a port of at least `PORT_MIN`: only who listens may leave the port open.

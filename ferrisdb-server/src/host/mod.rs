@@ -11,17 +11,23 @@
 //!
 //! An embedded database is a [`ServerHost`] that listens nowhere.
 
+mod controller;
+mod coordinator;
+mod log;
 mod media;
-mod roles;
 mod server;
 #[cfg(not(madsim))]
 mod settings;
 mod site;
+mod storage;
 mod worker;
 
+pub use controller::ControllerHost;
+pub use coordinator::CoordinatorHost;
+pub use log::LogHost;
 pub use media::Media;
-pub use roles::{ControllerHost, CoordinatorHost, LogHost, StorageHost};
 pub use server::{Embedded, ServerHost, ServerSettings};
 #[cfg(not(madsim))]
 pub use settings::cache_bytes;
 pub use site::Site;
+pub use storage::StorageHost;

@@ -5,12 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use ferrisdb_core::{Error, Result, id::Address, runtime::disk::MemoryDisk, transport::Network};
+use ferrisdb_core::{
+    Error, Result, controllers::Controllers, id::Address, runtime::disk::MemoryDisk,
+    transport::Network,
+};
 
 use super::{
-    media::Media,
-    roles::{ControllerHost, CoordinatorHost, LogHost, StorageHost},
-    site::Site,
+    controller::ControllerHost, coordinator::CoordinatorHost, log::LogHost, media::Media,
+    site::Site, storage::StorageHost,
 };
 use crate::{
     controller::ControllerSettings,
@@ -71,18 +73,22 @@ impl ServerHost {
     ) -> Result<ServerHost> {
         let disk = Arc::clone(media.disk());
         let directory = DataDirectory::open(disk, path, DirectoryKind::Server).await?;
-        let controllers = vec![site.address().clone()];
+        let alone = vec![site.address().clone()];
+        let controllers = Controllers::new(site.network().clone(), alone.clone());
+        let zone = || String::from("here");
         let at = |role: &str| path.join(role);
         let here = || Arc::clone(&site);
         let controller =
-            ControllerHost::start(here(), media, &at("controller"), settings.controller).await?;
-        let coordinator = CoordinatorHost::start(here(), controllers.clone(), settings.coordinator);
-        let log =
-            LogHost::start(here(), media, &at("log"), controllers.clone(), settings.log).await?;
-        let (storage, cache_bytes) = (settings.storage, settings.cache_bytes);
-        let storage =
-            StorageHost::start(here(), media, &at("storage"), controllers, storage, cache_bytes)
+            ControllerHost::start(here(), media, &at("controller"), alone, settings.controller)
                 .await?;
+        let coordinator =
+            CoordinatorHost::start(here(), controllers.clone(), zone(), settings.coordinator);
+        let (path, to) = (at("log"), controllers.clone());
+        let log = LogHost::start(here(), media, &path, to, zone(), settings.log).await?;
+        let (path, cache_bytes) = (at("storage"), settings.cache_bytes);
+        let (to, settings) = (controllers, settings.storage);
+        let storage =
+            StorageHost::start(here(), media, &path, to, zone(), settings, cache_bytes).await?;
         Ok(ServerHost { site, controller, coordinator, log, storage, _directory: directory })
     }
 

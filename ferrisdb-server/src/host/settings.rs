@@ -1,5 +1,9 @@
 //! From the settings of the binaries to those of the roles.
 
+use std::time::Duration;
+
+use ferrisdb_core::service::controller::Configuration;
+
 use crate::{
     config::{ClusterConfig, LogTuning, ServerConfig, StorageTuning},
     controller::ControllerSettings,
@@ -14,6 +18,10 @@ fn memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The size of the engine's cache.
 pub fn cache_bytes(tuning: &StorageTuning) -> usize {
     memory(tuning.cache_bytes)
@@ -22,13 +30,15 @@ pub fn cache_bytes(tuning: &StorageTuning) -> usize {
 impl From<&ClusterConfig> for ControllerSettings {
     fn from(config: &ClusterConfig) -> Self {
         ControllerSettings {
-            logs: config.logs,
-            log_replication: config.log_replication(),
-            storage_servers: config.storage_servers,
-            storage_replication: config.storage_replication,
+            configuration: Configuration {
+                redundancy: config.redundancy,
+                logs: config.logs(),
+                proxies: config.proxies,
+                resolvers: config.resolvers,
+                storage_replace_after_ms: milliseconds(config.storage_replace_after),
+            },
+            storage_servers: config.storage_servers(),
             shard_boundaries: config.shard_boundaries.clone(),
-            proxies: config.proxies,
-            resolvers: config.resolvers,
             failure_timeout: config.failure_timeout,
         }
     }

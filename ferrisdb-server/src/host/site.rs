@@ -8,6 +8,8 @@ use ferrisdb_core::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::directory::DataDirectory;
+
 /// Where a process is reached, what it offers there, and how it reaches others.
 #[derive(Debug)]
 pub struct Site {
@@ -41,6 +43,7 @@ impl Site {
     }
 
     fn new(address: Address, network: Network, router: Router) -> Site {
+        network.set_origin(&address);
         // Roles of one process reach each other without a socket.
         network.add_local(address.clone(), router.clone());
         Site {
@@ -66,6 +69,11 @@ impl Site {
     /// What it offers.
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// Joins the cluster that a directory belongs to, if it does.
+    pub(super) fn join_cluster_of(&self, directory: &DataDirectory) -> Result<()> {
+        directory.cluster_id().map_or(Ok(()), |cluster_id| self.network.join(cluster_id))
     }
 
     /// Notes what makes it pointless to go on.
