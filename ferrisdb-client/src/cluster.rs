@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   read version   any proxy     asked again elsewhere, in the next generation, until the limit: harmless
-//!   read           any server    of the shard's team; the next one if it fails; a fresh map if all do
-//!   commit         one proxy     never asked twice: without an answer its result is unknown (I-6)
+//!   read           any server    of the shard's team, the fast ones first; the next one if it fails or takes long;
+//!                                a fresh map if all do
+//!   commit         one proxy     never asked twice: without an answer its result is unknown (I-6), as soon as a later
+//!                                generation is active
 //! ```
 //!
 //! Errors that only say "ask somebody else" are handled here. What remains is an error of the whole attempt,
@@ -22,13 +24,14 @@ use std::{
 };
 
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Key, KeyRange, Result, Stage, Version,
+    Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, Version,
     cluster_view::ClusterView,
+    controllers::Controllers,
     id::Address,
     limits,
     runtime::{self, Instant},
     service::{
-        controller::{ClusterState, ControllerService, Phase, Status},
+        controller::{ClusterState, Command, Phase, Status},
         proxy::{ProxyClient, ProxyService},
         storage::{PointRead, RangeRead, Row, StorageService, VersionedValue},
     },
@@ -48,6 +51,10 @@ use crate::{
 
 /// How long one server may take over a read or a read version before another one is asked.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the controllers may take over a command. Adding one of them takes as long as it takes to catch up.
+const ADMINISTER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a server may take when there is another one that could answer instead.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// How long to wait for news of the cluster before the same servers are asked again.
 const PAUSE: Duration = Duration::from_millis(25);
 /// How many servers may say that they have not reached the version before the caller hears it.
@@ -71,7 +78,7 @@ pub(crate) struct Cluster {
 /// What batches in flight need of the cluster. Apart, so that they do not keep their own batcher alive.
 struct Links {
     network: Network,
-    controllers: Vec<Address>,
+    controllers: Controllers,
     settings: Settings,
     view: ClusterView,
     locations: Mutex<Arc<Locations>>,
@@ -90,8 +97,9 @@ pub(crate) struct RangePart {
 impl Cluster {
     /// Follows the cluster of these controllers; knows nothing of it yet.
     pub(crate) fn new(network: Network, controllers: Vec<Address>, settings: Settings) -> Cluster {
+        let controllers = Controllers::new(network.clone(), controllers);
         let links = Arc::new(Links {
-            view: ClusterView::follow(network.clone(), controllers.clone()),
+            view: ClusterView::follow(controllers.clone()),
             proxies: Connections::new(network.clone()),
             storage: Connections::new(network.clone()),
             network,
@@ -134,9 +142,26 @@ impl Cluster {
         loop {
             let locations = self.links.locations(tries.deadline).await?;
             let team = locations.of_key(key).map(|location| &location.team[..]);
-            for server in self.links.storage.in_order(team.unwrap_or_default(), self.links.turn()) {
+            let servers = self.links.storage.in_order(team.unwrap_or_default(), self.links.turn());
+            let count = servers.len();
+            for (index, server) in servers.into_iter().enumerate() {
                 let read = PointRead { key: key.clone(), read_version };
-                match self.point_reads(&server).ask(read).await? {
+                let batcher = self.point_reads(&server);
+                let asked = batcher.ask(read);
+                let answer = if index + 1 < count {
+                    runtime::timeout(PATIENCE, Stage::Read, asked).await
+                } else {
+                    Ok(asked.await)
+                };
+                // Whoever takes long may still answer the others of its batch; this read goes elsewhere.
+                let answer = match answer {
+                    Ok(answer) => answer?,
+                    Err(late) => {
+                        self.links.storage.answered(&server, PATIENCE);
+                        Err(late.with_code(ErrorCode::Unreachable).at(&server))
+                    }
+                };
+                match answer {
                     Ok(value) => return Ok(value),
                     Err(error) => tries.failed(error)?,
                 }
@@ -156,8 +181,11 @@ impl Cluster {
         loop {
             let locations = links.locations(tries.deadline).await?;
             if let Some((part, location)) = locations.near_part(&fetch.range, fetch.reverse) {
-                for server in links.storage.in_order(&location.team, links.turn()) {
-                    match links.read_part(&server, fetch, &part, read_version).await {
+                let servers = links.storage.in_order(&location.team, links.turn());
+                let count = servers.len();
+                for (index, server) in servers.into_iter().enumerate() {
+                    let limit = patience(index, count);
+                    match links.read_part(&server, fetch, &part, read_version, limit).await {
                         Ok(part) => return Ok(part),
                         Err(error) => tries.failed(error)?,
                     }
@@ -191,7 +219,8 @@ impl Cluster {
                         let now = runtime::now();
                         let until = not_past(now + links.settings.commit_limit);
                         let limit = until.saturating_duration_since(now);
-                        return links.commit_at(&proxy, &client, request, limit).await;
+                        let generation = state.generation;
+                        return links.commit_at(&proxy, generation, &client, request, limit).await;
                     }
                     // Nothing was sent: another proxy may be asked.
                     Err(unreachable) => {
@@ -204,16 +233,41 @@ impl Cluster {
         }
     }
 
-    /// What an operator wants to know, from the first controller that answers.
+    /// What an operator wants to know, from the leading controller.
     pub(crate) async fn status(&self) -> Result<Status> {
-        let mut error = no_servers(Stage::Control, "there are no controllers");
-        for controller in &self.links.controllers {
-            match self.links.status_of(controller).await {
-                Ok(status) => return Ok(status),
-                Err(failed) => error = failed,
-            }
-        }
-        Err(error)
+        let (leader, client) = self.links.controllers.leader().await?;
+        transport::call(ANSWER_LIMIT, Stage::Control, |context| client.status(context))
+            .await?
+            .map_err(|error| error.at(&leader))
+    }
+
+    /// Has the leading controller carry out a command.
+    pub(crate) async fn administer(&self, command: Command) -> Result<()> {
+        let (leader, client) = self.links.controllers.leader().await?;
+        transport::call(ADMINISTER_LIMIT, Stage::Control, |context| {
+            client.administer(context, command)
+        })
+        .await?
+        .map_err(|error| error.at(&leader))
+    }
+
+    /// How servers are reached.
+    pub(crate) fn network(&self) -> &Network {
+        &self.links.network
+    }
+
+    /// The controllers, as far as they are known.
+    pub(crate) fn controllers(&self) -> &Controllers {
+        &self.links.controllers
+    }
+
+    /// The newest state of the cluster, as soon as its revision is past `revision`; zero for any.
+    pub(crate) async fn state_after(
+        &self,
+        revision: u64,
+        limit: Duration,
+    ) -> Result<Arc<ClusterState>> {
+        self.links.newer_state(revision, runtime::now() + limit).await
     }
 
     /// The batcher of a server's point reads.
@@ -254,8 +308,10 @@ impl Links {
         loop {
             let (state, proxies) = self.active_proxies(deadline).await?;
             let mut error = no_servers(Stage::ReadVersion, "the generation has no proxies");
-            for proxy in proxies {
-                match self.read_version_of(&proxy).await {
+            let count = proxies.len();
+            for (index, proxy) in proxies.into_iter().enumerate() {
+                let limit = patience(index, count);
+                match self.read_version_of(&proxy, state.generation, limit).await {
                     Ok(version) => return Ok(version),
                     Err(failed) if is_of_server(failed.code()) => error = failed,
                     Err(failed) => return Err(failed),
@@ -265,26 +321,54 @@ impl Links {
         }
     }
 
-    async fn read_version_of(&self, proxy: &Endpoint) -> Result<Version> {
-        let answer = async {
+    async fn read_version_of(
+        &self,
+        proxy: &Endpoint,
+        generation: Generation,
+        limit: Duration,
+    ) -> Result<Version> {
+        let asked = async {
             let client = self.proxies.get(proxy).await?;
-            transport::call(ANSWER_LIMIT, Stage::ReadVersion, |context| {
-                client.read_version(context)
-            })
-            .await
+            transport::call(limit, Stage::ReadVersion, |context| client.read_version(context)).await
         };
-        self.unwrap_answer(answer.await, &self.proxies, proxy)?
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer,
+            over = self.generation_is_over(generation, Stage::ReadVersion) => Err(over),
+        };
+        self.unwrap_answer(answer, &self.proxies, proxy)?
+    }
+
+    /// Waits until a later generation than this is active.
+    async fn generation_is_over(&self, generation: Generation, stage: Stage) -> Error {
+        let mut revision = 0;
+        loop {
+            let state = self.view.newer_than(revision).await;
+            if state.generation > generation && state.phase == Phase::Active {
+                let detail =
+                    format!("generation {generation} was replaced by {}", state.generation);
+                return Error::new(ErrorCode::GenerationEnded, stage, detail);
+            }
+            revision = state.revision;
+        }
     }
 
     async fn commit_at(
         &self,
         proxy: &Endpoint,
+        generation: Generation,
         client: &ProxyClient,
         request: CommitRequest,
         limit: Duration,
     ) -> Result<CommitOutcome> {
-        let answer =
-            transport::call(limit, Stage::Commit, |context| client.commit(context, request)).await;
+        let committed =
+            transport::call(limit, Stage::Commit, |context| client.commit(context, request));
+        let answer = tokio::select! {
+            biased;
+            answer = committed => answer,
+            // Whatever the proxy may say now, it says too late: nobody of its generation commits any more.
+            over = self.generation_is_over(generation, Stage::Commit) => Err(over),
+        };
         match answer {
             Ok(outcome) => outcome.map_err(|error| error.at(proxy)),
             // It may have been sent, and the proxy may be at it still.
@@ -305,7 +389,9 @@ impl Links {
             let client = self.storage.get(server).await?;
             transport::call(ANSWER_LIMIT, Stage::Read, |context| client.get(context, reads)).await
         };
+        let began = runtime::now();
         let answers = self.unwrap_answer(answer.await, &self.storage, server)?;
+        self.storage.answered(server, runtime::now().saturating_duration_since(began));
         if answers.len() != count {
             let detail = format!("{} answers to {count} reads", answers.len());
             return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail).at(server));
@@ -319,6 +405,7 @@ impl Links {
         fetch: &Fetch,
         part: &KeyRange,
         read_version: Version,
+        limit: Duration,
     ) -> Result<RangePart> {
         let request = RangeRead {
             range: part.clone(),
@@ -329,10 +416,11 @@ impl Links {
         };
         let answer = async {
             let client = self.storage.get(server).await?;
-            transport::call(ANSWER_LIMIT, Stage::Read, |context| client.get_range(context, request))
-                .await
+            transport::call(limit, Stage::Read, |context| client.get_range(context, request)).await
         };
+        let began = runtime::now();
         let reply = self.unwrap_answer(answer.await, &self.storage, server)?;
+        self.storage.answered(server, runtime::now().saturating_duration_since(began));
         let reply = reply.map_err(|error| error.at(server))?;
         check_rows(part, &reply.rows, fetch.reverse).map_err(|error| error.at(server))?;
         let mut covered = part.clone();
@@ -348,14 +436,6 @@ impl Links {
             }
         }
         Ok(RangePart { covered, rows: reply.rows })
-    }
-
-    async fn status_of(&self, controller: &Address) -> Result<Status> {
-        let endpoint = Endpoint::of_process(controller.clone());
-        let client = self.network.connect::<ControllerService>(&endpoint).await?;
-        transport::call(ANSWER_LIMIT, Stage::Control, |context| client.status(context))
-            .await?
-            .map_err(|error| error.at(controller))
     }
 
     /// An answer of a server; when it gave none, its connection is dropped and the silence has the code of a
@@ -468,6 +548,11 @@ impl<'a> Tries<'a> {
         let error = error.unwrap_or_else(|| no_servers(Stage::Read, "no server holds the key"));
         self.links.pause(revision, self.deadline, error).await
     }
+}
+
+/// How long the server at `index` of `count` may take: the last one gets all the time, the others are not waited for.
+fn patience(index: usize, count: usize) -> Duration {
+    if index + 1 < count { PATIENCE } else { ANSWER_LIMIT }
 }
 
 /// Whether the error is about the server that was asked, so that another one may do better.

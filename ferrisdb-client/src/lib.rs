@@ -42,12 +42,16 @@
 //! | connecting, running transactions | [`Database`] |
 //! | reads, writes, commit | [`Transaction`] |
 //! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
+//! | changing the cluster's shape, excluding servers | [`Database::configure`], [`Database::exclude`], [`Command`] |
+//! | whether all replicas hold the same | [`Database::check_consistency`] |
 //! | what an error means and what to try | [`Error`], [`ErrorCode`] |
 //! | errors of your own in a transaction | [`AsError`] |
 
+mod administration;
 mod batch;
 mod cluster;
 mod connections;
+mod consistency;
 mod database;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -59,12 +63,19 @@ mod read_your_writes;
 mod retry;
 mod transaction;
 
+pub use administration::{ControllerAnswer, ask_controllers};
+pub use consistency::{
+    ConsistencyProgress, ConsistencyReport, Difference, Replica, ReplicaRow, Unchecked,
+};
 pub use database::Database;
 pub use ferrisdb_core::{
     Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, Value, Version, Versionstamp,
     atomic::AtomicOp,
     id::{Address, ClusterId},
-    service::controller::Status,
+    service::controller::{
+        Command, Configuration, ConfigurationChange, ControllerMember, Leader, ProcessSelector,
+        Redundancy, Status,
+    },
     transaction::IdempotencyId,
     transport::Network,
 };

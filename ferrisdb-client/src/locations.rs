@@ -25,9 +25,9 @@ impl Locations {
             let server = state.storage_servers.iter().find(|server| server.tag == tag)?;
             Some(server.endpoint.clone())
         };
-        let shards = state.shards.iter().map(|shard| Location {
+        let shards = state.shards.shards().iter().map(|shard| Location {
             range: shard.range.clone(),
-            team: shard.team.iter().filter_map(|&tag| endpoint_of(tag)).collect(),
+            team: shard.teams.team.iter().filter_map(|&tag| endpoint_of(tag)).collect(),
         });
         Locations { revision: state.revision, shards: shards.collect() }
     }
@@ -58,9 +58,9 @@ impl Locations {
 #[cfg(test)]
 mod tests {
     use ferrisdb_core::{
-        ClusterId, Generation, ProcessId, Tag,
+        ClusterId, Generation, ProcessId, Shard, ShardMap, Tag, Teams, Version,
         id::Address,
-        service::controller::{Phase, Shard, StorageServer},
+        service::controller::{Phase, StorageServer},
     };
 
     use super::*;
@@ -70,6 +70,12 @@ mod tests {
             tag: Tag(tag),
             process: ProcessId(u128::from(tag)),
             endpoint: Endpoint::of_process(Address::new(format!("s{tag}"))),
+            zone: "z".into(),
+            begin_version: Version(0),
+        };
+        let shard = |begin: &str, end: Key, team: [u32; 2]| Shard {
+            range: KeyRange { begin: begin.into(), end },
+            teams: Teams { joining: vec![Tag(0)], ..Teams::of(team.map(Tag)) },
         };
         Locations::of(&ClusterState {
             cluster_id: ClusterId(1),
@@ -79,7 +85,15 @@ mod tests {
             coordinator: None,
             log_sets: Vec::new(),
             storage_servers: vec![server(1), server(0)],
-            shards: Shard::spread(&["h".into(), "q".into()], 3, 2),
+            next_tag: Tag(3),
+            shards: ShardMap::new(vec![
+                shard("", "h".into(), [0, 1]),
+                shard("h", "q".into(), [1, 2]),
+                shard("q", Key::SYSTEM_END, [2, 0]),
+            ]),
+            controllers: Vec::new(),
+            configuration: None,
+            excluded: Vec::new(),
         })
     }
 

@@ -139,6 +139,7 @@ impl Transaction {
             mutations: std::mem::take(&mut work.mutations),
             idempotency_id: None,
             report_conflicts: options.report_conflicts,
+            changes_shard_map: false,
             may_write_system_keys: options.write_system_keys,
         };
         request.check(Stage::Client)?;

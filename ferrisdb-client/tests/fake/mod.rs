@@ -16,12 +16,12 @@ use ferrisdb_client::{
     Stage, Value, Version, Versionstamp,
 };
 use ferrisdb_core::{
-    ClusterId, Endpoint, Mutation, ProcessId, Tag, handler,
+    ClusterId, Endpoint, Mutation, ProcessId, Shard, ShardMap, Tag, Teams, handler,
     service::{
         ServiceKind,
         controller::{
-            ClusterState, Controller, ControllerService, CoordinatorMembers, Heartbeat,
-            HeartbeatReply, Phase, Progress, Shard, Status, StorageServer,
+            ClusterState, Command, Controller, ControllerService, CoordinatorMembers, Heartbeat,
+            HeartbeatReply, Leader, Phase, Progress, Status, StorageServer,
         },
         proxy::{Proxy, ProxyService},
         storage::{PointRead, RangeRead, RangeReply, Row, Storage, StorageService, VersionedValue},
@@ -91,6 +91,12 @@ impl Cluster {
             tag: Tag(tag),
             process: ProcessId(u128::from(tag)),
             endpoint: endpoint(u64::from(tag)),
+            zone: "here".into(),
+            begin_version: Version(0),
+        };
+        let shard = |begin: &str, end: Key| Shard {
+            range: KeyRange { begin: begin.into(), end },
+            teams: Teams::of([Tag(0), Tag(1)]),
         };
         let state = ClusterState {
             cluster_id: ClusterId(7),
@@ -104,7 +110,15 @@ impl Cluster {
             }),
             log_sets: Vec::new(),
             storage_servers: vec![server(0), server(1)],
-            shards: Shard::spread(&["h".into(), "q".into()], 2, 2),
+            next_tag: Tag(2),
+            shards: ShardMap::new(vec![
+                shard("", "h".into()),
+                shard("h", "q".into()),
+                shard("q", Key::SYSTEM_END),
+            ]),
+            controllers: Vec::new(),
+            configuration: None,
+            excluded: Vec::new(),
         };
         let world = World {
             data: BTreeMap::from([(Version(1000), Data::new())]),
@@ -326,6 +340,14 @@ impl Storage for Cluster {
 }
 
 impl Controller for Cluster {
+    async fn leader(self, _: Context) -> Result<Leader> {
+        Ok(Leader { address: Some(Address::new(ADDRESS)), controllers: Vec::new() })
+    }
+
+    async fn administer(self, _: Context, _: Command) -> Result<()> {
+        Err(Error::new(ErrorCode::Unsupported, Stage::Control, "a fake has nothing to administer"))
+    }
+
     async fn heartbeat(self, _: Context, _: Heartbeat) -> Result<HeartbeatReply> {
         Err(Error::new(ErrorCode::Unsupported, Stage::Control, "nobody registers here"))
     }
@@ -346,6 +368,16 @@ impl Controller for Cluster {
     async fn status(self, _: Context) -> Result<Status> {
         let cluster = self.world.lock().state.clone();
         let controller = Address::new(ADDRESS);
-        Ok(Status { cluster, processes: Vec::new(), recoveries: 0, controller })
+        Ok(Status {
+            metadata_version: Version::ZERO,
+            cluster,
+            processes: Vec::new(),
+            recoveries: 0,
+            last_recovery: None,
+            controller,
+            silent_controllers: Vec::new(),
+            repairs: Vec::new(),
+            stuck: Vec::new(),
+        })
     }
 }

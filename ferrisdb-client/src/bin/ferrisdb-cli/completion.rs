@@ -89,6 +89,10 @@ fn wanted(grammar: &clap::Command, before: &[String], begun: &str) -> Wanted {
     if begun.starts_with('-') {
         return Wanted::OneOf(options(command).map(|(name, _)| name).collect());
     }
+    if command.has_subcommands() {
+        // They are commands of their own, with the words behind them.
+        return wanted(command, given, begun);
+    }
     let mut positionals = command.get_positionals();
     let mut next = positionals.next();
     let mut value_of: Option<&Arg> = None;
@@ -239,6 +243,9 @@ mod tests {
     fn options_and_their_values() {
         assert!(offers("range --", "--reverse") && offers("range a -", "--limit"));
         assert!(offers("export f --format ", "jsonl"));
+        assert!(offers("configure --", "--redundancy") && offers("exclude a:1 --", "--wait"));
+        assert!(offers("controllers ", "add") && offers("controllers --", "--output"));
+        assert_eq!(at("controllers add "), Wanted::Nothing);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) struct Target {
 }
 
 /// Parses `host:port`.
-fn address(text: &str) -> Result<Address, String> {
+pub(crate) fn address(text: &str) -> Result<Address, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
             Ok(Address::new(text))
@@ -34,6 +34,15 @@ fn address(text: &str) -> Result<Address, String> {
 }
 
 impl Target {
+    /// The controllers, unless a directory is to be opened.
+    pub(crate) fn controllers(&self) -> Option<&[Address]> {
+        #[cfg(feature = "embedded")]
+        if self.path.is_some() {
+            return None;
+        }
+        Some(&self.controllers)
+    }
+
     /// Opens or connects, each step within `limit`.
     pub(crate) async fn database(&self, limit: Duration) -> Result<Database> {
         #[cfg(feature = "embedded")]

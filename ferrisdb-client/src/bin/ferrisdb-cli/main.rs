@@ -39,12 +39,13 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
+use ferrisdb_client::{Address, Network};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     command::Command,
     connect::Target,
-    output::OutputFormat,
+    output::{Output, OutputFormat},
     repl::OnError,
     runner::{Interrupted, Runner, interruptible},
     session::Session,
@@ -53,6 +54,9 @@ use crate::{
 /// How long the end waits for threads that do not end.
 #[cfg(not(madsim))]
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long `status` tries to connect before it says who answers.
+const STATUS_CONNECT_LIMIT: Duration = Duration::from_secs(4);
 
 /// FerrisDB from the command line: one command, a script on standard input, or an interactive shell.
 ///
@@ -120,8 +124,20 @@ fn start_logging() {
 
 fn run(cli: Cli) -> Result<()> {
     let runtime = Rc::new(Builder::new_multi_thread().enable_all().build()?);
-    let connecting = interruptible(cli.target.database(cli.timeout));
-    let database = runtime.block_on(connecting)??;
+    let limit = match cli.command {
+        // Whoever asks how the cluster is wants to hear soon that nobody leads it.
+        Some(Command::Status(_)) => cli.timeout.min(STATUS_CONNECT_LIMIT),
+        _ => cli.timeout,
+    };
+    let connected = runtime.block_on(interruptible(cli.target.database(limit)))?;
+    let database = match (connected, &cli.command, cli.target.controllers()) {
+        (Ok(database), _, _) => database,
+        (Err(error), Some(Command::Status(args)), Some(controllers)) => {
+            let unconnected = status_unconnected(controllers, error, args, cli.output);
+            return runtime.block_on(interruptible(unconnected))?;
+        }
+        (Err(error), _, _) => return Err(error),
+    };
     let mut runner = Runner {
         session: Session::new(database.clone(), cli.timeout),
         format: cli.output,
@@ -135,6 +151,19 @@ fn run(cli: Cli) -> Result<()> {
     stop(runtime);
     result?;
     Ok(closed?)
+}
+
+/// What can be said of a cluster that cannot be connected to; then the error.
+async fn status_unconnected(
+    controllers: &[Address],
+    error: anyhow::Error,
+    args: &command::status::Args,
+    format: OutputFormat,
+) -> Result<()> {
+    let (mut data, mut notes) = (io::stdout(), io::stderr());
+    let mut output = Output { data: &mut data, notes: &mut notes, format, interactive: false };
+    let network = Network::new();
+    command::status::run_unconnected(&network, controllers, error, args, &mut output).await
 }
 
 /// Ends the tasks and threads that are left, so that nothing uses an embedded database's engine while the

@@ -16,6 +16,11 @@ pub(crate) fn of_stream() -> ProgressBar {
     styled(ProgressBar::no_length(), "{spinner} {binary_bytes} {binary_bytes_per_sec}, {msg}")
 }
 
+/// For a number of shards, which becomes known later.
+pub(crate) fn of_shards() -> ProgressBar {
+    styled(ProgressBar::new(0), "{bar:30} {pos}/{len} shards, {msg}")
+}
+
 fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
     // A template that does not parse would be a pity, not a reason to stop: the bar then keeps its own.
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -74,7 +74,7 @@ async fn parts_of(database: &Database, range: &KeyRange) -> VecDeque<KeyRange> {
         return VecDeque::new();
     }
     match database.status().await {
-        Ok(status) => cut(range, status.cluster.shards.iter().map(|shard| &shard.range)),
+        Ok(status) => cut(range, status.cluster.shards.shards().iter().map(|shard| &shard.range)),
         Err(_) => VecDeque::from([range.clone()]),
     }
 }
