@@ -2,10 +2,15 @@
 //!
 //! ```text
 //!   cargo sim bank --seed 42
+//!   cargo sim register --seed 42
 //!
 //!   world        nodes of a simulated network; each runs the real server code of a role, or the real client
+//!   group        the same for consensus alone: members of a register and their writers
 //!   media        a disk and an engine per node, owned by the world: they survive their process
+//!   operations   what operators do, and losses that the cluster makes good by itself
 //!   workload     what clients do, and what must be true afterwards
+//!   history      what each attempt of a transaction saw and did, and when
+//!   checker      what must be true of a history: strict serializability
 //!   trace        everything that happened, with the virtual time; the same seed gives the same trace
 //! ```
 //!
@@ -18,6 +23,12 @@
 //! One seed per process: some of tokio's internal state outlives a run. `tests/determinism.rs` compares
 //! runs of two processes.
 
+pub mod checker;
+#[cfg(madsim)]
+pub mod group;
+pub mod history;
+#[cfg(madsim)]
+pub mod operations;
 pub mod trace;
 pub mod workload;
 #[cfg(madsim)]

@@ -22,11 +22,16 @@ mod simulation {
         time::Duration,
     };
 
-    use clap::Parser;
-    use ferrisdb_core::runtime;
+    use clap::{Parser, ValueEnum as _};
+    use ferrisdb_core::{runtime, service::controller::Redundancy};
     use ferrisdb_sim::{
+        group::Group,
+        operations,
         trace::Trace,
-        workload::bank::{Bank, SharedJournal},
+        workload::{
+            bank::{Bank, SharedJournal},
+            recorded_bank::RecordedBank,
+        },
         world::{self, Topology, World},
     };
 
@@ -58,44 +63,44 @@ mod simulation {
     enum Scenario {
         /// Money is moved between accounts while nodes are killed.
         Bank,
+        /// The same between few accounts, and the order of everything is checked: strict serializability.
+        RecordedBank,
+        /// The recorded bank while storage servers are lost, drained and taken back, and the redundancy changes.
+        Operations,
+        /// Lines are added to a register while its members are killed and cut off.
+        Register,
     }
 
     pub(super) fn main() -> anyhow::Result<()> {
         let arguments = Arguments::parse();
         let filter = tracing_subscriber::EnvFilter::try_from_env("FERRISDB_LOG")
-            .unwrap_or_else(|_| "warn,tarpc=error".into());
+            .unwrap_or_else(|_| "warn,tarpc=error,openraft=off".into());
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
         // A panic on any node is a broken invariant: the run is over.
         let report = std::panic::take_hook();
-        let seed = arguments.seed;
+        let (scenario, seed) = (arguments.scenario, arguments.seed);
+        let name = scenario.to_possible_value().map(|value| value.get_name().to_owned());
+        let name = name.unwrap_or_default();
         std::panic::set_hook(Box::new(move |panic| {
             report(panic);
-            eprintln!("replay with: cargo sim bank --seed {seed}");
+            eprintln!("replay with: cargo sim {name} --seed {seed}");
             std::process::exit(101);
         }));
-        match arguments.scenario {
+        match scenario {
             Scenario::Bank => world::run(seed, || bank(arguments)),
+            Scenario::RecordedBank | Scenario::Operations => {
+                world::run(seed, || recorded_bank(arguments))
+            }
+            Scenario::Register => world::run(seed, || register(arguments)),
         }
     }
 
     async fn bank(arguments: Arguments) -> anyhow::Result<()> {
         let trace = Trace::new();
-        let draw = |bound: u64| runtime::random_u64() % bound;
-        let topology = Topology {
-            logs: 1 + draw(3) as u32,
-            storage: 1 + draw(3) as u32,
-            proxies: 1 + draw(2) as u32,
-            resolvers: 1 + draw(2) as u32,
-        };
-        trace.note(format_args!("{topology:?}"));
-        let mut world = World::start(topology, trace.clone());
+        let mut world = draw_world(&trace);
         let bank = Bank { accounts: 10, balance: 100 };
         let journal = SharedJournal::default();
         let stopped = Arc::new(AtomicBool::new(false));
-        let stop = move |stopped: &Arc<AtomicBool>| {
-            let stopped = Arc::clone(stopped);
-            move || stopped.load(Ordering::SeqCst)
-        };
 
         world.client(move |database| async move { bank.set_up(&database).await }).await?;
         trace.note("accounts are open");
@@ -117,15 +122,7 @@ mod simulation {
         });
         running.push(beside(reader));
 
-        let pause = Duration::from_secs(arguments.seconds) / (arguments.kills + 1);
-        for _ in 0..arguments.kills {
-            runtime::sleep(runtime::jitter(pause)).await;
-            let victim = draw(world.node_count() as u64) as usize;
-            world.kill(victim);
-            runtime::sleep(runtime::jitter(Duration::from_millis(500))).await;
-            world.restart(victim);
-        }
-        runtime::sleep(pause).await;
+        kill_some(&mut world, &arguments).await;
         stopped.store(true, Ordering::SeqCst);
         for client in running {
             client.await?;
@@ -141,6 +138,140 @@ mod simulation {
                 bank.check(&database, &journal).await
             })
             .await?;
+        trace.note(format_args!("{checked:?}"));
+        if arguments.trace {
+            trace.events().iter().for_each(|event| println!("{event}"));
+        }
+        println!("seed {} trace {:016x} {checked:?}", arguments.seed, trace.hash());
+        Ok(())
+    }
+
+    /// The bank with everything recorded: what each client saw is compared with the order of all commits.
+    async fn recorded_bank(arguments: Arguments) -> anyhow::Result<()> {
+        let trace = Trace::new();
+        let mut world = draw_world(&trace);
+        let bank = RecordedBank::new(Bank { accounts: 8, balance: 100 });
+        let journal = SharedJournal::default();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let opening = bank.clone();
+        world.client(move |database| async move { opening.set_up(&database).await }).await?;
+        trace.note("accounts are open");
+
+        let mut running = Vec::new();
+        for number in 0..6 {
+            let (bank, journal, stop) = (bank.clone(), journal.clone(), stop(&stopped));
+            running.push(beside(world.client(move |database| async move {
+                if number < 4 {
+                    let name = format!("c{number}");
+                    bank.transfer_until(&database, &name, &journal, stop).await
+                } else {
+                    let name = format!("r{number}");
+                    bank.watch_until(&database, &name, &journal, stop).await
+                }
+            })));
+        }
+        if let Scenario::Operations = arguments.scenario {
+            for _ in 0..arguments.kills {
+                let what = operations::one(&mut world).await?;
+                trace.note(what);
+            }
+        } else {
+            kill_some(&mut world, &arguments).await;
+        }
+        stopped.store(true, Ordering::SeqCst);
+        for client in running {
+            client.await?;
+        }
+        trace.note(format_args!("clients have stopped after {} attempts", bank.history().len()));
+
+        let checking = bank.clone();
+        let (checked, verdict) = world
+            .client(move |database| async move { checking.check(&database, &journal).await })
+            .await?;
+        trace.note(format_args!("{checked:?} {verdict:?}"));
+        anyhow::ensure!(verdict.committed > 1, "no transfer was acknowledged");
+        anyhow::ensure!(verdict.read_only > 1, "no reader ever got an answer");
+        if arguments.trace {
+            trace.events().iter().for_each(|event| println!("{event}"));
+        }
+        println!("seed {} trace {:016x} {checked:?} {verdict:?}", arguments.seed, trace.hash());
+        Ok(())
+    }
+
+    fn draw(bound: u64) -> u64 {
+        runtime::random_u64() % bound
+    }
+
+    /// A cluster of a shape that is drawn.
+    fn draw_world(trace: &Trace) -> World {
+        let redundancy = Redundancy::ALL[draw(3) as usize];
+        let copies = redundancy.copies();
+        let topology = Topology {
+            redundancy,
+            controllers: [1, 3, 3, 5][draw(4) as usize],
+            coordinators: 1 + draw(3) as u32,
+            logs: copies + draw(2) as u32,
+            spare_logs: draw(2) as u32,
+            storage: copies + draw(3) as u32,
+            proxies: 1 + draw(3) as u32,
+            resolvers: 1 + draw(3) as u32,
+        };
+        trace.note(format_args!("{topology:?}"));
+        World::start(topology, trace.clone())
+    }
+
+    /// Kills nodes that are drawn and starts them again, as long as the workload runs.
+    async fn kill_some(world: &mut World, arguments: &Arguments) {
+        let pause = Duration::from_secs(arguments.seconds) / (arguments.kills + 1);
+        for _ in 0..arguments.kills {
+            runtime::sleep(runtime::jitter(pause)).await;
+            let victim = draw(world.node_count() as u64) as usize;
+            world.kill(victim);
+            runtime::sleep(runtime::jitter(Duration::from_millis(500))).await;
+            world.restart(victim);
+        }
+        runtime::sleep(pause).await;
+    }
+
+    fn stop(stopped: &Arc<AtomicBool>) -> impl Fn() -> bool + use<> {
+        let stopped = Arc::clone(stopped);
+        move || stopped.load(Ordering::SeqCst)
+    }
+
+    /// A group of controllers' registers under faults: see the workload.
+    async fn register(arguments: Arguments) -> anyhow::Result<()> {
+        let trace = Trace::new();
+        let draw = |bound: usize| (runtime::random_u64() % bound as u64) as usize;
+        let group = Group::start(trace.clone());
+        let pause = Duration::from_secs(arguments.seconds) / (arguments.kills + 1);
+        for _ in 0..arguments.kills {
+            runtime::sleep(runtime::jitter(pause)).await;
+            // The leader is worth more trouble than the others.
+            let anybody = draw(group.member_count());
+            let victim = group.leader().filter(|_| draw(3) > 0).unwrap_or(anybody);
+            let trouble = runtime::jitter(Duration::from_millis(1_000));
+            match draw(5) {
+                0 => {
+                    (0..group.member_count()).for_each(|member| group.kill(member));
+                    runtime::sleep(trouble).await;
+                    (0..group.member_count()).for_each(|member| group.restart(member));
+                }
+                1 | 2 => {
+                    group.cut_off(victim);
+                    runtime::sleep(trouble).await;
+                    group.reconnect(victim);
+                }
+                _ => {
+                    group.kill(victim);
+                    runtime::sleep(trouble).await;
+                    group.restart(victim);
+                }
+            }
+        }
+        runtime::sleep(pause).await;
+        let (held, history) = group.finish().await?;
+        let checked = history.check(&held)?;
+        anyhow::ensure!(checked.acknowledged > 0, "no write was acknowledged");
         trace.note(format_args!("{checked:?}"));
         if arguments.trace {
             trace.events().iter().for_each(|event| println!("{event}"));

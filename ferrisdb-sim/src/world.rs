@@ -1,9 +1,11 @@
 //! A simulated cluster, with verbs.
 //!
 //! ```text
-//!   10.0.0.1  controller        10.0.0.11.. logs          10.0.0.31.. clients
-//!   10.0.0.2  coordinator       10.0.0.21.. storage
+//!   10.0.1.1.. controllers      10.0.3.1.. logs           10.0.5.1.. clients
+//!   10.0.2.1.. coordinators     10.0.4.1.. storage
 //! ```
+//!
+//! The n-th process of each kind is in the n-th zone.
 //!
 //! Each node runs what the binary of its role runs. Its media belong to the world, so a node that is
 //! killed and started again finds its disk, less what was not synced.
@@ -12,8 +14,10 @@ use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use ferrisdb_client::Database;
 use ferrisdb_core::{
+    controllers::Controllers,
     id::Address,
     runtime::{self, disk::MemoryDisk},
+    service::controller::{Configuration, Redundancy},
     transport::Network,
 };
 use ferrisdb_server::{
@@ -24,20 +28,49 @@ use ferrisdb_server::{
     storage::StorageSettings,
 };
 use madsim::runtime::{Handle, NodeHandle};
+use parking_lot::Mutex;
 
 use crate::trace::Trace;
 
 /// How many nodes of each kind a cluster has.
 #[derive(Clone, Copy, Debug)]
 pub struct Topology {
+    /// How many copies of everything.
+    pub redundancy: Redundancy,
+    /// Members of the group of controllers.
+    pub controllers: u32,
+    /// Processes for sequencer, proxies and resolvers.
+    pub coordinators: u32,
     /// Logs, each of which gets every batch.
     pub logs: u32,
+    /// Further processes that could be logs.
+    pub spare_logs: u32,
     /// Storage servers; the keyspace is spread over them.
     pub storage: u32,
-    /// Proxies of the coordinator.
+    /// Proxies of a generation.
     pub proxies: u32,
-    /// Resolvers of the coordinator.
+    /// Resolvers of a generation.
     pub resolvers: u32,
+}
+
+impl Topology {
+    /// One process of each kind.
+    pub fn single() -> Topology {
+        Topology {
+            redundancy: Redundancy::Single,
+            controllers: 1,
+            coordinators: 1,
+            logs: 1,
+            spare_logs: 0,
+            storage: 1,
+            proxies: 1,
+            resolvers: 1,
+        }
+    }
+
+    fn controller_addresses(&self) -> Vec<Address> {
+        (1..=self.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect()
+    }
 }
 
 /// A simulated cluster.
@@ -45,17 +78,44 @@ pub struct World {
     nodes: Vec<Node>,
     trace: Trace,
     clients: u32,
+    controllers: Vec<Address>,
 }
 
 /// One process of the cluster.
 struct Node {
     name: String,
+    address: Address,
     handle: NodeHandle,
-    disk: MemoryDisk,
+    media: Storage,
+}
+
+/// What a node keeps its data on. Clones are the same, also after it was replaced.
+#[derive(Clone)]
+struct Storage(Arc<Mutex<(MemoryDisk, Media)>>);
+
+impl Storage {
+    fn new() -> Storage {
+        let disk = MemoryDisk::new();
+        Storage(Arc::new(Mutex::new((disk.clone(), Media::memory(disk)))))
+    }
+
+    fn media(&self) -> Media {
+        self.0.lock().1.clone()
+    }
+
+    /// Loses what was not synced.
+    fn crash(&self) {
+        self.0.lock().0.crash();
+    }
+
+    /// Another disk, with nothing on it.
+    fn replace(&self) {
+        let disk = MemoryDisk::new();
+        *self.0.lock() = (disk.clone(), Media::memory(disk));
+    }
 }
 
 const PORT: u16 = 4500;
-const CONTROLLER: &str = "10.0.0.1";
 
 fn address(ip: &str) -> Address {
     Address::new(format!("{ip}:{PORT}"))
@@ -64,50 +124,74 @@ fn address(ip: &str) -> Address {
 impl World {
     /// Starts all nodes of a cluster. Processes find each other by and by.
     pub fn start(topology: Topology, trace: Trace) -> World {
-        let mut world = World { nodes: Vec::new(), trace, clients: 0 };
+        let controllers = topology.controller_addresses();
+        let mut world =
+            World { nodes: Vec::new(), trace, clients: 0, controllers: controllers.clone() };
         let settings = ControllerSettings {
-            logs: topology.logs,
-            log_replication: topology.logs,
+            configuration: Configuration {
+                redundancy: topology.redundancy,
+                logs: topology.logs,
+                proxies: topology.proxies,
+                resolvers: topology.resolvers,
+                storage_replace_after_ms: 10_000,
+            },
             storage_servers: topology.storage,
             shard_boundaries: (1..topology.storage)
                 .map(|index| format!("bank/account/{:04}", index * 3).into())
                 .collect(),
-            proxies: topology.proxies,
-            resolvers: topology.resolvers,
             ..ControllerSettings::default()
         };
-        world.add("controller", CONTROLLER, move |site, media| {
-            let settings = settings.clone();
-            async move {
-                let path = Path::new("/data");
-                let host = ControllerHost::start(site, &media, path, settings).await;
-                let _host = host.expect("the controller starts on its own disk");
-                std::future::pending::<()>().await;
-            }
-        });
-        world.add("coordinator", "10.0.0.2", |site, _| async move {
-            let controllers = vec![address(CONTROLLER)];
-            let _host = CoordinatorHost::start(site, controllers, CoordinatorSettings::default());
-            std::future::pending::<()>().await;
-        });
-        for index in 0..topology.logs {
-            let ip = format!("10.0.0.{}", 11 + index);
-            world.add(&format!("log-{index}"), &ip, |site, media| async move {
-                let (path, controllers) = (Path::new("/data"), vec![address(CONTROLLER)]);
-                let settings = LogSettings::default();
-                let host = LogHost::start(site, &media, path, controllers, settings).await;
-                let _host = host.expect("the log starts on its own disk");
-                std::future::pending::<()>().await;
+        for number in 1..=topology.controllers {
+            let (settings, all) = (settings.clone(), controllers.clone());
+            let ip = format!("10.0.1.{number}");
+            world.add(&format!("controller-{number}"), &ip, move |site, media| {
+                let (settings, all) = (settings.clone(), all.clone());
+                async move {
+                    let path = Path::new("/data");
+                    let host = ControllerHost::start(site, &media, path, all, settings).await;
+                    let _host = host.expect("the controller starts on its own disk");
+                    std::future::pending::<()>().await;
+                }
             });
         }
-        for index in 0..topology.storage {
-            let ip = format!("10.0.0.{}", 21 + index);
-            world.add(&format!("storage-{index}"), &ip, |site, media| async move {
-                let (path, controllers) = (Path::new("/data"), vec![address(CONTROLLER)]);
-                let settings = StorageSettings::default();
-                let host = StorageHost::start(site, &media, path, controllers, settings, 0).await;
-                let _host = host.expect("the storage server starts on its own disk");
-                std::future::pending::<()>().await;
+        let of_site =
+            |site: &Site, all: &[Address]| Controllers::new(site.network().clone(), all.to_vec());
+        for number in 1..=topology.coordinators {
+            let (zone, all) = (format!("zone-{number}"), controllers.clone());
+            let ip = format!("10.0.2.{number}");
+            world.add(&format!("coordinator-{number}"), &ip, move |site, _| {
+                let (zone, to) = (zone.clone(), of_site(&site, &all));
+                async move {
+                    let settings = CoordinatorSettings::default();
+                    let _host = CoordinatorHost::start(site, to, zone, settings);
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+        for number in 1..=topology.logs + topology.spare_logs {
+            let (zone, all) = (format!("zone-{number}"), controllers.clone());
+            let ip = format!("10.0.3.{number}");
+            world.add(&format!("log-{number}"), &ip, move |site, media| {
+                let (zone, to) = (zone.clone(), of_site(&site, &all));
+                async move {
+                    let (path, settings) = (Path::new("/data"), LogSettings::default());
+                    let host = LogHost::start(site, &media, path, to, zone, settings).await;
+                    let _host = host.expect("the log starts on its own disk");
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+        for number in 1..=topology.storage {
+            let (zone, all) = (format!("zone-{number}"), controllers.clone());
+            let ip = format!("10.0.4.{number}");
+            world.add(&format!("storage-{number}"), &ip, move |site, media| {
+                let (zone, to) = (zone.clone(), of_site(&site, &all));
+                async move {
+                    let (path, settings) = (Path::new("/data"), StorageSettings::default());
+                    let host = StorageHost::start(site, &media, path, to, zone, settings, 0).await;
+                    let _host = host.expect("the storage server starts on its own disk");
+                    std::future::pending::<()>().await;
+                }
             });
         }
         world
@@ -119,11 +203,12 @@ impl World {
         F: Fn(Arc<Site>, Media) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let disk = MemoryDisk::new();
-        let media = Media::memory(disk.clone());
+        let media = Storage::new();
         let listen = address(ip);
+        let address = listen.clone();
+        let kept = media.clone();
         let init = move || {
-            let (process, media, listen) = (process.clone(), media.clone(), listen.clone());
+            let (process, media, listen) = (process.clone(), kept.media(), listen.clone());
             async move {
                 let site = Site::listen(&listen, None).await.expect("a node's address is its own");
                 process(Arc::new(site), media).await;
@@ -131,12 +216,22 @@ impl World {
         };
         let ip: IpAddr = ip.parse().expect("the world's addresses are well-formed");
         let handle = Handle::current().create_node().name(name).ip(ip).init(init).build();
-        self.nodes.push(Node { name: name.to_string(), handle, disk });
+        self.nodes.push(Node { name: name.to_string(), address, handle, media });
     }
 
     /// The names of all nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(|node| node.name.as_str())
+    }
+
+    /// Where the controllers are reached.
+    pub fn controllers(&self) -> &[Address] {
+        &self.controllers
+    }
+
+    /// Where a node is reached.
+    pub fn address_of(&self, index: usize) -> &Address {
+        &self.nodes[index].address
     }
 
     /// How many nodes there are.
@@ -149,7 +244,7 @@ impl World {
         let node = &self.nodes[index];
         self.trace.note(format_args!("kill {}", node.name));
         Handle::current().kill(node.handle.id());
-        node.disk.crash();
+        node.media.crash();
     }
 
     /// Starts a node again that was killed.
@@ -159,6 +254,19 @@ impl World {
         Handle::current().restart(node.handle.id());
     }
 
+    /// The names of the nodes of a kind, such as "storage-".
+    pub fn nodes_of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (usize, &'a str)> + 'a {
+        self.nodes().enumerate().filter(move |(_, name)| name.starts_with(kind))
+    }
+
+    /// Kills a node for good, and gives it an empty disk: when it is started again, it is somebody new.
+    pub fn lose(&mut self, index: usize) {
+        self.kill(index);
+        let node = &mut self.nodes[index];
+        self.trace.note(format_args!("the disk of {} is lost", node.name));
+        node.media.replace();
+    }
+
     /// Runs `client` on a node of its own, with a database connected to the cluster, and waits for it.
     pub fn client<F, Fut, T>(&mut self, client: F) -> impl Future<Output = T> + use<F, Fut, T>
     where
@@ -166,19 +274,30 @@ impl World {
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        let ip = format!("10.0.0.{}", 31 + self.clients);
-        self.clients += 1;
-        let ip: IpAddr = ip.parse().expect("the world's addresses are well-formed");
-        let node = Handle::current().create_node().name("client").ip(ip).build();
-        let running = node.spawn(async move {
+        let controllers = self.controllers.clone();
+        self.on_client_node(async move {
             loop {
                 let network = Network::new();
-                match Database::connect_with(network, vec![address(CONTROLLER)]).await {
+                match Database::connect_with(network, controllers.clone()).await {
                     Ok(database) => return client(database).await,
                     Err(_) => runtime::sleep(Duration::from_millis(100)).await,
                 }
             }
-        });
+        })
+    }
+
+    /// Runs something on a client's node of its own, and waits for it.
+    pub fn on_client_node<T, W>(&mut self, work: W) -> impl Future<Output = T> + use<T, W>
+    where
+        T: Send + 'static,
+        W: Future<Output = T> + Send + 'static,
+    {
+        let (high, low) = (5 + self.clients / 250, 1 + self.clients % 250);
+        self.clients += 1;
+        let ip: IpAddr =
+            format!("10.0.{high}.{low}").parse().expect("the world's addresses are well-formed");
+        let node = Handle::current().create_node().name("client").ip(ip).build();
+        let running = node.spawn(work);
         async move { running.await.expect("a client's node is never killed") }
     }
 }

@@ -4,16 +4,16 @@
 
 use std::process::Command;
 
-fn run(seed: u64) -> String {
+fn run(scenario: &str, seed: u64) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_ferrisdb-sim"))
-        .args(["bank", "--trace", "--seed"])
+        .args([scenario, "--trace", "--seed"])
         .arg(seed.to_string())
         .output()
         .expect("the simulation can be run");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "seed {seed} failed; replay with: cargo sim bank --seed {seed}\n{text}\n{}",
+        "seed {seed} failed; replay with: cargo sim {scenario} --seed {seed}\n{text}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     text
@@ -22,22 +22,30 @@ fn run(seed: u64) -> String {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [7, 8] {
-        let (first, second) = (run(seed), run(seed));
+        let (first, second) = (run("bank", seed), run("bank", seed));
         let differs = first.lines().zip(second.lines()).find(|(a, b)| a != b);
         assert_eq!(differs, None, "seed {seed} diverges");
         assert_eq!(first, second);
         assert!(first.lines().count() > 100, "hardly anything happened:\n{first}");
     }
+    assert_eq!(run("recorded-bank", 7), run("recorded-bank", 7));
 }
 
 #[test]
 fn different_seeds_give_different_runs() {
-    assert_ne!(run(9), run(10));
+    assert_ne!(run("bank", 9), run("bank", 10));
 }
 
 #[test]
 fn a_batch_of_seeds_is_clean() {
     for seed in 100..160 {
-        run(seed);
+        run("bank", seed);
+    }
+}
+
+#[test]
+fn what_clients_saw_is_strictly_serializable() {
+    for seed in 100..130 {
+        run("recorded-bank", seed);
     }
 }

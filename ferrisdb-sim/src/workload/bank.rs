@@ -61,14 +61,14 @@ pub struct Checked {
     pub unknown: (usize, usize),
 }
 
-const ACCOUNTS: &str = "bank/account/";
-const TRANSFERS: &str = "bank/transfer/";
+pub(super) const ACCOUNTS: &str = "bank/account/";
+pub(super) const TRANSFERS: &str = "bank/transfer/";
 
-fn account_key(account: u32) -> String {
+pub(super) fn account_key(account: u32) -> String {
     format!("{ACCOUNTS}{account:04}")
 }
 
-fn number<T: std::str::FromStr>(text: &[u8]) -> Result<T>
+pub(super) fn number<T: std::str::FromStr>(text: &[u8]) -> Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
@@ -76,7 +76,7 @@ where
 }
 
 impl Bank {
-    fn total(&self) -> i64 {
+    pub(super) fn total(&self) -> i64 {
         i64::from(self.accounts) * self.balance
     }
 

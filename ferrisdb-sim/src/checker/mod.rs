@@ -1,0 +1,3 @@
+//! What must be true of everything that happened: a file per property.
+
+pub mod serializability;

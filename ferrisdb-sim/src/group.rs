@@ -1,0 +1,269 @@
+//! A simulated group of registers, with verbs.
+//!
+//! ```text
+//!   10.0.0.1  10.0.0.2  10.0.0.3     a member each, and writers beside it, as a controller is beside its member
+//! ```
+//!
+//! The disks belong to the group and take their time, so a power failure meets writes that are under way.
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use ferrisdb_core::{
+    id::Address,
+    runtime::{
+        self, DirectoryLock, Disk, File,
+        disk::{DiskFuture, MemoryDisk, OpenMode},
+    },
+    service::raft::RaftService,
+    transport::{Listener, Network, Router},
+};
+use ferrisdb_server::raft::{Contents, NodeId, Register, RegisterSettings, Written};
+use madsim::{
+    net::NetSim,
+    runtime::{Handle, NodeHandle},
+};
+use parking_lot::Mutex;
+
+use crate::{trace::Trace, workload::register::History};
+
+/// How many members a group has.
+const MEMBERS: u64 = 3;
+/// How many writers each member has.
+const WRITERS: u64 = 2;
+
+/// A group, its writers, and what they were told.
+pub struct Group {
+    members: Vec<Member>,
+    shared: Arc<Shared>,
+}
+
+/// One node.
+struct Member {
+    name: String,
+    handle: NodeHandle,
+    disk: MemoryDisk,
+}
+
+/// What outlives the nodes.
+struct Shared {
+    history: Mutex<History>,
+    /// The members that run, by node.
+    registers: Mutex<BTreeMap<NodeId, Register>>,
+    trace: Trace,
+    /// How many writes were begun, for lines that are all different.
+    begun: Mutex<u64>,
+    is_over: Mutex<bool>,
+}
+
+fn address(node: NodeId) -> Address {
+    Address::new(format!("10.0.0.{node}:4500"))
+}
+
+impl Group {
+    /// Founds a group on nodes of its own and starts the writers.
+    pub fn start(trace: Trace) -> Group {
+        let shared = Arc::new(Shared {
+            history: Mutex::default(),
+            registers: Mutex::default(),
+            trace,
+            begun: Mutex::new(0),
+            is_over: Mutex::new(false),
+        });
+        let members = (1..=MEMBERS).map(|node| Member::start(node, &shared)).collect();
+        Group { members, shared }
+    }
+
+    /// The member that says that it leads, if there is one.
+    pub fn leader(&self) -> Option<usize> {
+        let registers = self.shared.registers.lock();
+        let leader = registers.iter().find(|(_, register)| register.leadership().is_here);
+        leader.map(|(&node, _)| node as usize - 1)
+    }
+
+    /// How many members there are.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Kills a member as a power failure would.
+    pub fn kill(&self, index: usize) {
+        let member = &self.members[index];
+        self.shared.trace.note(format_args!("kill {}", member.name));
+        let gone = self.shared.registers.lock().remove(&(index as u64 + 1));
+        drop(gone);
+        Handle::current().kill(member.handle.id());
+        member.disk.crash();
+    }
+
+    /// Starts a member again that was killed.
+    pub fn restart(&self, index: usize) {
+        let member = &self.members[index];
+        self.shared.trace.note(format_args!("restart {}", member.name));
+        Handle::current().restart(member.handle.id());
+    }
+
+    /// Cuts a member off from the others.
+    pub fn cut_off(&self, index: usize) {
+        let member = &self.members[index];
+        self.shared.trace.note(format_args!("cut off {}", member.name));
+        NetSim::current().clog_node(member.handle.id());
+    }
+
+    /// Connects a member again.
+    pub fn reconnect(&self, index: usize) {
+        let member = &self.members[index];
+        self.shared.trace.note(format_args!("reconnect {}", member.name));
+        NetSim::current().unclog_node(member.handle.id());
+    }
+
+    /// Ends the writers, waits until all members hold the same, and returns that, with what the writers know.
+    ///
+    /// # Errors
+    ///
+    /// If the members do not come to agree.
+    pub async fn finish(&self) -> anyhow::Result<(Contents, History)> {
+        *self.shared.is_over.lock() = true;
+        // Writes that are under way end within their timeout; elections are over by then.
+        runtime::sleep(RegisterSettings::default().operation_timeout * 2).await;
+        let registers: Vec<Register> = self.shared.registers.lock().values().cloned().collect();
+        anyhow::ensure!(registers.len() == self.members.len(), "a member is missing");
+        let leader = self.leader().and_then(|index| registers.get(index));
+        let leader = leader.ok_or_else(|| anyhow::anyhow!("nobody leads at the end"))?;
+        let held = leader.read().await?;
+        runtime::sleep(Duration::from_secs(1)).await;
+        for register in &registers {
+            anyhow::ensure!(register.failure().is_none(), "{register:?}: {:?}", register.failure());
+            anyhow::ensure!(register.latest() == held, "{register:?} holds something else");
+        }
+        Ok((held, self.shared.history.lock().clone()))
+    }
+}
+
+impl Member {
+    fn start(node: NodeId, shared: &Arc<Shared>) -> Member {
+        let disk = MemoryDisk::new();
+        let (slow, init_shared) = (SlowDisk(disk.clone()), Arc::clone(shared));
+        let init = move || run(node, slow.clone(), Arc::clone(&init_shared));
+        let ip: IpAddr = format!("10.0.0.{node}").parse().expect("a well-formed address");
+        let name = format!("member-{node}");
+        let handle = Handle::current().create_node().name(&name).ip(ip).init(init).build();
+        Member { name, handle, disk }
+    }
+}
+
+/// What a node runs.
+async fn run(node: NodeId, disk: SlowDisk, shared: Arc<Shared>) {
+    let (network, router) = (Network::new(), Router::new());
+    // Few entries per snapshot, so that members that were away are sent some.
+    let settings = RegisterSettings { snapshot_after_entries: 16, ..RegisterSettings::default() };
+    let path = Path::new("/raft");
+    let opened = Register::open(Arc::new(disk), path, node, network.clone(), settings).await;
+    let register = opened.expect("a member starts on its own disk");
+    router.add::<RaftService>(0, register.service());
+    let listener = Listener::bind(&address(node), router, network).await;
+    let _listener = listener.expect("a node's address is its own");
+    let members = (1..=MEMBERS).map(|node| (node, address(node))).collect();
+    register.initialize(members).await.expect("each member is one of the members");
+    shared.registers.lock().insert(node, register.clone());
+    let writers = (0..WRITERS).map(|_| write_on(&register, node, &shared));
+    futures::future::join_all(writers).await;
+    std::future::pending::<()>().await;
+}
+
+/// Adds a line whenever the member leads, until it is over.
+async fn write_on(register: &Register, node: NodeId, shared: &Shared) {
+    while !*shared.is_over.lock() {
+        runtime::sleep(runtime::jitter(Duration::from_millis(20))).await;
+        if !register.leadership().is_here {
+            continue;
+        }
+        let newest = shared.history.lock().newest_acknowledged();
+        let Ok(held) = register.read().await else {
+            continue;
+        };
+        shared.history.lock().on_read(newest, &held).expect("a read sees what was acknowledged");
+        let line = {
+            let mut begun = shared.begun.lock();
+            *begun += 1;
+            format!("m{node}-{begun}")
+        };
+        // Between the two another writer may come in, of this member or of another that leads by now.
+        runtime::sleep(runtime::jitter(Duration::from_millis(5))).await;
+        let written = register.write(held.revision, History::extended(&held, &line)).await;
+        let mut history = shared.history.lock();
+        match written {
+            Ok(Written::At(revision)) => {
+                shared.trace.note(format_args!("{line} at {revision}"));
+                history.on_acknowledged(revision, line).expect("a revision is of one write");
+            }
+            Ok(Written::Stale(_)) => {
+                shared.trace.note(format_args!("{line} refused"));
+                history.on_refused(line);
+            }
+            Err(error) => {
+                shared.trace.note(format_args!("{line} {}", error.code()));
+                history.on_unknown();
+            }
+        }
+    }
+}
+
+/// A disk whose changes take their time, before they are durable and until that is known.
+#[derive(Clone)]
+struct SlowDisk(MemoryDisk);
+
+impl SlowDisk {
+    fn slowly<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(MemoryDisk) -> DiskFuture<'static, T> + Send + 'static,
+    ) -> DiskFuture<'static, T> {
+        let disk = self.0.clone();
+        Box::pin(async move {
+            runtime::sleep(runtime::jitter(Duration::from_millis(2))).await;
+            let changed = change(disk).await;
+            runtime::sleep(runtime::jitter(Duration::from_millis(2))).await;
+            changed
+        })
+    }
+}
+
+impl Disk for SlowDisk {
+    fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.0.create_directory(path)
+    }
+
+    fn list(&self, path: &Path) -> DiskFuture<'_, Vec<String>> {
+        self.0.list(path)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> DiskFuture<'_, Box<dyn File>> {
+        self.0.open(path, mode)
+    }
+
+    fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>> {
+        self.0.read(path)
+    }
+
+    fn replace(&self, path: &Path, contents: Bytes) -> DiskFuture<'_, ()> {
+        let path = path.to_owned();
+        self.slowly(move |disk| Box::pin(async move { disk.replace(&path, contents).await }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> DiskFuture<'_, ()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> DiskFuture<'_, ()> {
+        let path = path.to_owned();
+        self.slowly(move |disk| Box::pin(async move { disk.remove(&path).await }))
+    }
+
+    fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.0.remove_directory(path)
+    }
+
+    fn lock_directory(&self, path: &Path) -> DiskFuture<'_, DirectoryLock> {
+        self.0.lock_directory(path)
+    }
+}
