@@ -27,7 +27,7 @@ fn batch(version: u64, numbers: impl Iterator<Item = u64>) -> EngineBatch {
             commit_version: Version(version),
         })
     };
-    EngineBatch { version: Version(version), changes: numbers.map(set).collect() }
+    EngineBatch { version: Version(version), changes: numbers.map(set).collect(), attachment: None }
 }
 
 fn engine_apply(criterion: &mut Criterion) {

@@ -54,7 +54,7 @@ fn bench(criterion: &mut Criterion) {
         let store = LogStore::open(Arc::new(FileSystem), &path, LogSettings::default(), router)
             .await
             .expect("the log opens");
-        let instance = store.recruit(Generation(1), Version(0)).await.expect("a log");
+        let instance = store.recruit(Generation(1), Version(0), Vec::new()).await.expect("a log");
         let endpoint = Endpoint { address, instance };
         (store, network.connect::<LogService>(&endpoint).await.expect("a connection"))
     });

@@ -5,13 +5,14 @@
 
 use std::{cell::RefCell, hint::black_box};
 
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ferrisdb_core::{
     Key, KeyRange, Mutation, Result, Value, Version,
     service::storage::{RangeRead, Row, VersionedValue},
 };
 use ferrisdb_server::storage::{
-    engine::{Cursor, Engine, EngineBatch},
+    engine::{Cursor, Engine, EngineBatch, EngineChange},
     read,
     window::Window,
 };
@@ -37,6 +38,18 @@ impl Engine for Nothing {
     }
 
     fn write(&self, _batch: &EngineBatch) -> Result<()> {
+        Ok(())
+    }
+
+    fn ingest(&self, _changes: &[EngineChange]) -> Result<()> {
+        Ok(())
+    }
+
+    fn attachment(&self) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+
+    fn reset(&self, _version: Version, _attachment: Option<&Bytes>) -> Result<()> {
         Ok(())
     }
 }

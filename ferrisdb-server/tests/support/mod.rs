@@ -1,4 +1,13 @@
 //! Real processes for tests: the binaries of this package, started, killed with SIGKILL, started again.
+//!
+//! `cluster.rs` makes a cluster of them, `relay.rs` is the network between them, and `availability.rs` measures
+//! how long they are not there for their clients.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+pub(crate) mod availability;
+pub(crate) mod cluster;
+pub(crate) mod relay;
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -27,18 +36,40 @@ impl Process {
 
     /// Starts the process and waits for the line by which it says that it is ready.
     pub(crate) fn start(&mut self) {
+        self.spawn();
+        self.wait_ready();
+    }
+
+    /// Starts the process.
+    pub(crate) fn spawn(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut child = Command::new(self.binary)
+        let child = Command::new(self.binary)
             .args(&self.arguments)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", self.binary));
+        self.child = Some(child);
+    }
+
+    /// Waits for the line by which the process says that it is ready.
+    pub(crate) fn wait_ready(&mut self) {
         let mut ready = String::new();
-        let stdout = child.stdout.take().unwrap();
+        let stdout = self.child.as_mut().unwrap().stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut ready).unwrap();
         assert!(ready.contains("listening on"), "{} said {ready:?}\n{}", self.name, self.log());
-        self.child = Some(child);
+    }
+
+    /// Whether it was started and not killed since.
+    pub(crate) fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Sends a signal, as `kill` names it.
+    pub(crate) fn signal(&mut self, signal: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// SIGKILL: the process gets no chance to do anything.

@@ -1,0 +1,307 @@
+//! A cluster of real processes, with verbs: start, kill, stop and resume, cut and heal, wipe.
+//!
+//! ```text
+//!   controller-0   127.7.3.1:4500   <- relay 127.7.3.1:41873   <- everybody, as advertised
+//!   coordinator-0  127.7.3.2:4500   <- relay 127.7.3.2:35001
+//!   log-0 ...      storage-0 ...    and so on
+//! ```
+//!
+//! Each process has a loopback address of its own. A process that is started again has the same name, address
+//! and data directory. When the cluster is dropped, everything is killed and removed.
+//!
+//! Start with [`Cluster::start`].
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+use ferrisdb_client::{Database, Network, Settings, TransactionOption};
+use ferrisdb_core::{id::Address, runtime};
+
+use super::{Process, relay::Relays};
+
+const PORT: u16 = 4500;
+
+/// How many processes of each role there are, and how they are set.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) controllers: u32,
+    pub(crate) coordinators: u32,
+    /// Log processes; those beyond `logs_used` stand by.
+    pub(crate) logs: u32,
+    pub(crate) logs_used: u32,
+    /// How many copies: single, double or triple. The n-th process of each role is in the n-th zone.
+    pub(crate) redundancy: &'static str,
+    pub(crate) storage: u32,
+    pub(crate) proxies: u32,
+    pub(crate) resolvers: u32,
+    /// Where the keys are cut, as on the command line.
+    pub(crate) shard_boundaries: &'static str,
+    /// Further arguments of one process, or of all processes of a role:
+    /// `("controller", "--failure-timeout-ms=500")`, `("log-2", "--worker-threads=2")`.
+    pub(crate) arguments: Vec<(&'static str, String)>,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape {
+            controllers: 1,
+            coordinators: 1,
+            logs: 3,
+            logs_used: 3,
+            redundancy: "single",
+            storage: 2,
+            proxies: 1,
+            resolvers: 1,
+            shard_boundaries: "bank/account/0004",
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// A running cluster.
+pub(crate) struct Cluster {
+    members: BTreeMap<String, Member>,
+    relays: Relays,
+    /// Where the controllers are reached: by relays.
+    controllers: Vec<Address>,
+    addresses: BTreeMap<String, Address>,
+    _folder: tempfile::TempDir,
+}
+
+struct Member {
+    process: Process,
+    data: PathBuf,
+}
+
+impl Cluster {
+    /// Starts all processes: controllers first. They find each other by and by.
+    pub(crate) fn start(shape: &Shape) -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let relays = Relays::new();
+        let roles = [
+            ("controller", shape.controllers, env!("CARGO_BIN_EXE_ferrisdb-controller")),
+            ("coordinator", shape.coordinators, env!("CARGO_BIN_EXE_ferrisdb-coordinator")),
+            ("log", shape.logs, env!("CARGO_BIN_EXE_ferrisdb-log")),
+            ("storage", shape.storage, env!("CARGO_BIN_EXE_ferrisdb-storage")),
+        ];
+        // All addresses before all arguments: controllers may have to know each other.
+        let mut places = Vec::new();
+        for (role, count, binary) in roles {
+            for number in 0..count {
+                let name = format!("{role}-{number}");
+                let listen = own_address();
+                let advertise = relays.add(&name, listen);
+                places.push((role, name, binary, listen, advertise));
+            }
+        }
+        let is_controller = |place: &&(&str, String, _, _, _)| place.0 == "controller";
+        let controllers: Vec<Address> = places
+            .iter()
+            .filter(is_controller)
+            .map(|place| Address::new(place.4.to_string()))
+            .collect();
+        let addresses = places
+            .iter()
+            .map(|place| (place.1.clone(), Address::new(place.4.to_string())))
+            .collect();
+        let mut members = BTreeMap::new();
+        let mut order = Vec::new();
+        for (role, name, binary, listen, advertise) in places {
+            let data = folder.path().join(&name);
+            let mut arguments = vec![
+                format!("--listen={listen}"),
+                format!("--advertise={advertise}"),
+                "--log=info,tarpc=error".into(),
+            ];
+            arguments.extend(role_arguments(role, shape, &controllers));
+            if role != "coordinator" {
+                arguments.push(format!("--data={}", data.display()));
+            }
+            if role != "controller" {
+                let (_, number) = name.rsplit_once('-').unwrap();
+                arguments.push(format!("--zone=zone-{number}"));
+            }
+            let further = shape.arguments.iter().filter(|(of, _)| *of == role || *of == name);
+            arguments.extend(further.map(|(_, argument)| argument.clone()));
+            let log = folder.path().join(format!("{name}.stderr"));
+            let process = Process::new(&name, binary, arguments, log);
+            members.insert(name.clone(), Member { process, data });
+            order.push(name);
+        }
+        let mut cluster = Cluster { members, relays, controllers, addresses, _folder: folder };
+        // All before any is waited for: controllers may not be ready without each other.
+        order.iter().for_each(|name| cluster.spawn(name));
+        order.iter().for_each(|name| cluster.member(name).process.wait_ready());
+        cluster
+    }
+
+    /// The network, to cut and heal it.
+    pub(crate) fn relays(&self) -> &Relays {
+        &self.relays
+    }
+
+    /// The names of all processes of a role.
+    pub(crate) fn names(&self, role: &str) -> Vec<String> {
+        let prefix = format!("{role}-");
+        self.members.keys().filter(|name| name.starts_with(&prefix)).cloned().collect()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.member(name).process.kill();
+    }
+
+    /// Starts a process again that was killed, and waits until it says that it is ready.
+    pub(crate) fn restart(&mut self, name: &str) {
+        self.spawn(name);
+        self.member(name).process.wait_ready();
+    }
+
+    fn spawn(&mut self, name: &str) {
+        self.member(name).process.spawn();
+    }
+
+    /// SIGSTOP: the process does nothing any more, and its connections stay open.
+    pub(crate) fn stop(&mut self, name: &str) {
+        self.member(name).process.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&mut self, name: &str) {
+        self.member(name).process.signal("-CONT");
+    }
+
+    /// Removes the data of a process that was killed.
+    pub(crate) fn wipe(&mut self, name: &str) {
+        let member = self.member(name);
+        assert!(!member.process.is_started(), "{name} still uses its directory");
+        std::fs::remove_dir_all(&member.data).unwrap();
+    }
+
+    /// SIGTERM to all processes, servers of data before those that watch them: each ends without an error.
+    pub(crate) fn shut_down(&mut self) {
+        for role in ["storage", "log", "coordinator", "controller"] {
+            for name in self.names(role) {
+                let process = &mut self.member(&name).process;
+                assert_eq!(process.terminate(), Some(0), "{name}\n{}", process.log());
+            }
+        }
+    }
+
+    /// What a process has logged, in all its lives.
+    pub(crate) fn log(&self, name: &str) -> String {
+        self.members[name].process.log()
+    }
+
+    /// The last lines of all logs: what to say when something has failed.
+    pub(crate) fn report(&self) -> String {
+        let tail = |(name, member): (&String, &Member)| {
+            let log = member.process.log();
+            let lines: Vec<&str> = log.lines().collect();
+            format!("{name}:\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+        };
+        self.members.iter().map(tail).collect()
+    }
+
+    /// The processes that something of the cluster's state names, by the address at which they are reached.
+    pub(crate) fn name_of(&self, address: &Address) -> String {
+        let found = self.addresses.iter().find(|(_, known)| *known == address);
+        found.map(|(name, _)| name.clone()).unwrap_or_else(|| panic!("nobody is at {address}"))
+    }
+
+    /// The name of the controller that leads.
+    pub(crate) async fn leader(&self) -> String {
+        let status = self.connect().await.status().await.unwrap();
+        self.name_of(&status.controller)
+    }
+
+    /// A database handle with connections of its own. Impatient, so that a test notices an outage.
+    pub(crate) async fn connect(&self) -> Database {
+        let settings = Settings {
+            read_version_limit: Duration::from_secs(3),
+            read_limit: Duration::from_secs(3),
+            commit_limit: Duration::from_secs(3),
+            ..Settings::default()
+        };
+        let controllers = self.controllers.clone();
+        Database::connect_with_settings(Network::new(), controllers, settings)
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.report()))
+    }
+
+    /// Waits until a transaction that begins after this call is committed, and says how long that took.
+    pub(crate) async fn wait_available(&self, limit: Duration) -> Duration {
+        let database = self.connect().await;
+        let began = runtime::now();
+        let mut last = String::new();
+        while elapsed(began) < limit {
+            let transaction = database.transaction();
+            let committed = async {
+                transaction.set_option(TransactionOption::Timeout(Duration::from_secs(1)))?;
+                transaction.set("available", "yes")?;
+                transaction.commit().await
+            };
+            match committed.await {
+                Ok(_) => return elapsed(began),
+                Err(error) => last = error.to_string(),
+            }
+            runtime::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not available within {limit:?}: {last}\n{}", self.report())
+    }
+
+    fn member(&mut self, name: &str) -> &mut Member {
+        self.members.get_mut(name).unwrap_or_else(|| panic!("no process has the name {name}"))
+    }
+}
+
+/// What the processes of a role are started with, besides their addresses and directories.
+fn role_arguments(role: &str, shape: &Shape, controllers: &[Address]) -> Vec<String> {
+    let addresses: Vec<String> = controllers.iter().map(Address::to_string).collect();
+    let reports_to = format!("--controllers={}", addresses.join(","));
+    match role {
+        "controller" => {
+            let mut arguments = vec![
+                format!("--logs={}", shape.logs_used),
+                format!("--redundancy={}", shape.redundancy),
+                format!("--storage-servers={}", shape.storage),
+                format!("--proxies={}", shape.proxies),
+                format!("--resolvers={}", shape.resolvers),
+            ];
+            if !shape.shard_boundaries.is_empty() {
+                arguments.push(format!("--shard-boundaries={}", shape.shard_boundaries));
+            }
+            // A lone controller knows whom to ask.
+            if controllers.len() > 1 {
+                arguments.push(reports_to);
+            }
+            arguments
+        }
+        _ => vec![reports_to],
+    }
+}
+
+fn elapsed(since: Instant) -> Duration {
+    runtime::now().duration_since(since)
+}
+
+/// An address of this machine for one process of one cluster of one test.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let pid = std::process::id();
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        assert!(number < u8::MAX, "one test program has used up its 254 addresses");
+        let [_, _, high, low] = pid.to_be_bytes();
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, high | 1, low, number)), PORT);
+        // Another test program may have the same digits.
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
