@@ -32,7 +32,6 @@ struct Inner {
     /// Where to begin when those that were learnt do not answer.
     given: Vec<Address>,
     learnt: Mutex<Vec<Address>>,
-    leader: Mutex<Option<Address>>,
     /// Connections, kept as long as they work: while there is no leader everybody asks all the time.
     clients: Mutex<BTreeMap<Address, ControllerClient>>,
 }
@@ -40,13 +39,7 @@ struct Inner {
 impl Controllers {
     /// The controllers at these addresses; any one of them that runs is enough to find the others.
     pub fn new(network: Network, given: Vec<Address>) -> Controllers {
-        let inner = Inner {
-            network,
-            given,
-            learnt: Mutex::default(),
-            leader: Mutex::default(),
-            clients: Mutex::default(),
-        };
+        let inner = Inner { network, given, learnt: Mutex::default(), clients: Mutex::default() };
         Controllers { inner: Arc::new(inner) }
     }
 
@@ -65,20 +58,15 @@ impl Controllers {
         *self.inner.learnt.lock() = addresses;
     }
 
-    /// The leader, with a connection to it: the one known last if it still leads, otherwise whom the others name.
+    /// The leader, with a connection to it: whoever of all says first that it leads, otherwise whom they name.
+    ///
+    /// All are asked at once. The one that led last is no better than the others: who asks has just met an error.
     ///
     /// # Errors
     ///
     /// [`ErrorCode::NotLeader`] if none of those that answer leads or knows who does, or what made the last of
     /// them silent.
     pub async fn leader(&self) -> Result<(Address, ControllerClient)> {
-        let known = self.inner.leader.lock().take();
-        if let Some(known) = known {
-            // Who asks again has met an error, so it is not taken for granted that this is still the leader.
-            if let Ok(found) = self.confirm(&known).await {
-                return Ok(found);
-            }
-        }
         let mut error = Error::new(ErrorCode::NotLeader, Stage::Control, "no controller leads");
         let mut named = Vec::new();
         let addresses = self.addresses();
@@ -88,7 +76,7 @@ impl Controllers {
                 Ok((leader, client, at)) => {
                     self.learn(&leader.controllers);
                     match leader.address {
-                        Some(address) if address == at => return Ok(self.found(at, client)),
+                        Some(address) if address == at => return Ok((at, client)),
                         Some(address) => named.push(address),
                         None => {}
                     }
@@ -96,6 +84,8 @@ impl Controllers {
                 Err(failed) => error = failed,
             }
         }
+        // Those that were asked have answered for themselves.
+        named.retain(|address| !addresses.contains(address));
         for address in named {
             match self.confirm(&address).await {
                 Ok(found) => return Ok(found),
@@ -109,15 +99,10 @@ impl Controllers {
         let (leader, client, at) = self.ask(address).await?;
         if leader.address.as_ref() == Some(address) {
             self.learn(&leader.controllers);
-            return Ok(self.found(at, client));
+            return Ok((at, client));
         }
         let detail = format!("{address} does not lead the controllers");
         Err(Error::new(ErrorCode::NotLeader, Stage::Control, detail))
-    }
-
-    fn found(&self, address: Address, client: ControllerClient) -> (Address, ControllerClient) {
-        *self.inner.leader.lock() = Some(address.clone());
-        (address, client)
     }
 
     async fn ask(&self, address: &Address) -> Result<(Leader, ControllerClient, Address)> {

@@ -199,7 +199,7 @@ impl World {
         world.finish();
         world.pass(600);
         world.all_alive(&[1]);
-        world.storage_alive(100_000_000);
+        world.storage_alive(100);
         world.effects.clear();
         world
     }
@@ -431,7 +431,7 @@ fn a_new_leader_notices_what_failed_meanwhile() {
     world.hear(heartbeat(LOGS[1], 1, &[1]));
     world.hear(heartbeat(LOGS[2], 1, &[1]));
     assert!(world.reason().contains("2 of 3 can be used"), "{}", world.reason());
-    world.pass(500);
+    world.pass(250);
     world.step(Input::Tick);
     assert_eq!(world.generation(), 2);
 }

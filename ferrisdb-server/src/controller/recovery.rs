@@ -200,7 +200,7 @@ impl Controller {
     fn check_patience(&self, recruits: &Recruits, now: Instant) -> Result<(), String> {
         let (found, wanted) = (recruits.logs.len(), self.record.configuration.logs_wanted());
         let waited = now.saturating_duration_since(self.registry.began());
-        let is_early = waited < self.registry.failure_timeout() / 2;
+        let is_early = waited < self.registry.failure_timeout() / 4;
         if found < wanted as usize && (is_early || !self.record.is_created()) {
             return Err(format!("waiting for log processes ({found} of {wanted} can be used)"));
         }

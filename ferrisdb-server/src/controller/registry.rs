@@ -167,9 +167,10 @@ impl Registry {
             return Some("its connection broke and cannot be made again".to_owned());
         }
         let Some(process) = self.processes.get(&process) else {
-            // Never heard since this controller leads: it gets the time that anybody else gets.
+            // Never heard since this controller leads. It had no heartbeat on the way when that began, as others have
+            // when they fall silent, so it gets less time.
             let waited = now.saturating_duration_since(self.began);
-            return (waited >= self.failure_timeout).then(|| "not heard from".to_owned());
+            return (waited >= self.failure_timeout * 3 / 4).then(|| "not heard from".to_owned());
         };
         if let Some(failure) = self.failure_of(process, now) {
             return Some(failure);

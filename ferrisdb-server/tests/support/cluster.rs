@@ -162,6 +162,12 @@ impl Cluster {
         self.member(name).process.wait_ready();
     }
 
+    /// Starts processes that were killed, all before any is waited for: they may need each other to be ready.
+    pub(crate) fn restart_all(&mut self, names: &[String]) {
+        names.iter().for_each(|name| self.spawn(name));
+        names.iter().for_each(|name| self.member(name).process.wait_ready());
+    }
+
     fn spawn(&mut self, name: &str) {
         self.member(name).process.spawn();
     }

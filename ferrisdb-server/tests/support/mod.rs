@@ -8,6 +8,7 @@
 pub(crate) mod availability;
 pub(crate) mod cluster;
 pub(crate) mod relay;
+pub(crate) mod scene;
 
 use std::{
     io::{BufRead as _, BufReader},
