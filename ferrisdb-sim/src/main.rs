@@ -189,6 +189,13 @@ mod simulation {
             .client(move |database| async move { checking.check(&database, &journal).await })
             .await?;
         trace.note(format_args!("{checked:?} {verdict:?}"));
+        if let Scenario::Operations = arguments.scenario {
+            let report = world
+                .client(move |database| async move { database.check_consistency(|_| {}).await })
+                .await?;
+            anyhow::ensure!(report.is_clean(), "replicas differ: {report:#?}");
+            trace.note(format_args!("{:?}", report.total));
+        }
         anyhow::ensure!(verdict.committed > 1, "no transfer was acknowledged");
         anyhow::ensure!(verdict.read_only > 1, "no reader ever got an answer");
         if arguments.trace {

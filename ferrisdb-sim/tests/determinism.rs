@@ -29,6 +29,7 @@ fn the_same_seed_gives_the_same_run() {
         assert!(first.lines().count() > 100, "hardly anything happened:\n{first}");
     }
     assert_eq!(run("recorded-bank", 7), run("recorded-bank", 7));
+    assert_eq!(run("operations", 7), run("operations", 7));
 }
 
 #[test]
@@ -47,5 +48,12 @@ fn a_batch_of_seeds_is_clean() {
 fn what_clients_saw_is_strictly_serializable() {
     for seed in 100..130 {
         run("recorded-bank", seed);
+    }
+}
+
+#[test]
+fn data_is_moved_while_clients_work_and_all_replicas_are_equal() {
+    for seed in 100..120 {
+        run("operations", seed);
     }
 }

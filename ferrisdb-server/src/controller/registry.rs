@@ -22,7 +22,9 @@ use ferrisdb_core::{
 };
 
 /// How many failure timeouts an accusation counts.
-const ACCUSATION_TIMEOUTS: u32 = 20;
+const ACCUSATION_TIMEOUTS: u32 = 10;
+/// After how many failure timeouts a dead process that keeps nothing is not shown any more.
+const FORGET_TIMEOUTS: u32 = 300;
 
 /// Every process that has sent a heartbeat.
 #[derive(Debug)]
@@ -87,6 +89,16 @@ impl Registry {
         self.lost.retain(|(process, _)| *process != id);
         let was_well = self.processes.get(&id).map(|process| process.well);
         let well = was_well.filter(|_| heartbeat.trouble.is_some()).unwrap_or(now);
+        if heartbeat.class == ProcessClass::Coordinator {
+            // It keeps no data, so it is somebody new at each start: this is the one from before.
+            let at = &heartbeat.worker.address;
+            self.processes.retain(|_, process| {
+                let known = &process.heartbeat;
+                known.process == id
+                    || known.class != ProcessClass::Coordinator
+                    || known.worker.address != *at
+            });
+        }
         self.processes.insert(id, Process { heartbeat, heard: now, well });
     }
 
@@ -202,6 +214,7 @@ impl Registry {
     pub fn forget(&mut self, now: Instant, keep: impl Fn(&Heartbeat) -> bool) {
         let limit = self.failure_timeout * ACCUSATION_TIMEOUTS;
         self.accusations.retain(|_, at| now.saturating_duration_since(*at) < limit);
+        let limit = self.failure_timeout * FORGET_TIMEOUTS;
         self.processes.retain(|_, process| {
             now.saturating_duration_since(process.heard) < limit || keep(&process.heartbeat)
         });
