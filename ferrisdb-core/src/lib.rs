@@ -8,6 +8,7 @@
 //! | every bound of the system | [`limits`] |
 //! | the one public error, and what to do about it | [`error`] |
 //! | who holds which keys | [`shard`] |
+//! | which idempotency ids were committed | [`idempotency`] |
 //! | the newest known state of the cluster, the leading controller | [`cluster_view`], [`controllers`] |
 //! | the protocol between processes | [`service`] |
 //! | how messages travel | [`transport`] |
@@ -18,6 +19,7 @@ pub mod cluster_view;
 pub mod controllers;
 pub mod error;
 pub mod id;
+pub mod idempotency;
 pub mod key;
 pub mod limits;
 pub mod mutation;

@@ -18,6 +18,11 @@ pub const WINDOW_VERSIONS: u64 = 5 * VERSIONS_PER_SECOND;
 /// How far a recovery jumps ahead, in versions, so that every older read version is too old.
 pub const RECOVERY_VERSION_JUMP: u64 = 100_000_000;
 
+/// How long the record of an idempotency id is kept at least, when its client never clears it. A client that still
+/// does not know the fate of a commit when the record may be gone gets `commit_unknown_result`. Records live up to
+/// a fifth longer, and up to twice as long when the controller changes.
+pub const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(600);
+
 /// Longest frame on the wire, in bytes. A longer one ends its connection.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a peer may take to say who it is.

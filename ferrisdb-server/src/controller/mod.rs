@@ -25,6 +25,7 @@
 //! | [`recruitment`] | who gets which role |
 //! | [`machine`] | the decisions, as a synchronous machine; its recovery in `recovery`, operators' wishes in `administration` |
 //! | [`distribution`] | who should hold which keys |
+//! | [`idempotency`] | which records of idempotency ids nobody will ask for; `sweep` reads and clears them |
 //! | `server` | heartbeats and long polls in, recruitment calls out; `reign` is what runs while a controller leads |
 //!
 //! Keeps I-12 to I-14.
@@ -32,12 +33,14 @@
 mod administration;
 pub mod cluster_record;
 pub mod distribution;
+pub mod idempotency;
 pub mod machine;
 mod recovery;
 pub mod recruitment;
 pub mod registry;
 mod reign;
 mod server;
+mod sweep;
 
 pub use server::ControllerServer;
 pub(crate) use server::handler;
@@ -45,7 +48,7 @@ pub(crate) use server::handler;
 use std::time::Duration;
 
 use ferrisdb_core::{
-    Key,
+    Key, limits,
     service::controller::{Configuration, Redundancy},
 };
 
@@ -60,6 +63,8 @@ pub struct ControllerSettings {
     pub shard_boundaries: Vec<Key>,
     /// A process that was silent for longer counts as failed.
     pub failure_timeout: Duration,
+    /// How long the records of idempotency ids are kept, see [`limits::IDEMPOTENCY_LIFETIME`].
+    pub idempotency_lifetime: Duration,
 }
 
 impl Default for ControllerSettings {
@@ -75,6 +80,7 @@ impl Default for ControllerSettings {
             storage_servers: 1,
             shard_boundaries: Vec::new(),
             failure_timeout: Duration::from_secs(1),
+            idempotency_lifetime: limits::IDEMPOTENCY_LIFETIME,
         }
     }
 }

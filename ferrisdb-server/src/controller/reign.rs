@@ -5,6 +5,7 @@
 //!   tick                             -->    ^                    watch       a connection to each member
 //!   follow     changes of the shard map, from the logs
 //!   distribute transactions on the shard map, through a proxy
+//!   sweep      records of idempotency ids that nobody will ask for
 //! ```
 //!
 //! Effects are performed one after the other; calls to other processes run on beside. If the group does not take a
@@ -34,6 +35,7 @@ use super::{
     ControllerSettings,
     cluster_record::{ClusterRecord, Member},
     machine::{Controller, Effect, Input, Recruitment, refused},
+    sweep::sweep,
 };
 use crate::raft::{Register, Written};
 
@@ -87,6 +89,7 @@ impl Reign {
     ) -> Arc<Reign> {
         record.reigns += 1;
         let failure_timeout = settings.failure_timeout;
+        let idempotency_lifetime = settings.idempotency_lifetime;
         let mut machine = Controller::new(settings, record, runtime::now());
         let mut first = Vec::new();
         machine.begin(controllers, &mut first);
@@ -100,7 +103,7 @@ impl Reign {
             end: Mutex::default(),
             ended: Notify::new(),
             register,
-            network,
+            network: network.clone(),
             failure_timeout,
             calls: TaskGroup::default(),
             watching: Mutex::default(),
@@ -111,6 +114,9 @@ impl Reign {
         tasks.spawn(Shared::tick(Arc::clone(&shared)));
         tasks.spawn(Shared::follow(Arc::clone(&shared)));
         tasks.spawn(Shared::distribute(Arc::clone(&shared)));
+        let published = Arc::clone(&shared);
+        let state = move || Arc::clone(&*published.published.lock());
+        tasks.spawn(sweep(network, state, idempotency_lifetime));
         Arc::new(Reign { shared, _tasks: tasks })
     }
 

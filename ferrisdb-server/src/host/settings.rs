@@ -40,6 +40,7 @@ impl From<&ClusterConfig> for ControllerSettings {
             storage_servers: config.storage_servers(),
             shard_boundaries: config.shard_boundaries.clone(),
             failure_timeout: config.failure_timeout,
+            ..ControllerSettings::default()
         }
     }
 }
