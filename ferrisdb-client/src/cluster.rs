@@ -57,6 +57,9 @@ const ADMINISTER_LIMIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How long to wait for news of the cluster before the same servers are asked again.
 const PAUSE: Duration = Duration::from_millis(25);
+/// How old a version may be that a commit is sent with when it has read nothing. Far from the window's end, so that
+/// hardly any is refused as too old.
+const RECENT: Duration = Duration::from_secs(1);
 /// How many servers may say that they have not reached the version before the caller hears it.
 const FUTURE_VERSIONS_MAX: usize = 3;
 
@@ -86,6 +89,8 @@ struct Links {
     storage: Connections<StorageService>,
     /// Counts requests, to spread them over servers that can all answer.
     turn: AtomicUsize,
+    /// The newest version that was heard of, and when.
+    newest_version: Mutex<Option<(Version, Instant)>>,
 }
 
 /// All rows of a part of a range.
@@ -107,6 +112,7 @@ impl Cluster {
             settings,
             locations: Mutex::default(),
             turn: AtomicUsize::new(0),
+            newest_version: Mutex::default(),
         });
         let asked = Arc::clone(&links);
         let read_versions = Batcher::new(READ_VERSION_BATCHES, move |questions: Vec<()>| {
@@ -130,6 +136,14 @@ impl Cluster {
     /// A version that covers every commit acknowledged before the call (I-1).
     pub(crate) async fn read_version(&self) -> Result<Version> {
         self.read_versions.ask(()).await?
+    }
+
+    /// A version that was committed a short while ago, if one was heard of.
+    pub(crate) fn recent_version(&self) -> Option<Version> {
+        let newest = *self.links.newest_version.lock();
+        let now = runtime::now();
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < RECENT;
+        newest.filter(|(_, at)| is_recent(at)).map(|(version, _)| version)
     }
 
     /// Reads a key at a version.
@@ -312,12 +326,24 @@ impl Links {
             for (index, proxy) in proxies.into_iter().enumerate() {
                 let limit = patience(index, count);
                 match self.read_version_of(&proxy, state.generation, limit).await {
-                    Ok(version) => return Ok(version),
+                    Ok(version) => {
+                        self.heard_of(version);
+                        return Ok(version);
+                    }
                     Err(failed) if is_of_server(failed.code()) => error = failed,
                     Err(failed) => return Err(failed),
                 }
             }
             self.pause(state.revision, deadline, error).await?;
+        }
+    }
+
+    /// A committed version has come along.
+    fn heard_of(&self, version: Version) {
+        let now = runtime::now();
+        let mut newest = self.newest_version.lock();
+        if newest.is_none_or(|(newest, _)| version >= newest) {
+            *newest = Some((version, now));
         }
     }
 
@@ -370,6 +396,10 @@ impl Links {
             over = self.generation_is_over(generation, Stage::Commit) => Err(over),
         };
         match answer {
+            Ok(Ok(CommitOutcome::Committed(committed))) => {
+                self.heard_of(committed.versionstamp.commit_version);
+                Ok(CommitOutcome::Committed(committed))
+            }
             Ok(outcome) => outcome.map_err(|error| error.at(proxy)),
             // It may have been sent, and the proxy may be at it still.
             Err(error) => {

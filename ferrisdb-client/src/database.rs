@@ -1,9 +1,10 @@
 //! The handle of a database.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    Error, ErrorCode, Result, Stage, id::Address, service::controller::Status, transport::Network,
+    Error, ErrorCode, Result, Stage, id::Address, runtime, service::controller::Status,
+    transport::Network,
 };
 
 use crate::{
@@ -13,6 +14,9 @@ use crate::{
     retry::{self, AsError},
     transaction::Transaction,
 };
+
+/// How long closing a handle may take over what is not necessary.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A database. Clones are the same handle, and share its connections and caches.
 ///
@@ -101,7 +105,8 @@ impl Database {
     ///
     /// What the body returned, an error that a retry does not help, or the last one when a limit of time or
     /// retries was reached. [`ErrorCode::CommitUnknownResult`] if such a limit was reached before the fate
-    /// of an attempt was found out (I-6).
+    /// of an attempt was found out (I-6), or if that took longer than the cluster remembers it: ten minutes
+    /// at least.
     pub async fn run_transaction<T, E, F, Fut>(&self, body: F) -> Result<T, E>
     where
         F: FnMut(Transaction) -> Fut,
@@ -120,13 +125,17 @@ impl Database {
         self.cluster().status().await
     }
 
-    /// Ends the use of the database. If it is embedded, its servers are stopped cleanly; whatever other clones
+    /// Ends the use of the database, and clears what it has left there to find out about its commits. If it is embedded, its servers are stopped cleanly; whatever other clones
     /// and transactions still ask for fails then. Connections end when the last of those is gone.
     ///
     /// # Errors
     ///
     /// None so far.
     pub async fn close(self) -> Result<()> {
+        let cleared = runtime::timeout(CLOSE_LIMIT, Stage::Client, self.clear_records()).await;
+        if let Err(error) = cleared.and_then(|cleared| cleared) {
+            tracing::debug!(%error, "records of idempotency ids are left to the sweeper");
+        }
         #[cfg(feature = "embedded")]
         {
             // Taken out under the lock, stopped after it.
@@ -135,6 +144,20 @@ impl Database {
                 embedded.shut_down().await;
             }
         }
+        Ok(())
+    }
+
+    /// Clears the records of committed transactions that no later one has cleared along with its work.
+    async fn clear_records(&self) -> Result<()> {
+        let Some((mut request, clearing)) = self.acknowledged_ids().clear_all() else {
+            return Ok(());
+        };
+        request.read_version = match self.cluster().recent_version() {
+            Some(version) => version,
+            None => self.cluster().read_version().await?,
+        };
+        self.cluster().commit(request, None).await?;
+        clearing.done();
         Ok(())
     }
 

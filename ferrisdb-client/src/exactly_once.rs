@@ -11,21 +11,32 @@
 //! after attempt 2 was committed it conflicts, and the other way round.
 //!
 //! The record of a transaction that is known to be committed is of no use any more. A later transaction of
-//! the same handle clears it along with its own work.
+//! the same handle clears it along with its own work: one mutation more, no message and no conflict range.
 //!
-//! # Caveats
+//! ```text
+//!   sweeper     clears records of clients that never came back, and says up to which version it has done so
+//!   attempt 2   finds neither the record nor such a version past attempt 1's read version: runs again
+//!               finds no record, but such a version: nobody can tell any more, commit_unknown_result
+//! ```
 //!
-//! Records of handles that ended before they could clear them stay.
+//! A handle that is closed clears what is left. The sweeper runs with the controller ([`ferrisdb_core::idempotency`] has
+//! the keys).
+//!
+//! # Why a transaction that reads nothing needs no read version of its own
+//!
+//! The conflict on the record keeps a late attempt out only if the record was not there at the read version. Before
+//! the first attempt was sent there was none at any version, because the id was drawn for it. So the first attempt
+//! may use any version that this handle has heard of: every later attempt commits after that, and is seen. It
+//! should be a recent one, or the commit is refused as too old. Later attempts look for the record, and ask.
 
 use ferrisdb_core::{
-    Key, KeyRange, Mutation, Value, Versionstamp,
+    KeyRange, Mutation, Value, Versionstamp,
+    idempotency::record_key,
     transaction::{CommitRequest, IdempotencyId},
 };
 use parking_lot::Mutex;
 
-/// Where the records are.
-const RECORDS: &[u8] = b"\xff\x02/idempotency/";
-/// Most records that are remembered to be cleared; further ones stay.
+/// Most records that are remembered to be cleared; further ones are left to the sweeper.
 const ACKNOWLEDGED_MAX: usize = 10_000;
 /// How many records one transaction clears. More than one, so that they get fewer in the end.
 const CLEARED_AT_ONCE: usize = 8;
@@ -44,11 +55,6 @@ impl Record {
         let attempt = u64::from_le_bytes(attempt.try_into().ok()?);
         Some(Record { versionstamp: Versionstamp::from_bytes(*stamp), attempt })
     }
-}
-
-/// The key of an id's record.
-pub(crate) fn record_key(id: IdempotencyId) -> Key {
-    Key::from([RECORDS, &id.to_be_bytes()].concat())
 }
 
 /// Makes the commit of an attempt exclude those of all other attempts with the same id.
@@ -83,8 +89,19 @@ impl AcknowledgedIds {
     /// Adds the clearing of some records to a commit. Nobody reads those records any more, so nothing has to
     /// conflict with that.
     pub(crate) fn clear_some(&self, request: &mut CommitRequest) -> Clearing<'_> {
+        self.clear(request, CLEARED_AT_ONCE)
+    }
+
+    /// Clears all of them, by a commit of its own; `None` if there are none.
+    pub(crate) fn clear_all(&self) -> Option<(CommitRequest, Clearing<'_>)> {
+        let mut request = CommitRequest { may_write_system_keys: true, ..CommitRequest::default() };
+        let clearing = self.clear(&mut request, ACKNOWLEDGED_MAX);
+        (!clearing.ids.is_empty()).then_some((request, clearing))
+    }
+
+    fn clear(&self, request: &mut CommitRequest, count_max: usize) -> Clearing<'_> {
         let mut ids = self.0.lock();
-        let kept = ids.len().saturating_sub(CLEARED_AT_ONCE);
+        let kept = ids.len().saturating_sub(count_max);
         let ids = ids.split_off(kept);
         request.mutations.extend(ids.iter().map(|&id| Mutation::Clear { key: record_key(id) }));
         Clearing { from: self, ids }

@@ -73,8 +73,8 @@ pub enum TransactionOption {
     NextWriteWithoutConflict,
     /// Reads see the database only, not the transaction's own writes. Only before the first operation.
     ReadYourWritesDisabled,
-    /// The transaction has this id: it commits at most once, however many attempts carry the id.
-    /// `run_transaction` draws one by itself.
+    /// The transaction has this id: it commits at most once, however many attempts `on_error` begins. The id
+    /// must not have been used by another transaction. `run_transaction` draws one by itself.
     IdempotencyId(IdempotencyId),
 }
 

@@ -19,7 +19,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value, Version, Versionstamp,
     atomic::AtomicOp,
-    limits,
+    idempotency, limits,
     runtime::{self, Instant},
     transaction::{self, CommitOutcome, CommitRequest, IdempotencyId},
 };
@@ -117,10 +117,13 @@ enum Phase {
 enum Fate {
     /// None of them is committed, or ever will be.
     Closed,
-    /// One may be, or may come to be: its record has to be looked for, and kept out.
-    Open,
+    /// One may be, or may come to be: its record has to be looked for, and kept out. If it is committed, then
+    /// after the version `after`.
+    Open { after: Version },
     /// The record was looked for, at this attempt's read version, and is not there.
-    Excluded,
+    Excluded { after: Version },
+    /// The record was looked for too late: it may have been there once, and have been swept.
+    Lost,
 }
 
 /// What a call that waits takes with it.
@@ -292,6 +295,18 @@ impl Transaction {
         }))
     }
 
+    /// The read version of a commit. Of one that has read nothing any recent version will do, see
+    /// [`exactly_once`].
+    async fn version_to_commit(&self, call: &Call, fate: Fate) -> Result<Version> {
+        let is_blind =
+            call.attempt == 0 && fate == Fate::Closed && self.committing(call)?.work.is_blind();
+        if is_blind && let Some(version) = self.shared.database.cluster().recent_version() {
+            // Unless it has one already, or is being told one.
+            let _ = call.read_version.set(version);
+        }
+        self.version_for(call).await
+    }
+
     /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
     async fn version_for(&self, call: &Call) -> Result<Version> {
         let ask = || self.shared.database.cluster().read_version();
@@ -458,7 +473,9 @@ impl Transaction {
             return Err(cancelled());
         }
         let options = state.options.clone();
-        let Some(delay) = state.backoff.next(&error, &options) else {
+        // Whoever cannot find out any more what became of an attempt must not make another one.
+        let retried = (state.fate != Fate::Lost).then(|| state.backoff.next(&error, &options));
+        let Some(delay) = retried.flatten() else {
             state.phase = Phase::Cancelled;
             return Err(error);
         };
@@ -502,7 +519,8 @@ impl Fate {
     fn of_next_attempt(self) -> Fate {
         match self {
             Fate::Closed => Fate::Closed,
-            Fate::Open | Fate::Excluded => Fate::Open,
+            Fate::Open { after } | Fate::Excluded { after } => Fate::Open { after },
+            Fate::Lost => Fate::Lost,
         }
     }
 }
@@ -512,6 +530,14 @@ impl Work {
         !self.mutations.is_empty()
             || !self.read_conflicts.is_empty()
             || self.read_version.initialized()
+    }
+
+    /// Whether nothing of the commit depends on the read version. Stamped keys do: the conflicts that they are
+    /// for others begin there.
+    fn is_blind(&self) -> bool {
+        let is_stamped =
+            |mutation: &Mutation| matches!(mutation, Mutation::SetVersionstampedKey { .. });
+        self.read_conflicts.is_empty() && !self.mutations.iter().any(is_stamped)
     }
 
     fn size(&self) -> usize {

@@ -11,11 +11,7 @@ use ferrisdb_client::{
     AsError, Database, Error, ErrorCode, ExactlyOnce, KeyRange, Settings, Transaction,
     TransactionOption, Value,
 };
-use ferrisdb_core::transaction::CommitOutcome;
-
-fn records() -> KeyRange {
-    KeyRange::prefix(b"\xff\x02/idempotency/")
-}
+use ferrisdb_core::{idempotency::records, transaction::CommitOutcome};
 
 fn number(cluster: &Cluster) -> i64 {
     let found = cluster.data(KeyRange::single(&"n".into()));
@@ -207,6 +203,8 @@ async fn records_are_cleared_by_later_transactions() {
         add_one(&database, &runs).await.unwrap();
     }
     assert_eq!(cluster.data(records()).len(), 1);
+    database.clone().close().await.unwrap();
+    assert_eq!(cluster.data(records()), []);
     // One that only reads leaves none, and needs no commit.
     let commits = cluster.counts().commits;
     let read: Option<Value> = database
@@ -215,4 +213,90 @@ async fn records_are_cleared_by_later_transactions() {
         .unwrap();
     assert_eq!(read, Some(Value::from(&20i64.to_le_bytes())));
     assert_eq!(cluster.counts().commits, commits);
+}
+
+#[tokio::test]
+async fn a_result_whose_record_may_be_swept_stays_unknown() {
+    for (fault, committed) in [(Fault::LoseAnswerThenSweep, 1), (Fault::LoseRequestThenSweep, 0)] {
+        let cluster = Cluster::new();
+        let database = cluster.connect().await;
+        cluster.faults([fault]);
+        let runs = Cell::new(0);
+        let error = add_one(&database, &runs).await.unwrap_err();
+        assert_eq!((error.code(), runs.get()), (ErrorCode::CommitUnknownResult, 1), "{fault:?}");
+        assert_eq!((number(&cluster), cluster.counts().commits), (committed, 1), "{fault:?}");
+
+        // Also for the body that would have given up.
+        cluster.faults([Fault::LoseRequest, fault]);
+        let outcome = add_once_then(&database, |_| Err(Refused::ByBody)).await;
+        let unknown = Err(Refused::ByDatabase(ErrorCode::CommitUnknownResult));
+        assert_eq!((outcome, number(&cluster)), (unknown, committed), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn by_hand_a_result_whose_record_may_be_swept_ends_the_retries() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseAnswerThenSweep]);
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
+    transaction.add("n", 1).unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    transaction.on_error(error).await.unwrap();
+    transaction.add("n", 1).unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
+    let error = transaction.on_error(error).await.unwrap_err();
+    assert_eq!((error.code(), number(&cluster)), (ErrorCode::CommitUnknownResult, 1));
+    // It is another transaction after a reset.
+    transaction.reset();
+    transaction.add("n", 1).unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(number(&cluster), 2);
+}
+
+#[tokio::test]
+async fn what_was_swept_before_an_attempt_does_not_concern_it() {
+    let cluster = Cluster::new();
+    add_one(&cluster.connect().await, &Cell::new(0)).await.unwrap();
+    cluster.sweep();
+    assert_eq!(cluster.data(records()), []);
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseRequest, Fault::LoseAnswer]);
+    let runs = Cell::new(0);
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 2);
+    assert_eq!(number(&cluster), 2);
+}
+
+#[tokio::test]
+async fn writes_without_reads_share_the_versions_that_were_heard_of() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let runs = Cell::new(0);
+    for _ in 0..5 {
+        add_one(&database, &runs).await.unwrap();
+    }
+    assert_eq!((number(&cluster), cluster.counts().read_versions), (5, 1));
+
+    // An old version keeps two attempts apart just as well, whichever arrives first.
+    cluster.faults([Fault::Hold]);
+    add_one(&database, &runs).await.unwrap();
+    add_one(&database, &runs).await.unwrap();
+    assert!(matches!(cluster.deliver_held()[..], [CommitOutcome::Conflict(_)]));
+    assert_eq!(number(&cluster), 7);
+    cluster.faults([Fault::Hold, Fault::DeliverHeldFirst]);
+    add_one(&database, &runs).await.unwrap();
+    assert_eq!(number(&cluster), 8);
+
+    // Whoever has named what it depends on gets a version of its own.
+    let asked = cluster.counts().read_versions;
+    let transaction = database.transaction();
+    transaction.add_read_conflict_range(KeyRange::new("a", "b")).unwrap();
+    transaction.add("n", 1).unwrap();
+    transaction.commit().await.unwrap();
+    let transaction = database.transaction();
+    transaction.set_versionstamped_key([b"log/", &[0; 10][..]].concat(), 4, "").unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(cluster.counts().read_versions, asked + 2);
 }

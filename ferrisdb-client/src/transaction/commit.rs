@@ -68,12 +68,15 @@ impl Transaction {
             let version = call.read_version.get().copied().unwrap_or_default();
             return Ok(Committed { version, versionstamp: None });
         };
-        let read_version = within(call.deadline, self.version_for(call)).await?;
-        if let (Fate::Open, Some(id)) = (fate, options.idempotency_id)
-            && let Some(record) = within(call.deadline, self.find_record(call, id)).await?
+        let read_version = within(call.deadline, self.version_to_commit(call, fate)).await?;
+        if let (Fate::Open { after }, Some(id)) = (fate, options.idempotency_id)
+            && let Some(record) = within(call.deadline, self.find_record(call, id, after)).await?
         {
             self.shared.database.acknowledged_ids().add(id);
             return Ok(record.committed());
+        }
+        if fate == Fate::Lost {
+            return Err(swept());
         }
         let mut request = self.request(call, &options, read_version)?;
         let acknowledged_ids = self.shared.database.acknowledged_ids();
@@ -239,15 +242,15 @@ impl Transaction {
 
     /// The commit of an attempt before this one of which nothing was known, if there was one.
     pub(crate) async fn earlier_commit(&self) -> Result<Option<Record>> {
-        let (call, id) = {
+        let (call, fate, id) = {
             let state = self.open()?;
-            (state.call(), state.options.idempotency_id)
+            (state.call(), state.fate, state.options.idempotency_id)
         };
-        let Some(id) = id else { return Ok(None) };
-        let record = within(call.deadline, self.find_record(&call, id)).await?;
+        let (Fate::Open { after }, Some(id)) = (fate, id) else { return Ok(None) };
+        let record = within(call.deadline, self.find_record(&call, id, after)).await?;
         match record {
             Some(_) => self.shared.database.acknowledged_ids().add(id),
-            None => self.still_open(&call)?.fate = Fate::Excluded,
+            None => self.still_open(&call)?.fate = Fate::Excluded { after },
         }
         Ok(record)
     }
@@ -269,19 +272,63 @@ impl Transaction {
     /// The commit got no answer. Without an id there is nothing to find out by.
     pub(crate) fn set_fate_open(&self) {
         let mut state = self.shared.state.lock();
-        if state.options.idempotency_id.is_some() {
-            state.fate = Fate::Open;
+        if state.options.idempotency_id.is_none() {
+            return;
         }
+        // An attempt is committed after the version that it has read at, if it is.
+        let sent_at = state.work.read_version.get().copied().unwrap_or(Version::ZERO);
+        state.fate = match state.fate {
+            Fate::Closed => Fate::Open { after: sent_at },
+            Fate::Open { after } | Fate::Excluded { after } => {
+                Fate::Open { after: after.min(sent_at) }
+            }
+            Fate::Lost => Fate::Lost,
+        };
     }
 
     /// The record of an id, at the read version. Its key becomes a read conflict with the commit.
-    async fn find_record(&self, call: &Call, id: IdempotencyId) -> Result<Option<Record>> {
-        let found = self.fetch_key(call, &exactly_once::record_key(id)).await?;
-        let Some(found) = found else { return Ok(None) };
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::CommitUnknownResult`] if there is none but may have been one: records of commits `after` that
+    /// version were swept.
+    async fn find_record(
+        &self,
+        call: &Call,
+        id: IdempotencyId,
+        after: Version,
+    ) -> Result<Option<Record>> {
+        let (found, mark) = futures::future::try_join(
+            self.fetch_key(call, &idempotency::record_key(id)),
+            self.fetch_key(call, &idempotency::swept_key()),
+        )
+        .await?;
+        let Some(found) = found else {
+            let swept_version =
+                mark.map_or(Some(Version::ZERO), |mark| idempotency::swept_version(&mark.value));
+            let swept_version = swept_version.ok_or_else(|| {
+                let detail = "the version up to which records were swept cannot be read";
+                Error::new(ErrorCode::Corrupt, Stage::Read, detail)
+            })?;
+            if swept_version <= after {
+                return Ok(None);
+            }
+            let mut state = self.shared.state.lock();
+            if state.attempt == call.attempt {
+                state.fate = Fate::Lost;
+            }
+            return Err(swept());
+        };
         let record = Record::decode(&found.value).ok_or_else(|| {
             let detail = format!("the record of id {id:032x} is {}", found.value);
             Error::new(ErrorCode::Corrupt, Stage::Read, detail)
         })?;
         Ok(Some(record))
     }
+}
+
+fn swept() -> Error {
+    let detail =
+        "an earlier attempt got no answer, too long ago to find out: its record may be gone";
+    Error::new(ErrorCode::CommitUnknownResult, Stage::Commit, detail)
 }

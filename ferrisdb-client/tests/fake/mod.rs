@@ -16,7 +16,7 @@ use ferrisdb_client::{
     Stage, Value, Version, Versionstamp,
 };
 use ferrisdb_core::{
-    ClusterId, Endpoint, Mutation, ProcessId, Shard, ShardMap, Tag, Teams, handler,
+    ClusterId, Endpoint, Mutation, ProcessId, Shard, ShardMap, Tag, Teams, handler, idempotency,
     service::{
         ServiceKind,
         controller::{
@@ -42,6 +42,10 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// The connection breaks before it is done.
     LoseRequest,
+    /// As [`Fault::LoseAnswer`], and before the client comes again all records are swept.
+    LoseAnswerThenSweep,
+    /// As [`Fault::LoseRequest`], and before the client comes again all records are swept.
+    LoseRequestThenSweep,
     /// The connection breaks, and the request is kept, to be done later.
     Hold,
     /// The requests that are held are done first.
@@ -161,6 +165,15 @@ impl Cluster {
         let mut world = self.world.lock();
         let held = std::mem::take(&mut world.held);
         held.into_iter().map(|request| world.commit(request)).collect()
+    }
+
+    /// Clears all records of idempotency ids, as if the time had come for all that is there.
+    pub(crate) fn sweep(&self) {
+        let mut world = self.world.lock();
+        let (newest, _) = world.newest();
+        let clear = Mutation::ClearRange { range: idempotency::records() };
+        let mutations = vec![clear, idempotency::mark_swept(newest)];
+        world.commit(CommitRequest { mutations, ..CommitRequest::default() });
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -284,6 +297,17 @@ impl Proxy for Cluster {
                 self.break_connection().await
             }
             Fault::LoseRequest => self.break_connection().await,
+            Fault::LoseAnswerThenSweep => {
+                self.world.lock().commit(request);
+                self.sweep();
+                self.break_connection().await
+            }
+            Fault::LoseRequestThenSweep => {
+                // Somebody else's commit, which the sweeper has come to meanwhile.
+                self.world.lock().commit(CommitRequest::default());
+                self.sweep();
+                self.break_connection().await
+            }
             Fault::Hold => {
                 self.world.lock().held.push(request);
                 self.break_connection().await
