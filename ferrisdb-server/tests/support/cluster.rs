@@ -234,6 +234,11 @@ impl Cluster {
             commit_limit: Duration::from_secs(3),
             ..Settings::default()
         };
+        self.connect_with(settings).await
+    }
+
+    /// A database handle with connections of its own.
+    pub(crate) async fn connect_with(&self, settings: Settings) -> Database {
         let controllers = self.controllers.clone();
         Database::connect_with_settings(Network::new(), controllers, settings)
             .await

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ferrisdb_client::{Database, Error, Settings};
 use ferrisdb_core::runtime;
 use ferrisdb_sim::workload::{
     bank::{Bank, SharedJournal},
@@ -43,6 +44,28 @@ pub(crate) struct Scene {
     working: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
     pub(crate) probe: Probe,
     pub(crate) times: Times,
+    counting: tokio::task::JoinHandle<u64>,
+}
+
+/// A key that one client counts up, with `run_transaction` and nothing else: each time must count once, and no fault may
+/// be more to it than a delay.
+const COUNTER: &str = "counter";
+
+async fn count(database: Database, stopped: Arc<AtomicBool>) -> u64 {
+    let mut done = 0;
+    while !stopped.load(Ordering::SeqCst) {
+        let counted = database.run_transaction(|transaction| async move {
+            let before: u64 = match transaction.get(COUNTER).await? {
+                Some(text) => String::from_utf8_lossy(&text).parse().unwrap(),
+                None => 0,
+            };
+            transaction.set(COUNTER, (before + 1).to_string())?;
+            Ok::<(), Error>(())
+        });
+        counted.await.unwrap_or_else(|error| panic!("run_transaction has failed: {error}"));
+        done += 1;
+    }
+    done
 }
 
 impl Scene {
@@ -70,8 +93,10 @@ impl Scene {
             }));
         }
         let probe = Probe::start(cluster.connect().await);
-        let scene =
-            Scene { cluster, bank, journal, stopped, working, probe, times: Times::default() };
+        let patient = cluster.connect_with(Settings::default()).await;
+        let counting = tokio::spawn(count(patient, Arc::clone(&stopped)));
+        let times = Times::default();
+        let scene = Scene { cluster, bank, journal, stopped, working, probe, times, counting };
         scene.progress("the beginning").await;
         scene
     }
@@ -164,6 +189,14 @@ impl Scene {
         );
         drop(self.probe);
         let database = self.cluster.connect().await;
+        let counted = self.counting.await.unwrap();
+        let counter = database.transaction().get(COUNTER).await.unwrap().unwrap();
+        assert_eq!(
+            counter.as_slice(),
+            counted.to_string().as_bytes(),
+            "each time counts once (I-6)"
+        );
+        println!("run_transaction has counted to {counted} without an error");
         let (checked, verdict) = self
             .bank
             .check(&database, &self.journal)
