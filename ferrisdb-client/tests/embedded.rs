@@ -26,6 +26,7 @@ async fn get(database: &Database, key: &[u8]) -> Option<Vec<u8>> {
 
 /// Opens a directory as soon as its last owner has let go of it.
 async fn reopen(path: &Path) -> Database {
+    let mut last = None;
     for _ in 0..10_000 {
         match Database::open(path).await {
             Ok(database) => return database,
@@ -33,11 +34,12 @@ async fn reopen(path: &Path) -> Database {
                 // RocksDB has a lock of its own, which it reports as a disk error.
                 let locked = [ErrorCode::DirectoryLocked, ErrorCode::Disk].contains(&error.code());
                 assert!(locked, "{error}");
+                last = Some(error);
                 runtime::sleep(Duration::from_millis(1)).await;
             }
         }
     }
-    panic!("the directory stays locked");
+    panic!("the directory stays locked: {last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
