@@ -1,5 +1,86 @@
 //! What clients do, and what must be true afterwards: a file per workload.
+//!
+//! ```text
+//!   set_up    once, by one client, before anything goes wrong
+//!   run       by each client, until it is told to stop, while faults happen
+//!   check     once, by one client, when all faults are over: an error is a defect of the database
+//! ```
+//!
+//! A workload keeps what its clients were told, such as a journal or a history, and compares it in the end.
+//! Several workloads can run on one cluster: each keeps to keys that begin with its own name.
 
 pub mod bank;
 pub mod recorded_bank;
 pub mod register;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::Result;
+use ferrisdb_client::Database;
+use futures::future::BoxFuture;
+
+use crate::trace::Trace;
+
+/// Something that clients do, and that can be checked afterwards.
+pub trait Workload: Send + Sync + 'static {
+    /// What its keys begin with, and what it is called in traces.
+    fn name(&self) -> &str;
+
+    /// How many clients run it at once.
+    fn clients(&self) -> u32;
+
+    /// Prepares the keys.
+    ///
+    /// # Errors
+    ///
+    /// If the database refuses for good.
+    fn set_up(&self, client: Client) -> BoxFuture<'_, Result<()>>;
+
+    /// One client's part, until [`Client::is_stopped`]. Rides through faults.
+    ///
+    /// # Errors
+    ///
+    /// What no fault explains.
+    fn run(&self, client: Client) -> BoxFuture<'_, Result<()>>;
+
+    /// Compares what the clients were told with what is there, and says in a line how much that was.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with the invariant that it breaks.
+    fn check(&self, client: Client) -> BoxFuture<'_, Result<String>>;
+}
+
+/// One client of a workload.
+#[derive(Clone)]
+pub struct Client {
+    /// Its number among the clients of its workload, from zero.
+    pub number: u32,
+    /// A handle of its own, on a node of its own.
+    pub database: Database,
+    stopped: Arc<AtomicBool>,
+    trace: Trace,
+}
+
+impl Client {
+    /// A client that works until `stopped` is set.
+    pub fn new(number: u32, database: Database, stopped: Arc<AtomicBool>, trace: Trace) -> Client {
+        Client { number, database, stopped, trace }
+    }
+
+    /// Whether it is time to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Notes an event in the trace of the run.
+    pub fn note(&self, event: impl fmt::Display) {
+        self.trace.note(event);
+    }
+}
