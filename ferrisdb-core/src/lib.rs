@@ -27,6 +27,7 @@ pub mod range;
 pub mod runtime;
 pub mod service;
 pub mod shard;
+pub mod simulation;
 pub mod transaction;
 pub mod transport;
 pub mod version;

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! prints the table of `docs/availability.md`. By default one round is run, for its checks: that commits come back
-//! by themselves whatever fails. Times are not checked, but shown.
+//! by themselves whatever fails. Times are not checked, but shown. `FERRISDB_FAULT_OF="the leader and"` leaves it at the
+//! kinds whose victims are called so.
 
 #![cfg(not(madsim))]
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -86,11 +87,13 @@ struct Measured {
 async fn from_each_kind_of_fault_to_the_first_new_commit() {
     let rounds = std::env::var("FERRISDB_FAULT_ROUNDS");
     let rounds: u32 = rounds.map_or(1, |rounds| rounds.parse().unwrap());
+    let only = std::env::var("FERRISDB_FAULT_OF").unwrap_or_default();
     let mut scene = Scene::begin(&redundant()).await;
     scene.cluster.relays().set_after_heal(AfterHeal::Break);
     let mut table: BTreeMap<(usize, &str, &str), Measured> = BTreeMap::new();
     for _ in 0..rounds {
-        for kind in 0..victims(&scene.cast().await).len() {
+        let kinds = victims(&scene.cast().await);
+        for kind in (0..kinds.len()).filter(|kind| kinds[*kind].0.contains(&only)) {
             for fault in [Fault::Kill, Fault::Stop, Fault::Isolate] {
                 let cast = settled(&scene).await;
                 let (what, names) = victims(&cast).swap_remove(kind);

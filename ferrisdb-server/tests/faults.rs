@@ -97,3 +97,15 @@ async fn two_processes_fail_at_once_under_recorded_load() {
     }
     scene.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_a_process_of_each_role_is_full_under_recorded_load() {
+    let mut scene = Scene::begin(&redundant()).await;
+    scene.fill_disk("storage-1").await;
+    for role in 0..3 {
+        let cast = scene.cast().await;
+        let victims = [&cast.logs[1], &cast.follower, &cast.leader];
+        scene.fill_disk(victims[role]).await;
+    }
+    scene.end().await;
+}

@@ -60,6 +60,47 @@ fn address(node: NodeId) -> Address {
     Address::new(format!("10.0.0.{node}:4500"))
 }
 
+/// Lets writers add lines to a register while its members are killed and cut off, and checks what they were told.
+///
+/// # Errors
+///
+/// What is wrong.
+pub async fn run(trace: Trace, lasts: Duration, troubles: u32) -> anyhow::Result<String> {
+    let draw = |bound: usize| (runtime::random_u64() % bound as u64) as usize;
+    let group = Group::start(trace.clone());
+    let pause = lasts / (troubles + 1);
+    for _ in 0..troubles {
+        runtime::sleep(runtime::jitter(pause)).await;
+        // The leader is worth more trouble than the others.
+        let anybody = draw(group.member_count());
+        let victim = group.leader().filter(|_| draw(3) > 0).unwrap_or(anybody);
+        let trouble = runtime::jitter(Duration::from_millis(1_000));
+        match draw(5) {
+            0 => {
+                (0..group.member_count()).for_each(|member| group.kill(member));
+                runtime::sleep(trouble).await;
+                (0..group.member_count()).for_each(|member| group.restart(member));
+            }
+            1 | 2 => {
+                group.cut_off(victim);
+                runtime::sleep(trouble).await;
+                group.reconnect(victim);
+            }
+            _ => {
+                group.kill(victim);
+                runtime::sleep(trouble).await;
+                group.restart(victim);
+            }
+        }
+    }
+    runtime::sleep(pause).await;
+    let (held, history) = group.finish().await?;
+    let checked = history.check(&held)?;
+    anyhow::ensure!(checked.acknowledged > 0, "no write was acknowledged");
+    trace.note(format_args!("{checked:?}"));
+    Ok(format!("register: {checked:?}"))
+}
+
 impl Group {
     /// Founds a group on nodes of its own and starts the writers.
     pub fn start(trace: Trace) -> Group {
@@ -144,7 +185,7 @@ impl Member {
     fn start(node: NodeId, shared: &Arc<Shared>) -> Member {
         let disk = MemoryDisk::new();
         let (slow, init_shared) = (SlowDisk(disk.clone()), Arc::clone(shared));
-        let init = move || run(node, slow.clone(), Arc::clone(&init_shared));
+        let init = move || live(node, slow.clone(), Arc::clone(&init_shared));
         let ip: IpAddr = format!("10.0.0.{node}").parse().expect("a well-formed address");
         let name = format!("member-{node}");
         let handle = Handle::current().create_node().name(&name).ip(ip).init(init).build();
@@ -153,7 +194,7 @@ impl Member {
 }
 
 /// What a node runs.
-async fn run(node: NodeId, disk: SlowDisk, shared: Arc<Shared>) {
+async fn live(node: NodeId, disk: SlowDisk, shared: Arc<Shared>) {
     let (network, router) = (Network::new(), Router::new());
     // Few entries per snapshot, so that members that were away are sent some.
     let settings = RegisterSettings { snapshot_after_entries: 16, ..RegisterSettings::default() };

@@ -23,12 +23,23 @@
 //! One seed per process: some of tokio's internal state outlives a run. `tests/determinism.rs` compares
 //! runs of two processes.
 
+pub mod batch;
 pub mod checker;
+pub mod dice;
+#[cfg(madsim)]
+pub mod fault;
 #[cfg(madsim)]
 pub mod group;
 pub mod history;
 #[cfg(madsim)]
 pub mod operations;
+#[cfg(madsim)]
+pub mod plan;
+pub mod plants;
+#[cfg(madsim)]
+pub mod run;
+#[cfg(madsim)]
+pub mod scenario;
 pub mod trace;
 pub mod workload;
 #[cfg(madsim)]

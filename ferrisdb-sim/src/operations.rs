@@ -22,68 +22,79 @@ use crate::world::World;
 /// How long the cluster may take to come to rest, in simulated time.
 const REST_LIMIT: Duration = Duration::from_secs(180);
 
-fn draw(bound: usize) -> usize {
-    (runtime::random_u64() % bound as u64) as usize
-}
-
-/// Does one thing that is drawn, and waits until the cluster is at rest again. Returns what it was.
+/// A node's disk is lost, its process never comes back, and another one takes its place with the same name. Waits
+/// before it until everything has all its copies, and afterwards until it has them again.
 ///
 /// # Errors
 ///
 /// If the cluster does not come to rest.
-pub async fn one(world: &mut World) -> Result<String> {
-    let storage: Vec<(usize, String)> =
-        world.nodes_of("storage-").map(|(index, name)| (index, name.to_owned())).collect();
-    let (index, name) = storage[draw(storage.len())].clone();
-    // The others go on, and recover, while this happens.
-    if draw(2) == 0 {
-        let victim = draw(world.node_count());
-        world.kill(victim);
-        runtime::sleep(runtime::jitter(Duration::from_millis(300))).await;
-        world.restart(victim);
+pub async fn lose(world: &World, node: &str) -> Result<()> {
+    let address = world.address_of(node).clone();
+    let status = drained(world, "before a loss").await?;
+    let servers = &status.cluster.storage_servers;
+    let lost = servers.iter().find(|server| server.endpoint.address == address);
+    let lost = lost.map(|server| server.tag);
+    let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
+    if copies == 1 {
+        world.trace().note(format_args!("{node} has the only copy of something: it is spared"));
+        return Ok(());
     }
-    let address = world.address_of(index).clone();
+    world.lose(node);
+    if let Some(lost) = lost {
+        until(world, "replacing a lost server", |status| {
+            !status.cluster.storage_servers.iter().any(|server| server.tag == lost)
+        })
+        .await?;
+    }
+    world.start_again(node);
+    drained(world, "after a loss").await?;
+    Ok(())
+}
+
+/// A storage server is excluded, and taken back when it holds nothing any more.
+///
+/// # Errors
+///
+/// If the cluster does not come to rest.
+pub async fn drain(world: &World, node: &str) -> Result<()> {
+    let address = world.address_of(node).clone();
     let status = until(world, "waiting for a server to join", |status| {
         status.cluster.storage_servers.iter().any(|server| server.endpoint.address == address)
     })
     .await?;
-    let redundancy = status.cluster.configuration.as_ref().map(|c| c.redundancy);
-    let copies = redundancy.map_or(1, Redundancy::copies) as usize;
-    let can_spare_one = copies > 1 && storage.len() > copies;
-    let what = match draw(3) {
-        0 if can_spare_one => {
-            let tag = tag_of(&status, &address)?;
-            world.lose(index);
-            until(world, "replacing a lost server", |status| {
-                !status.cluster.storage_servers.iter().any(|server| server.tag == tag)
-            })
-            .await?;
-            world.restart(index);
-            format!("{name} was lost")
-        }
-        1 if storage.len() > copies => {
-            let selector = || vec![ProcessSelector::Address(address.clone())];
-            let tag = tag_of(&status, &address)?;
-            let (exclude, include) = (Command::Exclude(selector()), Command::Include(selector()));
-            administer(world, exclude).await?;
-            until(world, "draining a server", |status| {
-                let shards = status.cluster.shards.shards();
-                !shards.iter().any(|shard| shard.teams.all().any(|other| other == tag))
-            })
-            .await?;
-            administer(world, include).await?;
-            format!("{name} was drained and taken back")
-        }
-        _ => {
-            let possible = storage.len().min(world.nodes_of("log-").count()).min(3);
-            let redundancy = Redundancy::ALL[draw(possible)];
-            let change = ConfigurationChange { redundancy: Some(redundancy), ..Default::default() };
-            administer(world, Command::Configure(change)).await?;
-            format!("the redundancy is {redundancy}")
-        }
-    };
-    at_rest(world, &what).await?;
-    Ok(what)
+    let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
+    if world.nodes_of("storage-").count() <= copies as usize {
+        return Ok(());
+    }
+    let selector = || vec![ProcessSelector::Address(address.clone())];
+    let tag = tag_of(&status, &address)?;
+    administer(world, Command::Exclude(selector())).await?;
+    until(world, "draining a server", |status| {
+        let shards = status.cluster.shards.shards();
+        !shards.iter().any(|shard| shard.teams.all().any(|other| other == tag))
+    })
+    .await?;
+    administer(world, Command::Include(selector())).await?;
+    at_rest(world, "after a drain").await?;
+    Ok(())
+}
+
+/// The number of copies changes.
+///
+/// # Errors
+///
+/// If the cluster does not come to rest.
+pub async fn configure(world: &World, redundancy: Redundancy) -> Result<()> {
+    let change = ConfigurationChange { redundancy: Some(redundancy), ..Default::default() };
+    administer(world, Command::Configure(change)).await?;
+    at_rest(world, "after a change of the redundancy").await?;
+    Ok(())
+}
+
+/// Waits until every shard is as it should be, and nothing is left that is on the logs of an older generation only.
+async fn drained(world: &World, when: &str) -> Result<Status> {
+    at_rest(world, when).await?;
+    until(world, when, |status| is_at_rest(status) && status.cluster.log_sets.len() <= 1).await
 }
 
 fn tag_of(status: &Status, address: &Address) -> Result<Tag> {
@@ -99,31 +110,32 @@ fn tag_of(status: &Status, address: &Address) -> Result<Tag> {
 /// # Errors
 ///
 /// If that takes too long.
-pub async fn at_rest(world: &mut World, when: &str) -> Result<Status> {
-    until(world, when, |status| {
-        let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
-        let alive = |tag: &Tag| {
-            let server = status.cluster.storage_servers.iter().find(|server| server.tag == *tag);
-            server.is_some_and(|server| {
-                let process =
-                    status.processes.iter().find(|p| p.heartbeat.process == server.process);
-                process.is_some_and(|process| process.alive)
-            })
-        };
-        status.cluster.phase == Phase::Active
-            && status.repairs.is_empty()
-            && status.stuck.is_empty()
-            && status.cluster.shards.shards().iter().all(|shard| {
-                let teams = &shard.teams;
-                teams.joining.is_empty()
-                    && teams.team.len() == copies as usize
-                    && teams.team.iter().all(alive)
-            })
-    })
-    .await
+pub async fn at_rest(world: &World, when: &str) -> Result<Status> {
+    until(world, when, is_at_rest).await
 }
 
-async fn until(world: &mut World, when: &str, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
+/// Whether every shard has all its copies, on servers that are there.
+fn is_at_rest(status: &Status) -> bool {
+    let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
+    let alive = |tag: &Tag| {
+        let server = status.cluster.storage_servers.iter().find(|server| server.tag == *tag);
+        server.is_some_and(|server| {
+            let process = status.processes.iter().find(|p| p.heartbeat.process == server.process);
+            process.is_some_and(|process| process.alive)
+        })
+    };
+    status.cluster.phase == Phase::Active
+        && status.repairs.is_empty()
+        && status.stuck.is_empty()
+        && status.cluster.shards.shards().iter().all(|shard| {
+            let teams = &shard.teams;
+            teams.joining.is_empty()
+                && teams.team.len() == copies as usize
+                && teams.team.iter().all(alive)
+        })
+}
+
+async fn until(world: &World, when: &str, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
     let began = runtime::now();
     let mut last = None;
     while runtime::now().duration_since(began) < REST_LIMIT {
@@ -137,7 +149,7 @@ async fn until(world: &mut World, when: &str, is_so: impl Fn(&Status) -> bool) -
     bail!("not at rest after {REST_LIMIT:?}, {when}: {last:#?}")
 }
 
-async fn status(world: &mut World) -> Result<Status> {
+async fn status(world: &World) -> Result<Status> {
     let controllers = world.controllers().to_vec();
     world
         .on_client_node(async move {
@@ -152,7 +164,7 @@ async fn status(world: &mut World) -> Result<Status> {
         .await
 }
 
-async fn administer(world: &mut World, command: Command) -> Result<()> {
+async fn administer(world: &World, command: Command) -> Result<()> {
     let began = runtime::now();
     loop {
         let (controllers, wish) = (world.controllers().to_vec(), command.clone());

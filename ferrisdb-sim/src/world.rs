@@ -8,86 +8,76 @@
 //! The n-th process of each kind is in the n-th zone.
 //!
 //! Each node runs what the binary of its role runs. Its media belong to the world, so a node that is
-//! killed and started again finds its disk, less what was not synced.
+//! killed and started again finds its disk, less what was not synced. A process that ends by itself with an error is
+//! started again after a while, as a service manager would.
+//!
+//! Faults may overlap: a node that is down for two reasons comes back when both are over.
 
-use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use ferrisdb_client::Database;
 use ferrisdb_core::{
+    Error,
     controllers::Controllers,
     id::Address,
     runtime::{self, disk::MemoryDisk},
-    service::controller::{Configuration, Redundancy},
     transport::Network,
 };
-use ferrisdb_server::{
-    controller::ControllerSettings,
-    coordinator::CoordinatorSettings,
-    host::{ControllerHost, CoordinatorHost, LogHost, Media, Site, StorageHost},
-    log::LogSettings,
-    storage::StorageSettings,
+use ferrisdb_server::host::{ControllerHost, CoordinatorHost, LogHost, Media, Site, StorageHost};
+use futures::future::BoxFuture;
+use madsim::{
+    net::NetSim,
+    runtime::{Handle, NodeHandle},
 };
-use madsim::runtime::{Handle, NodeHandle};
 use parking_lot::Mutex;
 
-use crate::trace::Trace;
+use crate::{
+    plan::{RoleSettings, Topology},
+    trace::Trace,
+};
 
-/// How many nodes of each kind a cluster has.
-#[derive(Clone, Copy, Debug)]
-pub struct Topology {
-    /// How many copies of everything.
-    pub redundancy: Redundancy,
-    /// Members of the group of controllers.
-    pub controllers: u32,
-    /// Processes for sequencer, proxies and resolvers.
-    pub coordinators: u32,
-    /// Logs, each of which gets every batch.
-    pub logs: u32,
-    /// Further processes that could be logs.
-    pub spare_logs: u32,
-    /// Storage servers; the keyspace is spread over them.
-    pub storage: u32,
-    /// Proxies of a generation.
-    pub proxies: u32,
-    /// Resolvers of a generation.
-    pub resolvers: u32,
-}
+/// How long a process that has ended with an error stays away.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+const PORT: u16 = 4500;
 
-impl Topology {
-    /// One process of each kind.
-    pub fn single() -> Topology {
-        Topology {
-            redundancy: Redundancy::Single,
-            controllers: 1,
-            coordinators: 1,
-            logs: 1,
-            spare_logs: 0,
-            storage: 1,
-            proxies: 1,
-            resolvers: 1,
-        }
-    }
-
-    fn controller_addresses(&self) -> Vec<Address> {
-        (1..=self.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect()
-    }
-}
-
-/// A simulated cluster.
+/// A simulated cluster. Clones are the same one.
+#[derive(Clone)]
 pub struct World {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     nodes: Vec<Node>,
     trace: Trace,
-    clients: u32,
+    clients: AtomicU32,
+    topology: Topology,
     controllers: Vec<Address>,
 }
 
 /// One process of the cluster.
 struct Node {
     name: String,
+    ip: IpAddr,
     address: Address,
     handle: NodeHandle,
     media: Storage,
+    /// For how many reasons it does not run, stands still, and reaches nobody.
+    down: AtomicU32,
+    paused: AtomicU32,
+    isolated: AtomicU32,
 }
+
+/// A role that runs until it is dropped.
+type Hosted = Box<dyn Send>;
 
 /// What a node keeps its data on. Clones are the same, also after it was replaced.
 #[derive(Clone)]
@@ -115,166 +105,225 @@ impl Storage {
     }
 }
 
-const PORT: u16 = 4500;
-
 fn address(ip: &str) -> Address {
     Address::new(format!("{ip}:{PORT}"))
 }
 
+fn parse(ip: &str) -> IpAddr {
+    ip.parse().expect("the world's addresses are well-formed")
+}
+
 impl World {
     /// Starts all nodes of a cluster. Processes find each other by and by.
-    pub fn start(topology: Topology, trace: Trace) -> World {
-        let controllers = topology.controller_addresses();
-        let mut world =
-            World { nodes: Vec::new(), trace, clients: 0, controllers: controllers.clone() };
-        let settings = ControllerSettings {
-            configuration: Configuration {
-                redundancy: topology.redundancy,
-                logs: topology.logs,
-                proxies: topology.proxies,
-                resolvers: topology.resolvers,
-                storage_replace_after_ms: 10_000,
-            },
-            storage_servers: topology.storage,
-            shard_boundaries: (1..topology.storage)
-                .map(|index| format!("bank/account/{:04}", index * 3).into())
-                .collect(),
-            ..ControllerSettings::default()
-        };
-        for number in 1..=topology.controllers {
-            let (settings, all) = (settings.clone(), controllers.clone());
-            let ip = format!("10.0.1.{number}");
-            world.add(&format!("controller-{number}"), &ip, move |site, media| {
-                let (settings, all) = (settings.clone(), all.clone());
-                async move {
-                    let path = Path::new("/data");
-                    let host = ControllerHost::start(site, &media, path, all, settings).await;
-                    let _host = host.expect("the controller starts on its own disk");
-                    std::future::pending::<()>().await;
-                }
-            });
-        }
+    pub fn start(topology: Topology, settings: RoleSettings, trace: Trace) -> World {
+        let controllers: Vec<Address> =
+            (1..=topology.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect();
+        let path = Path::new("/data");
+        let zone = |number: u32| format!("zone-{number}");
         let of_site =
             |site: &Site, all: &[Address]| Controllers::new(site.network().clone(), all.to_vec());
+        let mut nodes = Vec::new();
+        for number in 1..=topology.controllers {
+            let (settings, all) = (settings.controller.clone(), controllers.clone());
+            let name = format!("controller-{number}");
+            nodes.push(Node::new(name, format!("10.0.1.{number}"), &trace, move |site, media| {
+                let (settings, all) = (settings.clone(), all.clone());
+                Box::pin(async move {
+                    let host = ControllerHost::start(site, &media, path, all, settings).await?;
+                    Ok(Box::new(host) as Hosted)
+                })
+            }));
+        }
         for number in 1..=topology.coordinators {
-            let (zone, all) = (format!("zone-{number}"), controllers.clone());
-            let ip = format!("10.0.2.{number}");
-            world.add(&format!("coordinator-{number}"), &ip, move |site, _| {
-                let (zone, to) = (zone.clone(), of_site(&site, &all));
-                async move {
-                    let settings = CoordinatorSettings::default();
-                    let _host = CoordinatorHost::start(site, to, zone, settings);
-                    std::future::pending::<()>().await;
-                }
-            });
+            let (settings, all) = (settings.coordinator.clone(), controllers.clone());
+            let name = format!("coordinator-{number}");
+            nodes.push(Node::new(name, format!("10.0.2.{number}"), &trace, move |site, _| {
+                let (settings, to) = (settings.clone(), of_site(&site, &all));
+                Box::pin(async move {
+                    let host = CoordinatorHost::start(site, to, zone(number), settings);
+                    Ok(Box::new(host) as Hosted)
+                })
+            }));
         }
         for number in 1..=topology.logs + topology.spare_logs {
-            let (zone, all) = (format!("zone-{number}"), controllers.clone());
-            let ip = format!("10.0.3.{number}");
-            world.add(&format!("log-{number}"), &ip, move |site, media| {
-                let (zone, to) = (zone.clone(), of_site(&site, &all));
-                async move {
-                    let (path, settings) = (Path::new("/data"), LogSettings::default());
-                    let host = LogHost::start(site, &media, path, to, zone, settings).await;
-                    let _host = host.expect("the log starts on its own disk");
-                    std::future::pending::<()>().await;
-                }
-            });
+            let (settings, all) = (settings.log.clone(), controllers.clone());
+            let name = format!("log-{number}");
+            nodes.push(Node::new(name, format!("10.0.3.{number}"), &trace, move |site, media| {
+                let (settings, to) = (settings.clone(), of_site(&site, &all));
+                Box::pin(async move {
+                    let zone = zone(number);
+                    let host = LogHost::start(site, &media, path, to, zone, settings).await?;
+                    Ok(Box::new(host) as Hosted)
+                })
+            }));
         }
         for number in 1..=topology.storage {
-            let (zone, all) = (format!("zone-{number}"), controllers.clone());
-            let ip = format!("10.0.4.{number}");
-            world.add(&format!("storage-{number}"), &ip, move |site, media| {
-                let (zone, to) = (zone.clone(), of_site(&site, &all));
-                async move {
-                    let (path, settings) = (Path::new("/data"), StorageSettings::default());
-                    let host = StorageHost::start(site, &media, path, to, zone, settings, 0).await;
-                    let _host = host.expect("the storage server starts on its own disk");
-                    std::future::pending::<()>().await;
-                }
-            });
+            let (settings, all) = (settings.storage, controllers.clone());
+            let name = format!("storage-{number}");
+            nodes.push(Node::new(name, format!("10.0.4.{number}"), &trace, move |site, media| {
+                let to = of_site(&site, &all);
+                Box::pin(async move {
+                    let zone = zone(number);
+                    let host =
+                        StorageHost::start(site, &media, path, to, zone, settings, 0).await?;
+                    Ok(Box::new(host) as Hosted)
+                })
+            }));
         }
-        world
+        let inner = Inner { nodes, trace, clients: AtomicU32::new(0), topology, controllers };
+        World { inner: Arc::new(inner) }
     }
 
-    /// Adds a node that runs `process` whenever it is started.
-    fn add<F, Fut>(&mut self, name: &str, ip: &str, process: F)
-    where
-        F: Fn(Arc<Site>, Media) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let media = Storage::new();
-        let listen = address(ip);
-        let address = listen.clone();
-        let kept = media.clone();
-        let init = move || {
-            let (process, media, listen) = (process.clone(), kept.media(), listen.clone());
-            async move {
-                let site = Site::listen(&listen, None).await.expect("a node's address is its own");
-                process(Arc::new(site), media).await;
-            }
-        };
-        let ip: IpAddr = ip.parse().expect("the world's addresses are well-formed");
-        let handle = Handle::current().create_node().name(name).ip(ip).init(init).build();
-        self.nodes.push(Node { name: name.to_string(), address, handle, media });
+    /// The shape of the cluster.
+    pub fn topology(&self) -> &Topology {
+        &self.inner.topology
+    }
+
+    /// The trace of the run.
+    pub fn trace(&self) -> &Trace {
+        &self.inner.trace
     }
 
     /// The names of all nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
-        self.nodes.iter().map(|node| node.name.as_str())
+        self.inner.nodes.iter().map(|node| node.name.as_str())
+    }
+
+    /// The names of the nodes of a kind, such as "storage-".
+    pub fn nodes_of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.nodes().filter(move |name| name.starts_with(kind))
     }
 
     /// Where the controllers are reached.
     pub fn controllers(&self) -> &[Address] {
-        &self.controllers
+        &self.inner.controllers
     }
 
     /// Where a node is reached.
-    pub fn address_of(&self, index: usize) -> &Address {
-        &self.nodes[index].address
+    ///
+    /// # Panics
+    ///
+    /// If no node has this name, as with all verbs.
+    pub fn address_of(&self, name: &str) -> &Address {
+        &self.node(name).address
     }
 
-    /// How many nodes there are.
-    pub fn node_count(&self) -> usize {
-        self.nodes.len()
+    /// A node's address on the simulated network.
+    pub fn ip_of(&self, name: &str) -> IpAddr {
+        self.node(name).ip
     }
 
-    /// Kills a node as a power failure would: its tasks end, and what its disk had not synced is lost.
-    pub fn kill(&self, index: usize) {
-        let node = &self.nodes[index];
-        self.trace.note(format_args!("kill {}", node.name));
-        Handle::current().kill(node.handle.id());
+    /// What madsim knows a node by.
+    pub fn id_of(&self, name: &str) -> madsim::task::NodeId {
+        self.node(name).handle.id()
+    }
+
+    fn node(&self, name: &str) -> &Node {
+        let found = self.inner.nodes.iter().find(|node| node.name == name);
+        found.unwrap_or_else(|| panic!("no node has the name {name}"))
+    }
+
+    /// Ends a node's tasks as a power failure would: what its disk had not synced is lost, or some of it.
+    pub fn power_off(&self, name: &str) {
+        let node = self.node(name);
+        self.note(format_args!("power off {name}"));
+        self.stop(node);
         node.media.crash();
     }
 
-    /// Starts a node again that was killed.
-    pub fn restart(&self, index: usize) {
-        let node = &self.nodes[index];
-        self.trace.note(format_args!("restart {}", node.name));
-        Handle::current().restart(node.handle.id());
+    /// Ends a node's tasks as SIGKILL would: the operating system still writes what it was given.
+    pub fn kill(&self, name: &str) {
+        self.note(format_args!("kill {name}"));
+        self.stop(self.node(name));
     }
 
-    /// The names of the nodes of a kind, such as "storage-".
-    pub fn nodes_of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (usize, &'a str)> + 'a {
-        self.nodes().enumerate().filter(move |(_, name)| name.starts_with(kind))
+    fn stop(&self, node: &Node) {
+        node.down.fetch_add(1, Ordering::SeqCst);
+        Handle::current().kill(node.handle.id());
     }
 
-    /// Kills a node for good, and gives it an empty disk: when it is started again, it is somebody new.
-    pub fn lose(&mut self, index: usize) {
-        self.kill(index);
-        let node = &mut self.nodes[index];
-        self.trace.note(format_args!("the disk of {} is lost", node.name));
-        node.media.replace();
+    /// Starts a node again that was killed or powered off, unless there is another reason for it to be down.
+    pub fn start_again(&self, name: &str) {
+        let node = self.node(name);
+        if node.down.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.note(format_args!("start {name}"));
+            Handle::current().restart(node.handle.id());
+            if node.paused.load(Ordering::SeqCst) > 0 {
+                Handle::current().pause(node.handle.id());
+            }
+        }
+    }
+
+    /// Whether a node is meant to run.
+    pub fn is_up(&self, name: &str) -> bool {
+        self.node(name).down.load(Ordering::SeqCst) == 0
+    }
+
+    /// A node does nothing any more, as after SIGSTOP. Its connections stay open.
+    pub fn pause(&self, name: &str) {
+        let node = self.node(name);
+        self.note(format_args!("pause {name}"));
+        node.paused.fetch_add(1, Ordering::SeqCst);
+        Handle::current().pause(node.handle.id());
+    }
+
+    /// A node goes on, unless there is another reason for it to stand still.
+    pub fn resume(&self, name: &str) {
+        let node = self.node(name);
+        if node.paused.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.note(format_args!("resume {name}"));
+            Handle::current().resume(node.handle.id());
+        }
+    }
+
+    /// A node reaches nobody and nobody reaches it. Its connections stay open and silent.
+    pub fn isolate(&self, name: &str) {
+        let node = self.node(name);
+        self.note(format_args!("isolate {name}"));
+        node.isolated.fetch_add(1, Ordering::SeqCst);
+        NetSim::current().clog_node(node.handle.id());
+    }
+
+    /// Ends an isolation, unless there is another one.
+    pub fn reconnect(&self, name: &str) {
+        let node = self.node(name);
+        if node.isolated.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.note(format_args!("reconnect {name}"));
+            NetSim::current().unclog_node(node.handle.id());
+        }
+    }
+
+    /// Nothing gets from one node to another any more; the way back is open.
+    pub fn cut(&self, from: &str, to: &str) {
+        self.note(format_args!("cut {from} -> {to}"));
+        NetSim::current().clog_link(self.id_of(from), self.id_of(to));
+    }
+
+    /// The way is open again.
+    pub fn uncut(&self, from: &str, to: &str) {
+        self.note(format_args!("uncut {from} -> {to}"));
+        NetSim::current().unclog_link(self.id_of(from), self.id_of(to));
+    }
+
+    /// Powers a node off and gives it an empty disk: when it is started again, it is somebody new.
+    pub fn lose(&self, name: &str) {
+        self.power_off(name);
+        self.note(format_args!("the disk of {name} is lost"));
+        self.node(name).media.replace();
+    }
+
+    fn note(&self, event: impl std::fmt::Display) {
+        self.inner.trace.note(event);
     }
 
     /// Runs `client` on a node of its own, with a database connected to the cluster, and waits for it.
-    pub fn client<F, Fut, T>(&mut self, client: F) -> impl Future<Output = T> + use<F, Fut, T>
+    pub fn client<F, Fut, T>(&self, client: F) -> impl Future<Output = T> + use<F, Fut, T>
     where
         F: FnOnce(Database) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        let controllers = self.controllers.clone();
+        let controllers = self.controllers().to_vec();
         self.on_client_node(async move {
             loop {
                 let network = Network::new();
@@ -287,19 +336,67 @@ impl World {
     }
 
     /// Runs something on a client's node of its own, and waits for it.
-    pub fn on_client_node<T, W>(&mut self, work: W) -> impl Future<Output = T> + use<T, W>
+    pub fn on_client_node<T, W>(&self, work: W) -> impl Future<Output = T> + use<T, W>
     where
         T: Send + 'static,
         W: Future<Output = T> + Send + 'static,
     {
-        let (high, low) = (5 + self.clients / 250, 1 + self.clients % 250);
-        self.clients += 1;
-        let ip: IpAddr =
-            format!("10.0.{high}.{low}").parse().expect("the world's addresses are well-formed");
+        let number = self.inner.clients.fetch_add(1, Ordering::SeqCst);
+        let (high, low) = (5 + number / 250, 1 + number % 250);
+        let ip = parse(&format!("10.0.{high}.{low}"));
         let node = Handle::current().create_node().name("client").ip(ip).build();
         let running = node.spawn(work);
         async move { running.await.expect("a client's node is never killed") }
     }
+}
+
+impl Node {
+    /// A node that runs a role whenever it is started.
+    fn new<F>(name: String, ip: String, trace: &Trace, role: F) -> Node
+    where
+        F: Fn(Arc<Site>, Media) -> BoxFuture<'static, Result<Hosted, Error>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        let media = Storage::new();
+        let address = address(&ip);
+        let (kept, listen) = (media.clone(), address.clone());
+        let (trace, who) = (trace.clone(), name.clone());
+        let init = move || {
+            let (role, media, listen) = (role.clone(), kept.media(), listen.clone());
+            let (trace, who) = (trace.clone(), who.clone());
+            async move {
+                loop {
+                    let error = live(&role, media.clone(), &listen).await;
+                    trace.note(format_args!("{who} ends: {error}"));
+                    runtime::sleep(RESTART_PAUSE).await;
+                }
+            }
+        };
+        let ip = parse(&ip);
+        let handle = Handle::current().create_node().name(&name).ip(ip).init(init).build();
+        let [down, paused, isolated] = std::array::from_fn(|_| AtomicU32::new(0));
+        Node { name, ip, address, handle, media, down, paused, isolated }
+    }
+}
+
+/// The life of a process: until it cannot go on.
+async fn live<F>(role: &F, media: Media, listen: &Address) -> Error
+where
+    F: Fn(Arc<Site>, Media) -> BoxFuture<'static, Result<Hosted, Error>>,
+{
+    let site = match Site::listen(listen, None).await {
+        Ok(site) => Arc::new(site),
+        Err(error) => return error,
+    };
+    let error = match role(Arc::clone(&site), media).await {
+        Ok(_hosted) => site.failed().await,
+        Err(error) => error,
+    };
+    site.close();
+    error
 }
 
 /// Runs a simulation with a seed, to its end, on a thread of its own.

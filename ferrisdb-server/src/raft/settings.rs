@@ -23,8 +23,8 @@ pub struct RegisterSettings {
 impl Default for RegisterSettings {
     fn default() -> Self {
         RegisterSettings {
-            heartbeat_interval: Duration::from_millis(100),
-            election_timeout: Duration::from_millis(300)..Duration::from_millis(600),
+            heartbeat_interval: Duration::from_millis(75),
+            election_timeout: Duration::from_millis(200)..Duration::from_millis(400),
             snapshot_after_entries: 64,
             operation_timeout: Duration::from_secs(5),
         }

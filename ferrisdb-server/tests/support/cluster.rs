@@ -182,6 +182,20 @@ impl Cluster {
         self.member(name).process.signal("-CONT");
     }
 
+    /// The disk of a process is full: no file of it can grow, until [`Cluster::free_disk_and_restart`].
+    pub(crate) fn fill_disk(&mut self, name: &str) {
+        self.member(name).process.limit_files(0);
+    }
+
+    /// There is room again, and the process is started anew, whether it still ran or had ended with an error.
+    pub(crate) fn free_disk_and_restart(&mut self, name: &str) {
+        let process = &mut self.member(name).process;
+        if !process.collect_failed() {
+            process.kill();
+        }
+        self.restart(name);
+    }
+
     /// Removes the data of a process that was killed.
     pub(crate) fn wipe(&mut self, name: &str) {
         let member = self.member(name);

@@ -45,7 +45,9 @@ impl Process {
     pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        let child = Command::new(self.binary)
+        // The signal that a passed file size sends is ignored, so that `limit_files` makes writes fail instead.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", self.binary])
             .args(&self.arguments)
             .stdout(Stdio::piped())
             .stderr(log)
@@ -71,6 +73,31 @@ impl Process {
     pub(crate) fn signal(&mut self, signal: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// From now on no file of the process grows beyond `bytes`: writes fail as on a full disk.
+    pub(crate) fn limit_files(&mut self, bytes: u64) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let limit = format!("--fsize={bytes}");
+        let set = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(set.unwrap().success(), "prlimit {limit} of {}", self.name);
+    }
+
+    /// Forgets a process that has ended by itself, with an error that it has told; whether it had.
+    pub(crate) fn collect_failed(&mut self) -> bool {
+        let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+        if let Some(status) = ended {
+            // Not by a panic, and not by a signal.
+            assert_eq!(
+                status.code(),
+                Some(1),
+                "{} ended with {status:?}\n{}",
+                self.name,
+                self.log()
+            );
+            self.child = None;
+        }
+        ended.is_some()
     }
 
     /// SIGKILL: the process gets no chance to do anything.

@@ -145,6 +145,13 @@ impl Scene {
         self.cut_and_heal(&format!("isolation of {name}"), |relays| relays.isolate(name)).await;
     }
 
+    /// The disk of a process is full for a while; when there is room again, an operator starts the process anew.
+    pub(crate) async fn fill_disk(&mut self, name: &str) {
+        let what = format!("full disk of {name} for {OUTAGE:?}");
+        let renew = |cluster: &mut Cluster| cluster.free_disk_and_restart(name);
+        self.fault(&what, |cluster| cluster.fill_disk(name), OUTAGE, renew).await;
+    }
+
     /// A fault of the network, healed after a while.
     pub(crate) async fn cut_and_heal(&mut self, what: &str, cut: impl FnOnce(&Relays)) {
         let what = format!("{what} for {OUTAGE:?}");

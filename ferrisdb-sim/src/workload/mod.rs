@@ -23,6 +23,7 @@ use std::{
 
 use anyhow::Result;
 use ferrisdb_client::Database;
+use ferrisdb_core::Key;
 use futures::future::BoxFuture;
 
 use crate::trace::Trace;
@@ -31,6 +32,11 @@ use crate::trace::Trace;
 pub trait Workload: Send + Sync + 'static {
     /// What its keys begin with, and what it is called in traces.
     fn name(&self) -> &str;
+
+    /// Keys at which it is worth cutting the keyspace into shards.
+    fn cuts(&self) -> Vec<Key> {
+        vec![Key::from(format!("{}/", self.name()))]
+    }
 
     /// How many clients run it at once.
     fn clients(&self) -> u32;
@@ -84,3 +90,6 @@ impl Client {
         self.trace.note(event);
     }
 }
+
+mod adapted;
+pub use adapted::WorkloadSpec;
