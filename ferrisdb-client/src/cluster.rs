@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, Version,
     cluster_view::ClusterView,
@@ -135,6 +136,11 @@ impl Cluster {
 
     /// A version that covers every commit acknowledged before the call (I-1).
     pub(crate) async fn read_version(&self) -> Result<Version> {
+        if planted(Plant::ReuseReadVersion)
+            && let Some(version) = self.recent_version()
+        {
+            return Ok(version);
+        }
         self.read_versions.ask(()).await?
     }
 
@@ -510,6 +516,7 @@ impl Links {
         let state = self.newer_state(0, deadline).await?;
         let mut locations = self.locations.lock();
         if locations.revision != state.revision {
+            mark(Mark::LocationsForgotten);
             *locations = Arc::new(Locations::of(&state));
         }
         Ok(Arc::clone(&locations))

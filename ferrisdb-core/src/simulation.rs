@@ -50,7 +50,7 @@ named! {
         AcknowledgeBeforeLastLog = "acknowledge-before-last-log",
         /// Proxy: read versions are given out without asking the logs whether the generation still lives (I-1).
         UnconfirmedReadVersion = "unconfirmed-read-version",
-        /// Proxy: a read version covers this proxy's own commits only (I-1).
+        /// Proxy: a read version is the last one that this proxy itself has sent to the logs (I-1).
         ReadVersionOfOneProxy = "read-version-of-one-proxy",
         /// Proxy: a range clear over several shards reaches the first one only (I-2).
         ClearReachesOneShard = "clear-reaches-one-shard",
@@ -68,7 +68,7 @@ named! {
         AcceptTooOld = "accept-too-old",
         /// Resolver: writes of refused transactions count for later ones (I-15).
         RefusedWritesCount = "refused-writes-count",
-        /// Sequencer: read versions do not wait for the commits of other proxies to be reported (I-1).
+        /// Sequencer: the reports of some commits are forgotten (I-1).
         ForgetReports = "forget-reports",
         /// Log: a push is answered before it is on disk (I-5).
         AnswerBeforeSync = "answer-before-sync",
@@ -76,13 +76,11 @@ named! {
         ForgetLockAtRestart = "forget-lock-at-restart",
         /// Log: pushes of a locked generation still succeed (I-8).
         PushThroughLock = "push-through-lock",
-        /// Log: readers get what is not on disk yet (I-9).
-        PeekPastDurable = "peek-past-durable",
         /// Log: what one reader has is deleted for all (I-11).
         PopTooEarly = "pop-too-early",
-        /// Log: damaged records are believed (I-2).
+        /// Log: checksums are not looked at (I-2).
         BelieveDamagedRecord = "believe-damaged-record",
-        /// Log: a new set does not copy what the last one may have on one log only (I-12).
+        /// Log: a new set copies from one log of the last set only, whatever the others have (I-12).
         SkipCopy = "skip-copy",
         /// Controller: the recovery version is the highest durable version, not the lowest (I-12).
         RecoverToMaximum = "recover-to-maximum",
@@ -96,7 +94,7 @@ named! {
         ForgetVote = "forget-vote",
         /// Storage: versions past the recovery version are kept (I-10).
         SkipRollback = "skip-rollback",
-        /// Storage: after a restart the first versions are applied twice (I-2).
+        /// Storage: the mutations of some versions are applied twice (I-2).
         ApplyTwice = "apply-twice",
         /// Storage: a range read does not see single-key clears in the window (I-2).
         SkipTombstone = "skip-tombstone",
@@ -158,8 +156,6 @@ named! {
         RepeatedBatch = "resolver-repeated-batch",
         /// Resolver: a transaction was older than the window.
         TooOld = "resolver-too-old",
-        /// Resolver: two transactions of one batch conflicted.
-        ConflictInBatch = "resolver-conflict-in-batch",
         /// Controller: a recovery went on without all locks.
         RecoveredWithoutAll = "controller-recovered-without-all",
         /// Controller: a recovery was given up for another one.
@@ -168,14 +164,10 @@ named! {
         GenerationAdopted = "controller-generation-adopted",
         /// Controller: the locks told of different durable versions.
         UnequalLocks = "controller-unequal-locks",
-        /// Controller: a spare process was recruited for a log.
-        SpareRecruited = "controller-spare-recruited",
         /// Controller: a process said that its disk has failed.
         TroubleReported = "controller-trouble-reported",
         /// Controller: an accusation was believed.
         Accused = "controller-accused",
-        /// Controller: a shard was given to another team.
-        ShardMoved = "controller-shard-moved",
         /// Controller: records of idempotency ids were swept.
         RecordsSwept = "controller-records-swept",
         /// Controllers' group: a snapshot was installed.
@@ -202,12 +194,8 @@ named! {
         FoundCommitted = "client-found-committed",
         /// Client: a commit of unknown result turned out not to have happened.
         FoundNotCommitted = "client-found-not-committed",
-        /// Client: a read was sent to a second replica.
-        SecondReplica = "client-second-replica",
-        /// Client: a range read went over several shards.
-        RangeOverShards = "client-range-over-shards",
-        /// Client: a cached location was wrong.
-        LocationRefreshed = "client-location-refreshed",
+        /// Client: cached locations were forgotten.
+        LocationsForgotten = "client-locations-forgotten",
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
+use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{Key, KeyRange, Result, limits, service::storage::Row};
 
 use super::{
@@ -155,7 +156,10 @@ impl RangeRead {
                 KeyRange { begin: ahead.begin.clone(), end: key.clone() }
             };
             overlay.check_readable(&passed)?;
-            let lookup = overlay.lookup(&key)?;
+            let lookup = match overlay.lookup(&key)? {
+                Lookup::Known(None) if planted(Plant::MissOwnClear) => Lookup::Database(Vec::new()),
+                lookup => lookup,
+            };
             if reverse {
                 ahead.end = key.clone();
             } else {
@@ -175,6 +179,9 @@ impl RangeRead {
         match self.rows.last() {
             Some(row) if self.query.reverse => {
                 KeyRange { begin: row.key.clone(), end: covered.end }
+            }
+            Some(row) if planted(Plant::RangeConflictTooSmall) => {
+                KeyRange { begin: covered.begin, end: row.key.clone() }
             }
             Some(row) => KeyRange { begin: covered.begin, end: row.key.successor() },
             None => covered,

@@ -3,6 +3,8 @@
 //! An attempt whose answer was lost leaves its fate open: the next one finds out before it commits (I-6).
 //! Start with [`Transaction::commit`].
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
+
 use super::*;
 
 /// The life of a transaction.
@@ -249,8 +251,14 @@ impl Transaction {
         let (Fate::Open { after }, Some(id)) = (fate, id) else { return Ok(None) };
         let record = within(call.deadline, self.find_record(&call, id, after)).await?;
         match record {
-            Some(_) => self.shared.database.acknowledged_ids().add(id),
-            None => self.still_open(&call)?.fate = Fate::Excluded { after },
+            Some(_) => {
+                mark(Mark::FoundCommitted);
+                self.shared.database.acknowledged_ids().add(id);
+            }
+            None => {
+                mark(Mark::FoundNotCommitted);
+                self.still_open(&call)?.fate = Fate::Excluded { after };
+            }
         }
         Ok(record)
     }
@@ -272,7 +280,7 @@ impl Transaction {
     /// The commit got no answer. Without an id there is nothing to find out by.
     pub(crate) fn set_fate_open(&self) {
         let mut state = self.shared.state.lock();
-        if state.options.idempotency_id.is_none() {
+        if state.options.idempotency_id.is_none() || planted(Plant::ResendUnknown) {
             return;
         }
         // An attempt is committed after the version that it has read at, if it is.

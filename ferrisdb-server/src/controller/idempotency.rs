@@ -23,6 +23,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
     Key, KeyRange, Mutation, Version, idempotency, runtime::Instant, service::storage::Row,
     transaction::CommitRequest,
@@ -108,6 +109,7 @@ impl Sweeper {
         if old.is_empty() {
             return Verdict { clearing: None, is_last };
         }
+        mark(Mark::RecordsSwept);
         let clears = old.iter().map(|&key| Mutation::Clear { key: key.clone() });
         let clearing = CommitRequest {
             read_version: page.read_version,

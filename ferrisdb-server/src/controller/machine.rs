@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, Generation, Key, KeyRange, ProcessId, Result, Shard, ShardMap, Tag, Teams,
     Version,
@@ -199,7 +200,10 @@ impl Controller {
     pub fn new(settings: ControllerSettings, record: ClusterRecord, now: Instant) -> Self {
         let step = match &record.active {
             // The generation may be in good health: adopt it, and let the registry tell.
-            Some(_) => Step::Active { since: now },
+            Some(_) => {
+                mark(Mark::GenerationAdopted);
+                Step::Active { since: now }
+            }
             None => Step::waiting("the controller has just begun to lead"),
         };
         Controller {
@@ -536,7 +540,11 @@ impl Controller {
             let progress = heard.filter(|_| is_same).map(|h| h.progress.durable_version);
             progress.unwrap_or_default().max(server.begin_version)
         });
-        let durable = durable.min().unwrap_or_default();
+        let drained = match planted(Plant::DropUndrainedLogs) {
+            true => durable.max(),
+            false => durable.min(),
+        };
+        let durable = drained.unwrap_or_default();
         if !self.record.drop_drained(durable) {
             return;
         }

@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, Generation, KeyRange, Result, ShardMap, Version, limits,
     runtime::Instant,
@@ -289,7 +290,11 @@ impl Controller {
         };
         // All that was acknowledged is on every log, so on each of these; and with these locked no
         // further push can be acknowledged by all (I-12).
-        if answers.len() >= locks_needed(old) {
+        let needed = locks_needed(old) - usize::from(planted(Plant::TooFewLocks));
+        if answers.len() >= needed.max(1) {
+            if answers.len() < old.logs.len() {
+                mark(Mark::RecoveredWithoutAll);
+            }
             let ground = ground(old, answers, &self.record.shards);
             let recruits = recruits.clone();
             return self.recruit(recruits, ground, effects);
@@ -333,7 +338,11 @@ impl Controller {
             };
             ask(Slot::Log(index as usize), log, Recruitment::Log(request));
         }
-        let first_version = ground.recovery_version.saturating_add(limits::RECOVERY_VERSION_JUMP);
+        let jump = match planted(Plant::NoVersionJump) {
+            true => 1,
+            false => limits::RECOVERY_VERSION_JUMP,
+        };
+        let first_version = ground.recovery_version.saturating_add(jump);
         let request = RecruitSequencer { recruitment, first_version };
         ask(Slot::Sequencer, &recruits.sequencer, Recruitment::Sequencer(request));
         let proxies = recruits.proxies.len() as u32;
@@ -479,6 +488,7 @@ impl Controller {
 
     /// Ends the present attempt. The next one, with a generation of its own, follows after a while.
     fn give_up(&mut self, reason: &str, now: Instant, effects: &mut Vec<Effect>) {
+        mark(Mark::RecoveryAbandoned);
         tracing::warn!(generation = %self.record.generation, %reason, "recovery failed");
         let doubled = RETRY_MIN * 2u32.saturating_pow(self.attempt.failed.min(10));
         self.attempt.failed += 1;
@@ -500,7 +510,11 @@ impl Controller {
 /// What the answers of the locks say together.
 fn ground(old: &LogSet, answers: &BTreeMap<usize, LockReply>, shards: &ShardMap) -> Ground {
     let durable = answers.values().map(|reply| reply.durable_version);
-    let recovery_version = durable.min().unwrap_or_default().max(old.recovery_version);
+    if durable.clone().min() != durable.clone().max() {
+        mark(Mark::UnequalLocks);
+    }
+    let end = if planted(Plant::RecoverToMaximum) { durable.max() } else { durable.min() };
+    let recovery_version = end.unwrap_or_default().max(old.recovery_version);
     let known = answers.values().map(|reply| reply.known_committed_version);
     let begin_version = known.max().unwrap_or_default().max(old.begin_version);
     assert!(

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
     Generation, ProcessId,
     id::Address,
@@ -53,7 +54,7 @@ impl Process {
         if silent >= failure_timeout {
             Some(format!("silent for {:.1} s", silent.as_secs_f64()))
         } else {
-            self.heartbeat.trouble.clone()
+            self.heartbeat.trouble.clone().inspect(|_| mark(Mark::TroubleReported))
         }
     }
 }
@@ -104,6 +105,7 @@ impl Registry {
 
     /// Somebody waited for another in vain.
     pub fn accuse(&mut self, accuser: &Address, accused: &Address, now: Instant) {
+        mark(Mark::Accused);
         self.accusations.insert((accuser.clone(), accused.clone()), now);
     }
 

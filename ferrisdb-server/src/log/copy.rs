@@ -12,6 +12,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bytes::{Buf as _, Bytes};
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Result, Stage, Tag, Version,
     limits::PEEK_BYTES_MAX,
@@ -118,7 +119,10 @@ pub(crate) async fn gather(network: &Network, request: &RecruitLog) -> Result<Ve
     if request.begin_version >= recovery_version {
         return Ok(Vec::new());
     }
-    let sources = request.sources.iter().map(|source| gather_from(network, source, request));
+    mark(Mark::TakenOver);
+    let sources_max = if planted(Plant::SkipCopy) { 1 } else { usize::MAX };
+    let sources = request.sources.iter().take(sources_max);
+    let sources = sources.map(|source| gather_from(network, source, request));
     let mut batches: BTreeMap<Version, (Version, BTreeMap<Tag, Bytes>)> = BTreeMap::new();
     for batch in futures::future::try_join_all(sources).await?.into_iter().flatten() {
         let entry = batches.entry(batch.commit_version);

@@ -13,6 +13,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrisdb_core::limits;
+use ferrisdb_core::simulation::{Plant, planted};
 
 /// Bytes before the contents.
 pub(super) const ENVELOPE_BYTES: usize = 16;
@@ -146,7 +147,7 @@ pub(super) fn unseal(kind: Kind, bytes: &Bytes) -> Result<Bytes, Damage> {
         return Err(Damage::Short { need, have });
     }
     let computed = crc32c::crc32c(&bytes[8..need]);
-    if stored != computed {
+    if stored != computed && !planted(Plant::BelieveDamagedRecord) {
         return Err(Damage::Checksum { stored, computed });
     }
     // After the checksum: a damaged number is damage, an intact one of another release is that.

@@ -25,6 +25,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Tag, Version,
     limits::PEEK_BYTES_MAX,
@@ -327,7 +328,9 @@ impl Log {
         // A recovery goes on without this generation: accepting would acknowledge a commit that the next
         // generation has never seen (I-8, I-12).
         let (ours, locked) = (self.state.generation, self.state.locked_generation);
-        if request.generation != ours || locked > ours {
+        let is_locked = locked > ours && !planted(Plant::PushThroughLock);
+        if request.generation != ours || is_locked {
+            mark(Mark::PushRefusedByLock);
             let detail = format!(
                 "push of generation {} to the log of generation {ours}, locked by {locked}",
                 request.generation
@@ -375,6 +378,7 @@ impl Log {
             let error = refused(ErrorCode::TooBusy, detail);
             return effects.push(Effect::Answer(reply_to, Err(error)));
         }
+        mark(Mark::EarlyPush);
         self.early_bytes += bytes;
         self.early.insert(previous_version, Early { request, bytes, reply_to: vec![reply_to] });
     }
@@ -420,6 +424,13 @@ impl Log {
         self.known_committed_version =
             self.known_committed_version.max(record.known_committed_version);
         self.unsynced_bytes += bytes;
+        let reply_to = if planted(Plant::AnswerBeforeSync) {
+            let reply = PushReply { durable_version: record.commit_version };
+            answer_all(&reply_to, &Ok(Reply::Push(reply)), effects);
+            Vec::new()
+        } else {
+            reply_to
+        };
         self.unsynced.push_back(Unsynced {
             commit_version: record.commit_version,
             bytes,
@@ -432,6 +443,7 @@ impl Log {
     fn begin_segment(&mut self, effects: &mut Vec<Effect>) {
         let (sealed_segment, sealed_bytes) = self.layout.end();
         let segment = sealed_segment + 1;
+        mark(Mark::SegmentBegun);
         self.layout.push_segment(segment, self.appended_version);
         effects.push(Effect::BeginSegment(SegmentHeader {
             instance: self.state.instance,
@@ -602,6 +614,7 @@ impl Log {
         self.saved = saved;
         // Only now: a file that the state still counts on may not be missing after a restart.
         if first < end {
+            mark(Mark::SegmentsDeleted);
             effects.push(Effect::RemoveSegments { first, end });
         }
         self.answer_locks(effects);
@@ -612,6 +625,7 @@ impl Log {
         if self.failure.is_some() {
             return;
         }
+        mark(Mark::LogWriteFailed);
         self.failure = Some(error.clone());
         for unsynced in &mut self.unsynced {
             answer_all(&std::mem::take(&mut unsynced.reply_to), &Err(error.clone()), effects);
@@ -671,6 +685,7 @@ impl Log {
         if request.after_version < self.recent.floor_version()
             && let Some(extent) = self.layout.locate(request.after_version, self.durable_end)
         {
+            mark(Mark::PeekFromDisk);
             let plan = ReadPlan { request, instance: self.state.instance, extent, reply };
             return effects.push(Effect::ReadDisk(reply_to, plan));
         }
@@ -722,6 +737,9 @@ impl Log {
         // Tags come from the network: those without messages here are not worth remembering.
         if !self.layout.has_tag(tag) {
             return;
+        }
+        if planted(Plant::PopTooEarly) {
+            self.popped.extend(self.layout.tags().into_iter().map(|tag| (tag, through_version)));
         }
         let popped = self.popped.entry(tag).or_default();
         *popped = through_version.max(*popped);

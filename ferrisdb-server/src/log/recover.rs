@@ -26,6 +26,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage,
     runtime::{Disk, File, disk::OpenMode},
@@ -113,7 +114,13 @@ pub(super) async fn open(
         disk.remove_directory(directory).await?;
         return Ok(None);
     };
-    let state = State::decode(&encoded).map_err(|damage| refuse(&state_path, 0, &damage))?;
+    let mut state = State::decode(&encoded).map_err(|damage| refuse(&state_path, 0, &damage))?;
+    if state.locked_generation > state.generation {
+        mark(Mark::LockFoundAtRestart);
+        if planted(Plant::ForgetLockAtRestart) {
+            state.locked_generation = state.generation;
+        }
+    }
     if state.retired {
         remove_retired(disk, directory, segments).await?;
         return Ok(None);
@@ -324,6 +331,7 @@ async fn cut_tail(file: Box<dyn File>, read: &ReadThrough, state: &State) -> Res
         bytes.iter().rposition(|byte| *byte != 0).map_or(end_at, |last| end_at.max(last + 1));
     if garbage_end > end_at {
         let cut_bytes = garbage_end - end_at;
+        mark(Mark::TornTailCut);
         tracing::warn!(path = %path.display(), offset = end, cut_bytes, %damage, "cutting a torn tail");
     }
     let mut rewritten = BytesMut::from(&bytes[begin_at..end_at]);

@@ -21,6 +21,7 @@ use std::{
     sync::Arc,
 };
 
+use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{Result, runtime::Disk};
 use openraft::{
     LogIdOptionExt as _, LogState, OptionalSend, RaftLogReader,
@@ -249,8 +250,10 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let written = self.write(VOTE_FILE, FileKind::Vote, vote).await;
-        written.map_err(|error| self.failure.stop_by(error))?;
+        if !planted(Plant::ForgetVote) {
+            let written = self.write(VOTE_FILE, FileKind::Vote, vote).await;
+            written.map_err(|error| self.failure.stop_by(error))?;
+        }
         self.log.lock().vote = Some(*vote);
         Ok(())
     }

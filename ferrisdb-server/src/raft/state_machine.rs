@@ -6,6 +6,7 @@
 use std::{io::Cursor, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{Error, ErrorCode, Result, Stage, runtime::Disk, transport};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
@@ -188,6 +189,7 @@ impl RaftStateMachine<Types> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
+        mark(Mark::SnapshotInstalled);
         let installed = Applied::from_snapshot(meta, snapshot.get_ref());
         let installed = installed.map_err(|error| self.snapshots.failure.stop_by(error))?;
         self.snapshots.keep(installed.clone()).await?;

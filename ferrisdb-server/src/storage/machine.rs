@@ -28,6 +28,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Generation, ProcessId, Result, Stage, Tag, Version,
     service::{
@@ -195,6 +196,7 @@ impl Machine {
     pub fn on_cluster_state(&mut self, cluster: &ClusterState) -> Result<Changes> {
         let begins_anew = self.begins_anew(cluster);
         if begins_anew.is_some() {
+            mark(Mark::BeganAnew);
             return Ok(Changes { begins_anew, ..Changes::default() });
         }
         let sources_changed = self.log_sets != cluster.log_sets;
@@ -230,6 +232,11 @@ impl Machine {
     fn rollback(&mut self) -> Option<Version> {
         let end = self.end_of_generation(self.source?)?;
         if end >= self.applied_version {
+            return None;
+        }
+        mark(Mark::RolledBack);
+        if planted(Plant::SkipRollback) {
+            self.source = None;
             return None;
         }
         let on_disk = self.flushing_version.unwrap_or(self.durable_version);
@@ -304,6 +311,9 @@ impl Machine {
         }
         let Some(tag) = self.tag else { return Pull::Wait(None) };
         let is_full = self.is_full(window_bytes);
+        if is_full {
+            mark(Mark::WindowFull);
+        }
         if is_full && (self.flushing_version.is_some() || self.flush_target(true).is_some()) {
             return Pull::Wait(Some(FULL_PAUSE));
         }
@@ -396,6 +406,7 @@ impl Machine {
     }
 
     fn fail_over(&mut self) {
+        mark(Mark::OtherLogAsked);
         self.choice = self.choice.wrapping_add(1);
         let doubled = RETRY_MIN.saturating_mul(1 << self.failures.min(16));
         self.pause = Some(doubled.min(RETRY_MAX));
@@ -437,7 +448,11 @@ impl Machine {
         let half = (self.applied_version.0 - self.durable_version.0).div_ceil(2);
         let halfway = self.durable_version.saturating_add(half);
         let wanted = if is_full { behind_window.max(halfway) } else { behind_window };
-        Some(wanted.min(self.known_committed_version)).filter(|&to| to > self.durable_version)
+        let committed = match planted(Plant::FlushUncommitted) {
+            true => Version::MAX,
+            false => self.known_committed_version,
+        };
+        Some(wanted.min(committed)).filter(|&to| to > self.durable_version)
     }
 
     /// The version up to which the engine is written when the server stops, if there is anything: nobody
@@ -462,7 +477,10 @@ impl Machine {
     /// The logs that should be told what the engine has (I-11).
     pub fn pops(&self) -> Vec<Pop> {
         let Some(tag) = self.tag else { return Vec::new() };
-        let through_version = self.durable_version;
+        let through_version = match planted(Plant::PopBeforeSync) {
+            true => self.applied_version,
+            false => self.durable_version,
+        };
         let mut pops = Vec::new();
         for (index, set) in self.log_sets.iter().enumerate() {
             let last = self.end_of(index).map_or(through_version, |end| end.min(through_version));

@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Key, KeyRange, Result, Stage, Value,
     mutation::{self, Item},
@@ -152,6 +153,11 @@ impl Shared {
                     let detail = format!("the messages of version {version}: {error}");
                     Error::new(ErrorCode::Corrupt, Stage::Apply, detail)
                 })?;
+            let items = if planted(Plant::ApplyTwice) && version.0.is_multiple_of(16) {
+                [items.clone(), items].concat()
+            } else {
+                items
+            };
             let mut base = |key: &Key| self.base_value(key);
             let mut serving = self.serving.write();
             let Serving { window, shards, .. } = &mut *serving;
@@ -213,6 +219,7 @@ impl Shared {
         let applied_version = serving.window.applied_version();
         // A rollback takes the applied version back, and nothing but this task brings it forward again.
         if serving.life == life && applied_version == page.request.read_version {
+            mark(Mark::PageCopied);
             serving.shards.record_page(applied_version, &page.part, &copied.range.end);
         }
         Ok(())

@@ -51,6 +51,7 @@
 use std::cmp::Ordering;
 use std::iter::Peekable;
 
+use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{
     KeyRange, Result, Version, limits,
     service::storage::{RangeRead, RangeReply, Row, VersionedValue},
@@ -167,13 +168,20 @@ impl<'a> MergedRows<'a> {
             if order == Ordering::Greater {
                 return Ok(self.engine.take());
             }
-            if order == Ordering::Equal {
+            let row = match order {
                 // The window knows better.
-                self.engine.take();
+                Ordering::Equal => self.engine.take(),
+                _ => None,
+            };
+            let Some((key, written)) = self.written.next() else { continue };
+            if planted(Plant::SkipTombstone)
+                && row.is_some()
+                && self.written_stretches.resolve(key, written).is_none()
+            {
+                return Ok(row);
             }
-            if let Some((key, written)) = self.written.next()
-                && let Some(VersionedValue { value, commit_version }) =
-                    self.written_stretches.resolve(key, written)
+            if let Some(VersionedValue { value, commit_version }) =
+                self.written_stretches.resolve(key, written)
             {
                 return Ok(Some(Row { key: key.clone(), value, commit_version }));
             }

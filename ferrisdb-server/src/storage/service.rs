@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, Version, limits, runtime,
     service::{
@@ -161,6 +162,7 @@ impl Shared {
     /// Waits until a version was applied, but not longer than reads may.
     async fn wait_for(&self, version: Version) -> Result<()> {
         let Some(waiter) = self.waiters.wait_for(version)? else { return Ok(()) };
+        mark(Mark::ReadWaited);
         let waited =
             runtime::timeout(self.settings.future_version_wait, Stage::Read, waiter.reached());
         waited.await.map_err(|_| {

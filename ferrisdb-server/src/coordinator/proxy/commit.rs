@@ -12,6 +12,7 @@
 //! This file holds what is decided in them, as pure functions over one context; `server.rs` waits for the
 //! network between them.
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Key, KeyRange, Mutation, Result, Stage, Version, Versionstamp,
     service::{
@@ -144,7 +145,10 @@ impl<R> Batch<R> {
                 Verdict::Accepted => {
                     let stamp = Versionstamp {
                         commit_version: self.versions.commit_version,
-                        batch_index: u16::try_from(index).expect("limits.rs bounds a batch (I-4)"),
+                        batch_index: match planted(Plant::VersionstampOfFirst) {
+                            true => 0,
+                            false => u16::try_from(index).expect("limits.rs bounds a batch (I-4)"),
+                        },
                     };
                     for mutation in request.mutations {
                         routing.tag(&mutation.substitute(stamp), &mut messages);
@@ -152,6 +156,7 @@ impl<R> Batch<R> {
                     Ok(CommitOutcome::Committed(Committed { versionstamp: stamp }))
                 }
                 Verdict::Conflict { read_conflict_indexes } => {
+                    mark(Mark::Conflict);
                     Ok(CommitOutcome::Conflict(Conflict { read_conflict_indexes }))
                 }
                 Verdict::TooOld => {

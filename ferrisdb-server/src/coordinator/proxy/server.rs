@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, KeyRange, Result, Stage, Version,
     id::Address,
@@ -14,7 +15,7 @@ use ferrisdb_core::{
         resolver::{ResolveReply, ResolverClient},
         sequencer::{BatchVersions, SequencerClient},
     },
-    transaction::{CommitOutcome, CommitRequest},
+    transaction::{CommitOutcome, CommitRequest, Conflict},
     transport::call,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -171,6 +172,7 @@ impl ProxyService for ProxyServer {
         let (reply, answer) = oneshot::channel();
         let pushed = self.shared.commits.lock().push(request, reply);
         if let Err((error, _)) = pushed {
+            mark(Mark::ProxyTooBusy);
             return Err(error);
         }
         self.shared.commits_changed.notify_one();
@@ -259,6 +261,9 @@ impl Shared {
                 return Err(error);
             }
         };
+        if requests.len() > 1 {
+            mark(Mark::BatchOfMany);
+        }
         let (batch, refused) = Batch::new(generation, versions, requests);
         answer(refused);
 
@@ -285,7 +290,13 @@ impl Shared {
             for (reply, outcome) in answers {
                 // Only what would have been committed is in doubt: a conflict is one either way.
                 let outcome = match outcome {
-                    Ok(CommitOutcome::Committed(_)) => Err(commit::unknown_result(&error)),
+                    Ok(CommitOutcome::Committed(_)) if planted(Plant::FailedPushIsConflict) => {
+                        Ok(CommitOutcome::Conflict(Conflict { read_conflict_indexes: Vec::new() }))
+                    }
+                    Ok(CommitOutcome::Committed(_)) => {
+                        mark(Mark::CommitUnknown);
+                        Err(commit::unknown_result(&error))
+                    }
                     other => other,
                 };
                 let _ = reply.send(outcome);
@@ -353,7 +364,10 @@ impl Shared {
             batch.commit_version(),
             tagging.tagged_version
         );
-        for change in metadata.iter().flat_map(|batch| &batch.mutations) {
+        let late = planted(Plant::ShardMapLate);
+        let changes = || metadata.iter().flat_map(|batch| &batch.mutations);
+        for change in changes().filter(|_| !late) {
+            mark(Mark::ShardMapChanged);
             tagging.routing.learn(change);
         }
         let commit_version = batch.commit_version();
@@ -365,6 +379,7 @@ impl Shared {
         if let (true, Ok((messages, _))) = (is_new_cluster, &mut resolved) {
             tagging.routing.tag_new_cluster(messages);
         }
+        changes().filter(|_| late).for_each(|change| tagging.routing.learn(change));
         tagging.tagged_version = commit_version;
         drop(tagging);
         self.tagged.notify_waiters();
@@ -397,7 +412,15 @@ impl Shared {
                 Ok::<(), Error>(())
             },
         );
-        futures::future::try_join_all(calls).await?;
+        if planted(Plant::AcknowledgeBeforeLastLog) {
+            let enough = self.members.logs.len() - 1;
+            let mut pushes: FuturesUnordered<_> = calls.collect();
+            for _ in 0..enough {
+                pushes.next().await.unwrap_or(Ok(()))?;
+            }
+        } else {
+            futures::future::try_join_all(calls).await?;
+        }
         let (address, sequencer) = &self.members.sequencer;
         call(self.settings.call_limit, Stage::Sequence, |context| {
             sequencer.report_committed(context, self.members.generation, commit_version)
@@ -453,6 +476,12 @@ impl Shared {
             .and_then(|version| version)
             .inspect_err(|error| self.failure.fail_at(address, error.clone()))
         };
+        if planted(Plant::ReadVersionOfOneProxy) {
+            return Ok(self.tagging.lock().tagged_version);
+        }
+        if planted(Plant::UnconfirmedReadVersion) {
+            return committed.await;
+        }
         let (committed, confirmed) = futures::future::join(committed, self.confirm()).await;
         confirmed?;
         committed
@@ -474,6 +503,7 @@ impl Shared {
         let needed = confirmations_needed(&self.members.log_set);
         let mut confirmed = 0;
         let mut refusal = None;
+        mark(Mark::ConfirmedByLogs);
         while confirmed < needed {
             match answers.next().await {
                 Some(Ok(())) => confirmed += 1,

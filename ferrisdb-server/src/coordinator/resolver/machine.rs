@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, KeyRange, Mutation, Result, Stage, Version, limits,
     service::resolver::{MetadataBatch, ResolveReply, ResolveRequest, ResolveTransaction, Verdict},
@@ -167,9 +168,11 @@ impl<R> Resolver<R> {
             return effects.push(Effect::Answer(reply_to, Err(error)));
         }
         if request.commit_version <= self.resolved_version {
+            mark(Mark::RepeatedBatch);
             return effects.push(Effect::Answer(reply_to, self.recall(&request)));
         }
         if request.previous_version != self.resolved_version {
+            mark(Mark::BatchWaited);
             return self.wait(request, reply_to, effects);
         }
         let reply = self.resolve(&request);
@@ -295,6 +298,14 @@ impl<R> Resolver<R> {
             self.window.prefetch(transactions.iter().flat_map(ranges_to_prefetch));
             verdicts.extend(transactions.iter().map(|each| self.decide(each, request)));
         }
+        if planted(Plant::IgnoreConflictsInBatch) {
+            for (transaction, verdict) in request.transactions.iter().zip(&verdicts) {
+                let writes = transaction.write_conflicts.iter();
+                writes.filter(|_| *verdict == Verdict::Accepted).for_each(|range| {
+                    self.window.insert(range, request.commit_version);
+                });
+            }
+        }
         self.resolved_version = request.commit_version;
         self.progress.batches += 1;
         let accepted = |(index, mutations): &(u32, Vec<Mutation>)| {
@@ -316,12 +327,20 @@ impl<R> Resolver<R> {
         // possible one, it conflicts at least with what this batch writes.
         let read_version = transaction.read_version.min(batch.previous_version);
         let has_reads = !transaction.read_conflicts.is_empty();
-        if has_reads && read_version < self.window.oldest_version() {
+        let oldest_version = self.window.oldest_version();
+        let accepts_too_old = planted(Plant::AcceptTooOld);
+        if has_reads && read_version < oldest_version && !accepts_too_old {
+            mark(Mark::TooOld);
             self.progress.too_old += 1;
             return Verdict::TooOld;
         }
-        let mut conflicts = transaction
-            .read_conflicts
+        let read_version =
+            if accepts_too_old { read_version.max(oldest_version) } else { read_version };
+        let looked_at = match transaction.read_conflicts.len() {
+            count if planted(Plant::SkipReadConflict) => count.saturating_sub(1),
+            count => count,
+        };
+        let mut conflicts = transaction.read_conflicts[..looked_at]
             .iter()
             .filter(|(_, range)| self.window.is_written_after(range, read_version))
             .map(|(index, _)| *index)
@@ -330,9 +349,15 @@ impl<R> Resolver<R> {
             let read_conflict_indexes =
                 if transaction.report_conflicts { conflicts.collect() } else { Vec::new() };
             self.progress.conflicts += 1;
+            if planted(Plant::RefusedWritesCount) {
+                for range in &transaction.write_conflicts {
+                    self.window.insert(range, batch.commit_version);
+                }
+            }
             return Verdict::Conflict { read_conflict_indexes };
         }
-        for range in &transaction.write_conflicts {
+        let inserts_at_once = !planted(Plant::IgnoreConflictsInBatch);
+        for range in transaction.write_conflicts.iter().filter(|_| inserts_at_once) {
             self.window.insert(range, batch.commit_version);
         }
         self.progress.accepted += 1;

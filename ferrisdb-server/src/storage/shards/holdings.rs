@@ -7,6 +7,7 @@
 //!
 //! *Held* keys are those whose data and writes the server has; *owned* ones it answers for.
 
+use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Tag, Version,
     shard::{ShardChange, ShardRole},
@@ -185,7 +186,10 @@ impl Holdings {
         let mut gone = Vec::new();
         let mut after = Vec::new();
         match &change.role {
-            ShardRole::Absent => gone.extend(before.iter().map(Holding::held)),
+            ShardRole::Absent => {
+                mark(Mark::ShardGivenUp);
+                gone.extend(before.iter().map(Holding::held));
+            }
             ShardRole::Member => {
                 if let Some(holding) = before.iter().find(|holding| holding.held() != holding.range)
                 {

@@ -3,6 +3,7 @@
 use std::collections::btree_map;
 use std::ops::Bound;
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Version, service::storage::VersionedValue,
 };
@@ -33,6 +34,7 @@ impl Window {
     /// [`Window::applied_version`].
     pub fn check_version(&self, version: Version) -> Result<()> {
         if version < self.oldest_version() {
+            mark(Mark::ReadTooOld);
             let detail = format!("read version {version}, oldest kept {}", self.oldest_version());
             return Err(Error::new(ErrorCode::TransactionTooOld, Stage::Read, detail));
         }
@@ -64,6 +66,10 @@ impl Window {
             self.oldest_version
         );
         assert!(version <= self.applied_version, "view at {version} of {}", self.applied_version);
+        let version = match planted(Plant::ReadTooNew) {
+            true => self.applied_version.min(version.next()),
+            false => version,
+        };
         self.view_of(version, self.clears_at(version))
     }
 
