@@ -6,7 +6,7 @@
 //!
 //!   world        nodes of a simulated network; each runs the real server code of a role, or the real client
 //!   group        the same for consensus alone: members of a register and their writers
-//!   media        a disk and an engine per node, owned by the world: they survive their process
+//!   disk         a disk and an engine per node, owned by the world: they survive their process, and fail
 //!   operations   what operators do, and losses that the cluster makes good by itself
 //!   workload     what clients do, and what must be true afterwards
 //!   history      what each attempt of a transaction saw and did, and when
@@ -28,6 +28,8 @@ pub mod checker;
 pub mod dice;
 #[cfg(madsim)]
 pub mod fault;
+#[cfg(madsim)]
+pub mod disk;
 #[cfg(madsim)]
 pub mod group;
 pub mod history;

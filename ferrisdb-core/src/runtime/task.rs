@@ -50,9 +50,55 @@ pub async fn blocking<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 's
         // left to tell, and a panic now would make an orderly end look like a defect.
         Err(Err(_cancelled)) => std::future::pending().await,
     }
-    // A simulation has one thread: the closure runs in place, and virtual time stands still meanwhile.
+    // A simulation has one thread: the closure runs in place, and virtual time stands still meanwhile. What it
+    // is on may be slow, though: then it runs half way through that time, and also if nobody waits for it any more.
     #[cfg(madsim)]
-    closure()
+    {
+        let Some([before, after]) = waits::of_this_task() else { return closure() };
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let running = async move {
+            before.await;
+            let value = closure();
+            after.await;
+            // Whoever has gone needs no answer.
+            let _ = sender.send(value);
+        };
+        spawn(running).detach();
+        match receiver.await {
+            Ok(value) => value,
+            // The closure has panicked, which ends the simulation, or its process was killed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(madsim)]
+pub use waits::wait_in_blocking;
+
+/// How long blocking operations of a simulation take.
+#[cfg(madsim)]
+mod waits {
+    use std::{cell::RefCell, rc::Rc};
+
+    use futures::future::BoxFuture;
+
+    /// What is waited for before an operation, and after it.
+    type Waits = [BoxFuture<'static, ()>; 2];
+
+    thread_local! {
+        static WAITS: RefCell<Option<Rc<dyn Fn() -> Option<Waits>>>> = const { RefCell::new(None) };
+    }
+
+    /// Lets the simulation of this thread say how long each blocking operation takes. `waits` is asked by the task
+    /// that has one; `None` is no time at all.
+    pub fn wait_in_blocking(waits: impl Fn() -> Option<Waits> + 'static) {
+        WAITS.set(Some(Rc::new(waits)));
+    }
+
+    pub(super) fn of_this_task() -> Option<Waits> {
+        let waits = WAITS.with_borrow(Clone::clone);
+        waits.and_then(|waits| waits())
+    }
 }
 
 /// Tasks of one owner, which end together with it.

@@ -25,8 +25,27 @@ pub struct Media {
 enum Engines {
     #[cfg(not(madsim))]
     Files,
-    /// By path, so that a process that is started again finds its data.
-    Memory(Arc<Mutex<BTreeMap<PathBuf, MemoryStorage>>>),
+    Made(Arc<dyn EngineFactory>),
+}
+
+/// Opens engines that are not files of this machine.
+pub trait EngineFactory: Send + Sync + 'static {
+    /// Opens the engine in a directory, or creates it there.
+    ///
+    /// # Errors
+    ///
+    /// If the engine cannot be used.
+    fn open(&self, directory: &Path) -> Result<Arc<dyn Engine>>;
+}
+
+/// Engines in memory, by path, so that a process that is started again finds its data.
+#[derive(Default)]
+struct MemoryEngines(Mutex<BTreeMap<PathBuf, MemoryStorage>>);
+
+impl EngineFactory for MemoryEngines {
+    fn open(&self, directory: &Path) -> Result<Arc<dyn Engine>> {
+        Ok(Arc::new(self.0.lock().entry(directory.to_owned()).or_default().open()))
+    }
 }
 
 impl Media {
@@ -38,7 +57,12 @@ impl Media {
 
     /// Memory that lives as long as the last clone.
     pub fn memory(disk: MemoryDisk) -> Media {
-        Media { disk: Arc::new(disk), engines: Engines::Memory(Arc::default()) }
+        Media::new(Arc::new(disk), Arc::new(MemoryEngines::default()))
+    }
+
+    /// A disk and engines of one's own: a simulation has some that fail.
+    pub fn new(disk: Arc<dyn Disk>, engines: Arc<dyn EngineFactory>) -> Media {
+        Media { disk, engines: Engines::Made(engines) }
     }
 
     /// The disk.
@@ -65,10 +89,9 @@ impl Media {
                 let open = move || RocksEngine::open(&path, settings);
                 Ok(Arc::new(ferrisdb_core::runtime::blocking(open).await?))
             }
-            Engines::Memory(engines) => {
+            Engines::Made(engines) => {
                 let _ = cache_bytes;
-                let mut engines = engines.lock();
-                Ok(Arc::new(engines.entry(directory.to_owned()).or_default().open()))
+                engines.open(directory)
             }
         }
     }
@@ -79,7 +102,7 @@ impl std::fmt::Debug for Media {
         f.write_str(match self.engines {
             #[cfg(not(madsim))]
             Engines::Files => "Media(files)",
-            Engines::Memory(_) => "Media(memory)",
+            Engines::Made(_) => "Media(memory)",
         })
     }
 }

@@ -25,7 +25,7 @@ mod worker;
 pub use controller::ControllerHost;
 pub use coordinator::CoordinatorHost;
 pub use log::LogHost;
-pub use media::Media;
+pub use media::{EngineFactory, Media};
 pub use server::{Embedded, ServerHost, ServerSettings};
 #[cfg(not(madsim))]
 pub use settings::cache_bytes;

@@ -1,8 +1,9 @@
 //! The disk that logs, controllers and identities are written to, as a trait.
 //!
-//! Production uses files ([`FileSystem`]). Simulation and in-memory databases use [`MemoryDisk`], which
-//! knows what was synced: after [`MemoryDisk::crash`] only that is left. A simulated process is killed
-//! by dropping its tasks; its disk belongs to the harness and survives.
+//! Production uses files ([`FileSystem`]). In-memory databases and tests use [`MemoryDisk`], which
+//! knows what was synced: after [`MemoryDisk::crash`] only that is left. A simulation has disks of its own, which
+//! take their time, fail, and lose what a power failure may. A simulated process is killed by dropping its
+//! tasks; its disk belongs to the harness and survives.
 //!
 //! The engine of a storage server (RocksDB) has files of its own and does not come through here.
 
@@ -92,6 +93,13 @@ pub trait File: Send + Sync + 'static {
 /// Holds a directory for this process. Dropping it lets go.
 pub struct DirectoryLock {
     _held: Box<dyn Send + Sync>,
+}
+
+impl DirectoryLock {
+    /// A lock that lets go when `held` is dropped: for disks of one's own.
+    pub fn new(held: impl Send + Sync + 'static) -> DirectoryLock {
+        DirectoryLock { _held: Box::new(held) }
+    }
 }
 
 impl std::fmt::Debug for DirectoryLock {

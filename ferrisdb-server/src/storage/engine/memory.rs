@@ -47,8 +47,8 @@ struct Stored {
     rows: Rows,
     version: Version,
     attachment: Option<Bytes>,
-    /// What the keys ingested since the last write had before, in the order of the changes.
-    before_ingests: Vec<(Key, Option<VersionedValue>)>,
+    /// For each ingest since the last write: what its keys had before, in the order of its changes.
+    before_ingests: Vec<Vec<(Key, Option<VersionedValue>)>>,
     /// Which opening may use the disk.
     opening: u64,
     crash_at_next_write: Option<CrashPoint>,
@@ -75,9 +75,43 @@ impl MemoryStorage {
 
     /// The process dies now, and what was ingested since its last write is lost.
     pub fn crash_losing_ingests(&self) {
+        self.crash_keeping_ingests(0);
+    }
+
+    /// The process dies now, and of the ingests since its last write only the first so many are left.
+    pub fn crash_keeping_ingests(&self, count: usize) {
         let mut stored = self.0.write();
         stored.opening += 1;
-        stored.lose_ingests();
+        stored.keep_ingests(count);
+    }
+
+    /// How many ingests a crash may lose.
+    pub fn unsynced_ingests(&self) -> usize {
+        self.0.read().before_ingests.len()
+    }
+
+    /// Another disk, with the same on it.
+    pub fn copy(&self) -> MemoryStorage {
+        let stored = self.0.read();
+        MemoryStorage(Arc::new(RwLock::new(Stored {
+            rows: Arc::clone(&stored.rows),
+            version: stored.version,
+            attachment: stored.attachment.clone(),
+            before_ingests: stored.before_ingests.clone(),
+            opening: 0,
+            crash_at_next_write: None,
+        })))
+    }
+
+    /// The bytes of all keys and values together.
+    pub fn used_bytes(&self) -> u64 {
+        let rows = Arc::clone(&self.0.read().rows);
+        rows.iter().map(|(key, row)| (key.len() + row.value.len()) as u64).sum()
+    }
+
+    /// The keys of all rows, in order.
+    pub fn keys(&self) -> Vec<Key> {
+        self.0.read().rows.keys().cloned().collect()
     }
 
     /// The process dies in its next write or reset.
@@ -92,10 +126,12 @@ impl MemoryStorage {
 }
 
 impl Stored {
-    fn lose_ingests(&mut self) {
-        let before = std::mem::take(&mut self.before_ingests);
+    /// Loses all ingests since the last write but the first so many.
+    fn keep_ingests(&mut self, count: usize) {
+        let count = count.min(self.before_ingests.len());
+        let before = self.before_ingests.split_off(count);
         let rows = Arc::make_mut(&mut self.rows);
-        for (key, value) in before.into_iter().rev() {
+        for (key, value) in before.into_iter().rev().flat_map(|ingest| ingest.into_iter().rev()) {
             match value {
                 Some(value) => rows.insert(key, value),
                 None => rows.remove(&key),
@@ -107,7 +143,7 @@ impl Stored {
     fn change(&mut self, change: impl FnOnce(&mut Stored)) {
         let crash = self.crash_at_next_write.take();
         match crash {
-            Some(CrashPoint::BeforeIngests) => self.lose_ingests(),
+            Some(CrashPoint::BeforeIngests) => self.keep_ingests(0),
             Some(CrashPoint::BeforeWrite) => {}
             Some(CrashPoint::AfterWrite) | None => {
                 change(self);
@@ -177,9 +213,11 @@ impl Engine for MemoryEngine {
         let mut stored = self.storage.0.write();
         self.check_open(&stored)?;
         let Stored { rows, before_ingests, .. } = &mut *stored;
+        let mut replaced = Vec::new();
         apply(Arc::make_mut(rows), changes, &mut |key, before| {
-            before_ingests.push((key.clone(), before));
+            replaced.push((key.clone(), before));
         });
+        before_ingests.push(replaced);
         Ok(())
     }
 

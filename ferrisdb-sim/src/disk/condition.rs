@@ -1,0 +1,179 @@
+//! How a disk is doing: its speed, and what is wrong with it. Shared by the files and the engines on it.
+
+use std::{sync::Arc, time::Duration};
+
+use ferrisdb_core::{
+    Error, ErrorCode, Result, Stage,
+    runtime::{self, Instant},
+};
+use parking_lot::Mutex;
+
+use super::{chance, profile::DiskProfile};
+
+/// How often a stalled operation looks whether it may go on.
+const STALL_LOOK: Duration = Duration::from_millis(10);
+
+/// What goes wrong, as probabilities for each operation: 0 is never, 1 is always.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Faults {
+    /// Reads fail.
+    pub read_errors: f64,
+    /// Writes and changes of names fail.
+    pub write_errors: f64,
+    /// Syncs fail: what was to be synced may be lost, and counts as clean.
+    pub sync_errors: f64,
+    /// Reads return one bit that is wrong; the next read may be right again.
+    pub read_flips: f64,
+    /// How many times as long everything takes.
+    pub slowness: f64,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub const NONE: Faults = Faults {
+        read_errors: 0.0,
+        write_errors: 0.0,
+        sync_errors: 0.0,
+        read_flips: 0.0,
+        slowness: 1.0,
+    };
+
+    /// Every operation fails.
+    pub const DEAD: Faults =
+        Faults { read_errors: 1.0, write_errors: 1.0, sync_errors: 1.0, ..Faults::NONE };
+}
+
+impl Default for Faults {
+    fn default() -> Faults {
+        Faults::NONE
+    }
+}
+
+/// What an operation is, as far as its time and its failures are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    Sync,
+}
+
+/// A disk's condition. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(super) struct Condition(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    profile: DiskProfile,
+    faults: Faults,
+    is_full: bool,
+    stall: Option<Stall>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stall {
+    Until(Instant),
+    UntilLifted,
+}
+
+impl Condition {
+    pub(super) fn new(profile: DiskProfile) -> Condition {
+        let (faults, is_full, stall) = (Faults::NONE, false, None);
+        Condition(Arc::new(Mutex::new(State { profile, faults, is_full, stall })))
+    }
+
+    pub(super) fn faults(&self) -> Faults {
+        self.0.lock().faults
+    }
+
+    pub(super) fn set_faults(&self, faults: Faults) {
+        self.0.lock().faults = faults;
+    }
+
+    pub(super) fn fill(&self, is_full: bool) {
+        self.0.lock().is_full = is_full;
+    }
+
+    pub(super) fn stall(&self, limit: Option<Duration>) {
+        let until = limit.map(|limit| Stall::Until(runtime::now() + limit));
+        self.0.lock().stall = Some(until.unwrap_or(Stall::UntilLifted));
+    }
+
+    pub(super) fn lift_stall(&self) {
+        self.0.lock().stall = None;
+    }
+
+    fn is_stalled(&self) -> bool {
+        let mut state = self.0.lock();
+        match state.stall {
+            None => false,
+            Some(Stall::UntilLifted) => true,
+            Some(Stall::Until(end)) => {
+                let is_over = runtime::now() >= end;
+                if is_over {
+                    state.stall = None;
+                }
+                !is_over
+            }
+        }
+    }
+
+    /// The time that an operation takes, unless the disk is stalled.
+    pub(super) fn latency(&self, kind: Kind) -> Duration {
+        let (latency, slowness) = {
+            let state = self.0.lock();
+            let profile = &state.profile;
+            let latency = match kind {
+                Kind::Read => profile.read,
+                Kind::Write => profile.write,
+                Kind::Sync => profile.sync,
+            };
+            (latency, state.faults.slowness.max(0.0))
+        };
+        latency.draw().mul_f64(slowness)
+    }
+
+    /// Waits while the disk is stalled, and then for `time`.
+    pub(super) async fn pass(&self, time: Duration) {
+        while self.is_stalled() {
+            runtime::sleep(STALL_LOOK).await;
+        }
+        chance::wait(time).await;
+    }
+
+    /// Whether an operation fails now.
+    pub(super) fn fails(&self, kind: Kind) -> bool {
+        let faults = self.faults();
+        chance::happens(match kind {
+            Kind::Read => faults.read_errors,
+            Kind::Write => faults.write_errors,
+            Kind::Sync => faults.sync_errors,
+        })
+    }
+
+    /// Whether a disk that holds `used_bytes` takes `more_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// What a full disk says.
+    pub(super) fn check_space(&self, what: &str, used_bytes: u64, more_bytes: u64) -> Result<()> {
+        let (is_full, capacity) = {
+            let state = self.0.lock();
+            (state.is_full, state.profile.capacity_bytes)
+        };
+        let is_too_much = capacity.is_some_and(|bytes| used_bytes + more_bytes > bytes);
+        if more_bytes > 0 && (is_full || is_too_much) {
+            return Err(disk_error(what, "no space left on device"));
+        }
+        Ok(())
+    }
+}
+
+/// What a file system says.
+pub(super) fn disk_error(what: &str, why: &str) -> Error {
+    Error::new(ErrorCode::Disk, Stage::Process, format!("{what}: {why}"))
+}
+
+/// What a file system says of a failed operation.
+pub(super) fn input_output_error(what: &str) -> Error {
+    disk_error(what, "input/output error")
+}
