@@ -15,12 +15,12 @@ pub struct Trace {
 impl Trace {
     /// An empty trace that begins now.
     pub fn new() -> Trace {
-        Trace { began: runtime::now(), events: Arc::default() }
+        Trace { began: runtime::true_now(), events: Arc::default() }
     }
 
     /// Notes an event.
     pub fn note(&self, event: impl fmt::Display) {
-        let elapsed = runtime::now().duration_since(self.began);
+        let elapsed = runtime::true_now().duration_since(self.began);
         self.events.lock().push(format!("{:>14} {event}", elapsed.as_nanos()));
     }
 
