@@ -6,6 +6,8 @@
 //!
 //!   world        nodes of a simulated network; each runs the real server code of a role, or the real client
 //!   group        the same for consensus alone: members of a register and their writers
+//!   network      what happens to links: partitions, clogs, latency, connections that break
+//!   clock        what happens to clocks: rates, jumps, nodes that do not get to run
 //!   media        a disk and an engine per node, owned by the world: they survive their process
 //!   operations   what operators do, and losses that the cluster makes good by itself
 //!   workload     what clients do, and what must be true afterwards
@@ -25,8 +27,12 @@
 
 pub mod checker;
 #[cfg(madsim)]
+pub mod clock;
+#[cfg(madsim)]
 pub mod group;
 pub mod history;
+#[cfg(madsim)]
+pub mod network;
 #[cfg(madsim)]
 pub mod operations;
 pub mod trace;
