@@ -13,13 +13,13 @@
 //! The schedule does not depend on what happens in the run, so a fault can be left out of it: that is how a failing
 //! schedule is made small.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use ferrisdb_core::{runtime, service::controller::Redundancy};
 use serde::Deserialize;
 
-use crate::{dice::Dice, operations, plan::Topology, world::World};
+use crate::{dice::Dice, disk::Faults, operations, plan::Topology, world::World};
 
 /// The kinds of faults that a scenario may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -35,12 +35,44 @@ pub enum FaultKind {
     RebootStorm,
     /// One process stands still.
     Pause,
-    /// Several nodes cannot be reached and reach nobody.
+    /// A virtual machine is moved: it stands still, and so does its clock.
+    Freeze,
+    /// Servers are cut into two groups that do not reach each other. Clients reach all.
+    Partition,
+    /// Several nodes cannot be reached and reach nobody, clients included.
     Isolate,
-    /// Messages of one node do not reach another one.
+    /// Messages of one node do not reach another one; the way back is open.
     CutOneWay,
+    /// One node hears everything and cannot answer, or the reverse.
+    HalfDeaf,
+    /// A part of the nodes is cut off one by one, and connected again in another order.
+    Swizzle,
+    /// What one node says takes much longer; what it hears does not.
+    SlowLinks,
+    /// The connections of one node are reset again and again.
+    FlakyLinks,
+    /// Connections break within a message, anywhere.
+    ConnectionDeaths,
+    /// A disk takes much longer.
+    SlowDisk,
+    /// A disk does not answer at all for a while.
+    StalledDisk,
+    /// Operations of a disk fail. Afterwards somebody restarts the process.
+    DiskErrors,
+    /// A disk is full. Afterwards somebody restarts the process.
+    FullDisk,
+    /// A disk returns flipped bits. Afterwards somebody restarts the process.
+    FlippedReads,
+    /// A clock goes at another rate.
+    ClockRate,
+    /// A clock jumps forward by up to an hour, and its calendar by days in either direction.
+    ClockJump,
     /// The disk of a storage server or of a log is lost.
     Lose,
+    /// A bit of a disk is flipped while its machine is off. Somebody replaces the disk then.
+    BitFlip,
+    /// A machine comes back with the disk that it had a while before. Somebody replaces the disk then.
+    OldDisk,
     /// A storage server is excluded, and taken back when it is empty.
     Drain,
     /// The number of copies changes.
@@ -68,7 +100,7 @@ impl Default for FaultSpec {
 }
 
 /// Something that goes wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// See [`FaultKind::PowerFailure`] and [`FaultKind::Blackout`].
     PowerFailure(Vec<String>),
@@ -76,16 +108,64 @@ pub enum Fault {
     Kill(String, u32),
     /// See [`FaultKind::Pause`].
     Pause(String),
+    /// See [`FaultKind::Freeze`].
+    Freeze(String),
+    /// See [`FaultKind::Partition`].
+    Partition(Vec<String>, Vec<String>),
     /// See [`FaultKind::Isolate`].
     Isolate(Vec<String>),
     /// See [`FaultKind::CutOneWay`]: from, to.
     CutOneWay(String, String),
+    /// See [`FaultKind::HalfDeaf`]: it cannot speak.
+    Mute(String),
+    /// See [`FaultKind::HalfDeaf`]: it cannot hear.
+    Deafen(String),
+    /// See [`FaultKind::Swizzle`].
+    Swizzle,
+    /// See [`FaultKind::SlowLinks`]: so many times.
+    SlowLinks(String, u32),
+    /// See [`FaultKind::FlakyLinks`]: so often a second.
+    FlakyLinks(String, u32),
+    /// See [`FaultKind::ConnectionDeaths`]: so many in a hundred.
+    ConnectionDeaths(u32),
+    /// See [`FaultKind::SlowDisk`]: so many times.
+    SlowDisk(String, u32),
+    /// See [`FaultKind::StalledDisk`].
+    StalledDisk(String),
+    /// See [`FaultKind::DiskErrors`]: so many in a hundred operations.
+    DiskErrors(String, u32),
+    /// See [`FaultKind::FullDisk`].
+    FullDisk(String),
+    /// See [`FaultKind::FlippedReads`]: so many in a hundred reads.
+    FlippedReads(String, u32),
+    /// See [`FaultKind::ClockRate`]: in hundredths.
+    ClockRate(String, u32),
+    /// See [`FaultKind::ClockJump`]: forward by seconds, the calendar by hours.
+    ClockJump(String, u64, i64),
     /// See [`FaultKind::Lose`].
     Lose(String),
+    /// See [`FaultKind::BitFlip`].
+    BitFlip(String),
+    /// See [`FaultKind::OldDisk`].
+    OldDisk(String),
     /// See [`FaultKind::Drain`].
     Drain(String),
     /// See [`FaultKind::Redundancy`].
     Redundancy(Redundancy),
+}
+
+impl Fault {
+    /// Whether it can take something away for good, or moves data: one at a time.
+    fn needs_rest(&self) -> bool {
+        matches!(
+            self,
+            Fault::Lose(_)
+                | Fault::BitFlip(_)
+                | Fault::OldDisk(_)
+                | Fault::Drain(_)
+                | Fault::Redundancy(_)
+        )
+    }
 }
 
 impl fmt::Display for Fault {
@@ -95,9 +175,42 @@ impl fmt::Display for Fault {
             Fault::Kill(node, 1) => write!(f, "{node} is killed"),
             Fault::Kill(node, times) => write!(f, "{node} is killed {times} times"),
             Fault::Pause(node) => write!(f, "{node} stands still"),
+            Fault::Freeze(node) => write!(f, "{node} stands still with its clock"),
+            Fault::Partition(one, other) => {
+                write!(f, "{} do not reach {}", one.join(", "), other.join(", "))
+            }
             Fault::Isolate(nodes) => write!(f, "{} cut off", nodes.join(", ")),
             Fault::CutOneWay(from, to) => write!(f, "no way from {from} to {to}"),
+            Fault::Mute(node) => write!(f, "nothing gets out of {node}"),
+            Fault::Deafen(node) => write!(f, "nothing gets to {node}"),
+            Fault::Swizzle => {
+                write!(f, "nodes are cut off one by one, and connected in another order")
+            }
+            Fault::SlowLinks(node, factor) => {
+                write!(f, "all that {node} says takes {factor} times as long")
+            }
+            Fault::FlakyLinks(node, rate) => {
+                write!(f, "connections of {node} are reset {rate} times a second")
+            }
+            Fault::ConnectionDeaths(share) => write!(f, "{share} % of all new connections break"),
+            Fault::SlowDisk(node, factor) => {
+                write!(f, "the disk of {node} takes {factor} times as long")
+            }
+            Fault::StalledDisk(node) => write!(f, "the disk of {node} does not answer"),
+            Fault::DiskErrors(node, share) => {
+                write!(f, "{share} % of what the disk of {node} does fails")
+            }
+            Fault::FullDisk(node) => write!(f, "the disk of {node} is full"),
+            Fault::FlippedReads(node, share) => {
+                write!(f, "{share} % of what {node} reads has a flipped bit")
+            }
+            Fault::ClockRate(node, rate) => write!(f, "the clock of {node} goes at {rate} %"),
+            Fault::ClockJump(node, seconds, hours) => {
+                write!(f, "the clock of {node} jumps by {seconds} s, its calendar by {hours} h")
+            }
             Fault::Lose(node) => write!(f, "the disk of {node} is lost"),
+            Fault::BitFlip(node) => write!(f, "a bit on the disk of {node} is flipped"),
+            Fault::OldDisk(node) => write!(f, "{node} comes back with an old disk"),
             Fault::Drain(node) => write!(f, "{node} is drained"),
             Fault::Redundancy(redundancy) => write!(f, "the redundancy becomes {redundancy}"),
         }
@@ -105,7 +218,7 @@ impl fmt::Display for Fault {
 }
 
 /// A fault with its time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     /// Its number in the schedule.
     pub number: usize,
@@ -179,13 +292,33 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         }
         chosen
     };
+    let with_disk = |dice: &mut Dice| {
+        let (_, names) = dice.pick(&[roles[0].clone(), logs.clone(), storage.clone()]);
+        dice.pick(&names)
+    };
     let copies = topology.redundancy.copies();
+    // With a single copy a loss is a loss, and with nobody to spare nothing replaces it.
+    let expendable = |dice: &mut Dice| {
+        let (_, of) = dice.pick(&[storage.clone(), logs.clone()]);
+        let node = dice.pick(&of);
+        let is_log = node.starts_with("log-");
+        let spare = if is_log { topology.spare_logs > 0 } else { topology.storage > copies };
+        (copies > 1 && spare).then_some(node)
+    };
     Some(match kind {
         FaultKind::PowerFailure => Fault::PowerFailure(vec![anybody(dice)]),
         FaultKind::Blackout => Fault::PowerFailure(several(dice)),
         FaultKind::Kill => Fault::Kill(anybody(dice), 1),
         FaultKind::RebootStorm => Fault::Kill(anybody(dice), dice.between(2, 6) as u32),
         FaultKind::Pause => Fault::Pause(anybody(dice)),
+        FaultKind::Freeze => Fault::Freeze(anybody(dice)),
+        FaultKind::Partition => {
+            let (one, other): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|_| dice.one_in(2));
+            if one.is_empty() || other.is_empty() {
+                return None;
+            }
+            Fault::Partition(one, other)
+        }
         FaultKind::Isolate => Fault::Isolate(several(dice)),
         FaultKind::CutOneWay => {
             let (from, to) = (anybody(dice), anybody(dice));
@@ -194,17 +327,29 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             }
             Fault::CutOneWay(from, to)
         }
-        FaultKind::Lose => {
-            let (_, of) = dice.pick(&[storage.clone(), logs.clone()]);
-            let node = dice.pick(&of);
-            // With a single copy a loss is a loss, and with nobody to spare nothing replaces it.
-            let is_log = node.starts_with("log-");
-            let spare = if is_log { topology.spare_logs > 0 } else { topology.storage > copies };
-            if copies == 1 || !spare {
-                return None;
-            }
-            Fault::Lose(node)
+        FaultKind::HalfDeaf => match dice.below(2) {
+            0 => Fault::Mute(anybody(dice)),
+            _ => Fault::Deafen(anybody(dice)),
+        },
+        FaultKind::Swizzle => Fault::Swizzle,
+        FaultKind::SlowLinks => Fault::SlowLinks(anybody(dice), dice.magnitude(5, 500) as u32),
+        FaultKind::FlakyLinks => Fault::FlakyLinks(anybody(dice), dice.between(1, 5) as u32),
+        FaultKind::ConnectionDeaths => Fault::ConnectionDeaths(dice.between(5, 50) as u32),
+        FaultKind::SlowDisk => Fault::SlowDisk(with_disk(dice), dice.magnitude(5, 200) as u32),
+        FaultKind::StalledDisk => Fault::StalledDisk(with_disk(dice)),
+        FaultKind::DiskErrors => Fault::DiskErrors(with_disk(dice), dice.pick(&[1, 10, 100])),
+        FaultKind::FullDisk => Fault::FullDisk(with_disk(dice)),
+        FaultKind::FlippedReads => Fault::FlippedReads(with_disk(dice), dice.pick(&[1, 10, 50])),
+        FaultKind::ClockRate => {
+            Fault::ClockRate(anybody(dice), dice.pick(&[50, 80, 90, 99, 101, 110, 125, 200]))
         }
+        FaultKind::ClockJump => {
+            let hours = dice.between(0, 96) as i64 - 48;
+            Fault::ClockJump(anybody(dice), dice.magnitude(1, 3_600), hours)
+        }
+        FaultKind::Lose => Fault::Lose(expendable(dice)?),
+        FaultKind::BitFlip => Fault::BitFlip(expendable(dice)?),
+        FaultKind::OldDisk => Fault::OldDisk(expendable(dice)?),
         FaultKind::Drain => {
             let node = dice.pick(&storage.1);
             if topology.storage <= copies {
@@ -232,11 +377,9 @@ pub async fn happen(world: &World, schedule: Vec<Planned>) -> Result<()> {
             let (world, turn) = (world.clone(), Arc::clone(&one_at_a_time));
             madsim::task::spawn(async move {
                 runtime::sleep(planned.at).await;
-                let _turn = match planned.fault {
-                    Fault::Lose(_) | Fault::Drain(_) | Fault::Redundancy(_) => {
-                        Some(turn.lock().await)
-                    }
-                    _ => None,
+                let _turn = match planned.fault.needs_rest() {
+                    true => Some(turn.lock().await),
+                    false => None,
                 };
                 world.trace().note(format_args!("fault {planned}"));
                 one(&world, &planned).await?;
@@ -253,6 +396,11 @@ pub async fn happen(world: &World, schedule: Vec<Planned>) -> Result<()> {
 
 async fn one(world: &World, planned: &Planned) -> Result<()> {
     let lasting = || runtime::sleep(planned.lasts);
+    let (network, clocks) = (world.network(), world.clocks());
+    let everybody: Vec<String> = world.nodes().map(str::to_owned).collect();
+    let others_than = |node: &String| -> Vec<IpAddr> {
+        world.ips_of(everybody.iter().filter(|other| *other != node))
+    };
     match &planned.fault {
         Fault::PowerFailure(nodes) => {
             nodes.iter().for_each(|node| world.power_off(node));
@@ -272,21 +420,115 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
             lasting().await;
             world.resume(node);
         }
-        Fault::Isolate(nodes) => {
-            nodes.iter().for_each(|node| world.isolate(node));
+        Fault::Freeze(node) => {
+            clocks.freeze(world.id_of(node));
             lasting().await;
-            nodes.iter().for_each(|node| world.reconnect(node));
+            clocks.thaw(world.id_of(node));
+        }
+        Fault::Partition(one, other) => {
+            let (one, other) = (world.ips_of(one), world.ips_of(other));
+            network.partition(&[one.clone(), other.clone()]);
+            lasting().await;
+            for (one, other) in one.iter().flat_map(|one| other.iter().map(|other| (*one, *other)))
+            {
+                network.unclog(one, other);
+                network.unclog(other, one);
+            }
+        }
+        Fault::Isolate(nodes) => {
+            nodes.iter().for_each(|node| network.isolate(world.ip_of(node)));
+            lasting().await;
+            nodes.iter().for_each(|node| network.rejoin(world.ip_of(node)));
         }
         Fault::CutOneWay(from, to) => {
-            world.cut(from, to);
+            network.clog(world.ip_of(from), world.ip_of(to));
             lasting().await;
-            world.uncut(from, to);
+            network.unclog(world.ip_of(from), world.ip_of(to));
+        }
+        Fault::Mute(node) => {
+            network.mute(world.ip_of(node));
+            lasting().await;
+            network.rejoin(world.ip_of(node));
+        }
+        Fault::Deafen(node) => {
+            network.deafen(world.ip_of(node));
+            lasting().await;
+            network.rejoin(world.ip_of(node));
+        }
+        Fault::Swizzle => network.swizzle(&world.ips_of(&everybody), planned.lasts).await,
+        Fault::SlowLinks(node, factor) => {
+            let (from, to) = ([world.ip_of(node)], others_than(node));
+            network.slow(&from, &to, f64::from(*factor));
+            lasting().await;
+            network.slow(&from, &to, 1.0);
+        }
+        Fault::FlakyLinks(node, rate) => {
+            let (from, to) = ([world.ip_of(node)], others_than(node));
+            network.flaky(&from, &to, f64::from(*rate));
+            lasting().await;
+            network.flaky(&from, &to, world.climate().resets_per_second);
+        }
+        Fault::ConnectionDeaths(share) => {
+            network.connection_deaths(f64::from(*share) / 100.0);
+            lasting().await;
+            network.connection_deaths(world.climate().deaths);
+        }
+        Fault::SlowDisk(node, factor) => {
+            let slowness = f64::from(*factor);
+            world.disk_of(node).set_faults(Faults { slowness, ..Faults::NONE });
+            lasting().await;
+            world.disk_of(node).set_faults(Faults::NONE);
+        }
+        Fault::StalledDisk(node) => {
+            world.disk_of(node).stall(Some(planned.lasts));
+            lasting().await;
+            world.disk_of(node).lift_stall();
+        }
+        Fault::DiskErrors(node, share) => {
+            let rate = f64::from(*share) / 100.0;
+            let faults =
+                Faults { read_errors: rate, write_errors: rate, sync_errors: rate, ..Faults::NONE };
+            world.disk_of(node).set_faults(faults);
+            lasting().await;
+            world.disk_of(node).set_faults(Faults::NONE);
+            restart(world, node).await;
+        }
+        Fault::FullDisk(node) => {
+            world.disk_of(node).fill(true);
+            lasting().await;
+            world.disk_of(node).fill(false);
+            restart(world, node).await;
+        }
+        Fault::FlippedReads(node, share) => {
+            let read_flips = f64::from(*share) / 100.0;
+            world.disk_of(node).set_faults(Faults { read_flips, ..Faults::NONE });
+            lasting().await;
+            world.disk_of(node).set_faults(Faults::NONE);
+            restart(world, node).await;
+        }
+        Fault::ClockRate(node, rate) => {
+            clocks.set_rate(world.id_of(node), f64::from(*rate) / 100.0);
+            lasting().await;
+            clocks.set_rate(world.id_of(node), 1.0);
+        }
+        Fault::ClockJump(node, seconds, hours) => {
+            clocks.jump_forward(world.id_of(node), Duration::from_secs(*seconds));
+            clocks.jump_calendar(world.id_of(node), hours * 3_600);
         }
         Fault::Lose(node) => operations::lose(world, node).await?,
+        Fault::BitFlip(node) => operations::flip_a_bit(world, node, planned.lasts).await?,
+        Fault::OldDisk(node) => operations::bring_back_old_disk(world, node, planned.lasts).await?,
         Fault::Drain(node) => operations::drain(world, node).await?,
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
     }
     Ok(())
+}
+
+/// What somebody does about a process that has said that its disk has failed.
+async fn restart(world: &World, node: &str) {
+    world.kill(node);
+    runtime::sleep(Duration::from_millis(100)).await;
+    world.start_again(node);
 }
 
 #[cfg(test)]

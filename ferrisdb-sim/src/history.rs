@@ -151,7 +151,7 @@ impl History {
     /// An empty history of what happens in some ranges. The name tells its markers from those of others.
     pub fn new(name: &str, tracked: impl IntoIterator<Item = KeyRange>) -> History {
         let shared = Shared {
-            began: runtime::now(),
+            began: runtime::true_now(),
             tracked: tracked.into_iter().collect(),
             markers: format!("history/{name}/"),
             state: Mutex::default(),
@@ -237,7 +237,7 @@ impl History {
     }
 
     fn elapsed(&self) -> Duration {
-        runtime::now().duration_since(self.shared.began)
+        runtime::true_now().duration_since(self.shared.began)
     }
 
     /// All tracked keys and all markers, at one version.

@@ -4,8 +4,13 @@
 //!   cargo sim bank --seed 42
 //!   cargo sim register --seed 42
 //!
+//!   scenario     a file: what kind of cluster, which workloads, what goes wrong
+//!   run          a scenario with a seed; plan and fault say what is drawn from it
+//!   batch        many seeds, each in a process of its own, and what to do about one that fails
 //!   world        nodes of a simulated network; each runs the real server code of a role, or the real client
 //!   group        the same for consensus alone: members of a register and their writers
+//!   network      what happens to links: partitions, clogs, latency, connections that break
+//!   clock        what happens to clocks: rates, jumps, nodes that do not get to run
 //!   disk         a disk and an engine per node, owned by the world: they survive their process, and fail
 //!   operations   what operators do, and losses that the cluster makes good by itself
 //!   workload     what clients do, and what must be true afterwards
@@ -25,14 +30,18 @@
 
 pub mod batch;
 pub mod checker;
-pub mod dice;
 #[cfg(madsim)]
-pub mod fault;
+pub mod clock;
+pub mod dice;
 #[cfg(madsim)]
 pub mod disk;
 #[cfg(madsim)]
+pub mod fault;
+#[cfg(madsim)]
 pub mod group;
 pub mod history;
+#[cfg(madsim)]
+pub mod network;
 #[cfg(madsim)]
 pub mod operations;
 #[cfg(madsim)]

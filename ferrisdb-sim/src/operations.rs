@@ -29,16 +29,60 @@ const REST_LIMIT: Duration = Duration::from_secs(180);
 ///
 /// If the cluster does not come to rest.
 pub async fn lose(world: &World, node: &str) -> Result<()> {
+    if let Some(lost) = expendable(world, node).await? {
+        replace_disk(world, node, lost).await?;
+    }
+    Ok(())
+}
+
+/// A bit of a node's disk is flipped while the machine is off. It is started again, whatever comes of that, and some time
+/// later somebody puts a new disk in.
+///
+/// # Errors
+///
+/// If the cluster does not come to rest.
+pub async fn flip_a_bit(world: &World, node: &str, lasts: Duration) -> Result<()> {
+    let Some(tag) = expendable(world, node).await? else { return Ok(()) };
+    world.power_off(node);
+    let flipped = world.disk_of(node).flip_bit();
+    world.trace().note(format_args!("flipped a bit of {node}: {flipped:?}"));
+    world.start_again(node);
+    runtime::sleep(lasts).await;
+    replace_disk(world, node, tag).await
+}
+
+/// A machine comes back with the disk that it had a while ago. Some time later somebody puts a new disk in.
+///
+/// # Errors
+///
+/// If the cluster does not come to rest.
+pub async fn bring_back_old_disk(world: &World, node: &str, lasts: Duration) -> Result<()> {
+    let Some(tag) = expendable(world, node).await? else { return Ok(()) };
+    let old = world.disk_of(node).snapshot();
+    runtime::sleep(lasts * 2).await;
+    world.power_off(node);
+    world.trace().note(format_args!("{node} gets its old disk back"));
+    world.disk_of(node).restore(&old);
+    world.start_again(node);
+    runtime::sleep(lasts).await;
+    replace_disk(world, node, tag).await
+}
+
+/// Waits until a node can be done without, and says what its tag is, if it has one; `None` if it is needed.
+async fn expendable(world: &World, node: &str) -> Result<Option<Option<Tag>>> {
     let address = world.address_of(node).clone();
     let status = drained(world, "before a loss").await?;
-    let servers = &status.cluster.storage_servers;
-    let lost = servers.iter().find(|server| server.endpoint.address == address);
-    let lost = lost.map(|server| server.tag);
     let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
     if copies == 1 {
         world.trace().note(format_args!("{node} has the only copy of something: it is spared"));
-        return Ok(());
+        return Ok(None);
     }
+    let servers = &status.cluster.storage_servers;
+    let server = servers.iter().find(|server| server.endpoint.address == address);
+    Ok(Some(server.map(|server| server.tag)))
+}
+
+async fn replace_disk(world: &World, node: &str, lost: Option<Tag>) -> Result<()> {
     world.lose(node);
     if let Some(lost) = lost {
         until(world, "replacing a lost server", |status| {

@@ -132,6 +132,7 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
     };
     runtime::sleep(lasts).await;
     happening.await?.context("while faults happened (I-13)")?;
+    world.heal();
     trace.note("all faults are over");
 
     let healed = within(

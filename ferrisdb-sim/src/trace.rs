@@ -30,7 +30,7 @@ impl Trace {
 
     /// Notes an event. The first one is the beginning of time.
     pub fn note(&self, event: impl fmt::Display) {
-        let now = runtime::now();
+        let now = runtime::true_now();
         let elapsed = now.duration_since(*self.inner.began.get_or_init(|| now));
         *self.inner.ended.lock() = elapsed;
         self.inner.events.lock().push(format!("{:>14} {event}", elapsed.as_nanos()));

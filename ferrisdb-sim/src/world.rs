@@ -29,18 +29,17 @@ use ferrisdb_core::{
     Error,
     controllers::Controllers,
     id::Address,
-    runtime::{self, disk::MemoryDisk},
-    transport::Network,
+    runtime,
+    transport::{Network, simulated::LinkConditions},
 };
 use ferrisdb_server::host::{ControllerHost, CoordinatorHost, LogHost, Media, Site, StorageHost};
 use futures::future::BoxFuture;
-use madsim::{
-    net::NetSim,
-    runtime::{Handle, NodeHandle},
-};
-use parking_lot::Mutex;
+use madsim::runtime::{Handle, NodeHandle};
 
 use crate::{
+    clock::Clocks,
+    disk::{DiskProfile, Faults, MachineDisk},
+    network::{self, SimulatedNetwork},
     plan::{RoleSettings, Topology},
     trace::Trace,
 };
@@ -61,6 +60,9 @@ struct Inner {
     clients: AtomicU32,
     topology: Topology,
     controllers: Vec<Address>,
+    network: SimulatedNetwork,
+    climate: LinkConditions,
+    clocks: Clocks,
 }
 
 /// One process of the cluster.
@@ -69,41 +71,14 @@ struct Node {
     ip: IpAddr,
     address: Address,
     handle: NodeHandle,
-    media: Storage,
-    /// For how many reasons it does not run, stands still, and reaches nobody.
+    disk: MachineDisk,
+    /// For how many reasons it does not run, and stands still.
     down: AtomicU32,
     paused: AtomicU32,
-    isolated: AtomicU32,
 }
 
 /// A role that runs until it is dropped.
 type Hosted = Box<dyn Send>;
-
-/// What a node keeps its data on. Clones are the same, also after it was replaced.
-#[derive(Clone)]
-struct Storage(Arc<Mutex<(MemoryDisk, Media)>>);
-
-impl Storage {
-    fn new() -> Storage {
-        let disk = MemoryDisk::new();
-        Storage(Arc::new(Mutex::new((disk.clone(), Media::memory(disk)))))
-    }
-
-    fn media(&self) -> Media {
-        self.0.lock().1.clone()
-    }
-
-    /// Loses what was not synced.
-    fn crash(&self) {
-        self.0.lock().0.crash();
-    }
-
-    /// Another disk, with nothing on it.
-    fn replace(&self) {
-        let disk = MemoryDisk::new();
-        *self.0.lock() = (disk.clone(), Media::memory(disk));
-    }
-}
 
 fn address(ip: &str) -> Address {
     Address::new(format!("{ip}:{PORT}"))
@@ -116,6 +91,8 @@ fn parse(ip: &str) -> IpAddr {
 impl World {
     /// Starts all nodes of a cluster. Processes find each other by and by.
     pub fn start(topology: Topology, settings: RoleSettings, trace: Trace) -> World {
+        let climate = network::draw_climate();
+        let network = SimulatedNetwork::install(climate.clone(), trace.clone());
         let controllers: Vec<Address> =
             (1..=topology.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect();
         let path = Path::new("/data");
@@ -170,7 +147,10 @@ impl World {
                 })
             }));
         }
-        let inner = Inner { nodes, trace, clients: AtomicU32::new(0), topology, controllers };
+        let clocks = Clocks::new(trace.clone());
+        let clients = AtomicU32::new(0);
+        let inner =
+            Inner { nodes, trace, clients, topology, controllers, network, climate, clocks };
         World { inner: Arc::new(inner) }
     }
 
@@ -223,18 +203,22 @@ impl World {
         found.unwrap_or_else(|| panic!("no node has the name {name}"))
     }
 
-    /// Ends a node's tasks as a power failure would: what its disk had not synced is lost, or some of it.
+    /// Ends a node's tasks as a power failure would: of what its disk had not synced some is lost, and its peers are not
+    /// told.
     pub fn power_off(&self, name: &str) {
         let node = self.node(name);
         self.note(format_args!("power off {name}"));
+        self.inner.network.cut_power(node.ip);
         self.stop(node);
-        node.media.crash();
+        node.disk.power_failure();
     }
 
     /// Ends a node's tasks as SIGKILL would: the operating system still writes what it was given.
     pub fn kill(&self, name: &str) {
+        let node = self.node(name);
         self.note(format_args!("kill {name}"));
-        self.stop(self.node(name));
+        self.stop(node);
+        node.disk.crash_process();
     }
 
     fn stop(&self, node: &Node) {
@@ -247,6 +231,7 @@ impl World {
         let node = self.node(name);
         if node.down.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.note(format_args!("start {name}"));
+            self.inner.network.restore_power(node.ip);
             Handle::current().restart(node.handle.id());
             if node.paused.load(Ordering::SeqCst) > 0 {
                 Handle::current().pause(node.handle.id());
@@ -276,40 +261,47 @@ impl World {
         }
     }
 
-    /// A node reaches nobody and nobody reaches it. Its connections stay open and silent.
-    pub fn isolate(&self, name: &str) {
-        let node = self.node(name);
-        self.note(format_args!("isolate {name}"));
-        node.isolated.fetch_add(1, Ordering::SeqCst);
-        NetSim::current().clog_node(node.handle.id());
+    /// The disk of a node.
+    pub fn disk_of(&self, name: &str) -> &MachineDisk {
+        &self.node(name).disk
     }
 
-    /// Ends an isolation, unless there is another one.
-    pub fn reconnect(&self, name: &str) {
-        let node = self.node(name);
-        if node.isolated.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.note(format_args!("reconnect {name}"));
-            NetSim::current().unclog_node(node.handle.id());
-        }
+    /// The network, to do things to it.
+    pub fn network(&self) -> &SimulatedNetwork {
+        &self.inner.network
     }
 
-    /// Nothing gets from one node to another any more; the way back is open.
-    pub fn cut(&self, from: &str, to: &str) {
-        self.note(format_args!("cut {from} -> {to}"));
-        NetSim::current().clog_link(self.id_of(from), self.id_of(to));
+    /// The clocks, to do things to them.
+    pub fn clocks(&self) -> &Clocks {
+        &self.inner.clocks
     }
 
-    /// The way is open again.
-    pub fn uncut(&self, from: &str, to: &str) {
-        self.note(format_args!("uncut {from} -> {to}"));
-        NetSim::current().unclog_link(self.id_of(from), self.id_of(to));
+    /// How links are as a rule in this run.
+    pub fn climate(&self) -> LinkConditions {
+        self.inner.climate.clone()
+    }
+
+    /// The addresses of nodes on the simulated network.
+    pub fn ips_of<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
+        names.into_iter().map(|name| self.ip_of(name)).collect()
     }
 
     /// Powers a node off and gives it an empty disk: when it is started again, it is somebody new.
     pub fn lose(&self, name: &str) {
         self.power_off(name);
         self.note(format_args!("the disk of {name} is lost"));
-        self.node(name).media.replace();
+        self.node(name).disk.replace_with_empty();
+    }
+
+    /// Ends whatever was done to links, disks and clocks: what remains is for the database to make good.
+    pub fn heal(&self) {
+        self.inner.network.calm_down();
+        for node in &self.inner.nodes {
+            node.disk.set_faults(Faults::NONE);
+            node.disk.fill(false);
+            node.disk.lift_stall();
+            self.inner.clocks.set_rate(node.handle.id(), 1.0);
+        }
     }
 
     fn note(&self, event: impl std::fmt::Display) {
@@ -360,16 +352,16 @@ impl Node {
             + Sync
             + 'static,
     {
-        let media = Storage::new();
+        let disk = MachineDisk::new(DiskProfile::draw());
         let address = address(&ip);
-        let (kept, listen) = (media.clone(), address.clone());
+        let (kept, listen) = (disk.clone(), address.clone());
         let (trace, who) = (trace.clone(), name.clone());
         let init = move || {
-            let (role, media, listen) = (role.clone(), kept.media(), listen.clone());
+            let (role, disk, listen) = (role.clone(), kept.clone(), listen.clone());
             let (trace, who) = (trace.clone(), who.clone());
             async move {
                 loop {
-                    let error = live(&role, media.clone(), &listen).await;
+                    let error = live(&role, disk.media(), &listen).await;
                     trace.note(format_args!("{who} ends: {error}"));
                     runtime::sleep(RESTART_PAUSE).await;
                 }
@@ -377,8 +369,8 @@ impl Node {
         };
         let ip = parse(&ip);
         let handle = Handle::current().create_node().name(&name).ip(ip).init(init).build();
-        let [down, paused, isolated] = std::array::from_fn(|_| AtomicU32::new(0));
-        Node { name, ip, address, handle, media, down, paused, isolated }
+        let [down, paused] = std::array::from_fn(|_| AtomicU32::new(0));
+        Node { name, ip, address, handle, disk, down, paused }
     }
 }
 

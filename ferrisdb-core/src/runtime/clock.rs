@@ -1,4 +1,6 @@
 //! Time: a monotonic clock, timers, and the calendar for people.
+//!
+//! In a simulation each node may have a clock of its own, too fast, too slow or far off: see `node_clocks.rs`.
 
 use std::{
     future::Future,
@@ -7,23 +9,41 @@ use std::{
 
 pub use std::time::Instant;
 
+#[cfg(madsim)]
+use super::node_clocks;
 use crate::error::{Error, ErrorCode, Result, Stage};
 
 /// The monotonic clock.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn now() -> Instant {
+    #[cfg(not(madsim))]
+    return true_now();
+    #[cfg(madsim)]
+    node_clocks::now()
+}
+
+/// The monotonic clock; in a simulation the one that is right, whatever a node's own shows. For libraries that read
+/// it themselves, and for who watches a simulation from outside. Roles and clients take [`now`].
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn true_now() -> Instant {
     Instant::now()
 }
 
 /// Time since 1970, for logs and status only: nothing may be decided by it.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    #[cfg(madsim)]
+    let time = node_clocks::calendar(time);
+    time
 }
 
 /// Waits.
 #[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub async fn sleep(duration: Duration) {
+    #[cfg(madsim)]
+    if node_clocks::is_own() {
+        return node_clocks::sleep(duration).await;
+    }
     tokio::time::sleep(duration).await;
 }
 
@@ -38,7 +58,14 @@ pub async fn timeout<T>(
     stage: Stage,
     future: impl Future<Output = T>,
 ) -> Result<T> {
-    tokio::time::timeout(limit, future)
-        .await
-        .map_err(|_| Error::new(ErrorCode::TimedOut, stage, format!("no answer within {limit:?}")))
+    let late = || Error::new(ErrorCode::TimedOut, stage, format!("no answer within {limit:?}"));
+    #[cfg(madsim)]
+    if node_clocks::is_own() {
+        return tokio::select! {
+            biased;
+            output = future => Ok(output),
+            () = node_clocks::sleep(limit) => Err(late()),
+        };
+    }
+    tokio::time::timeout(limit, future).await.map_err(|_| late())
 }

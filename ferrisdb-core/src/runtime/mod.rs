@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!                    a normal build                    a build with --cfg madsim
-//!   now, sleep       the monotonic clock, tokio         one virtual clock
+//!   now, sleep       the monotonic clock, tokio         a virtual clock, which can be wrong on a node
 //!   spawn            tokio                             a task, picked at random by the seed
 //!   blocking         tokio's blocking threads          runs in place
 //!   random_u64       the thread's generator            the seed's generator
@@ -16,12 +16,14 @@
 
 mod clock;
 pub mod disk;
+#[cfg(madsim)]
+pub mod node_clocks;
 mod random;
 mod task;
 
-pub use clock::{Instant, now, sleep, timeout, unix_time};
+pub use clock::{Instant, now, sleep, timeout, true_now, unix_time};
 pub use disk::{DirectoryLock, Disk, File};
 pub use random::{jitter, random_u64};
-pub use task::{Task, TaskGroup, blocking, spawn};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
+pub use task::{Task, TaskGroup, blocking, spawn};

@@ -14,12 +14,14 @@
 //! endpoint, so a role that is gone refuses at the handshake, and a slow role holds up nobody else.
 //! [`Network`] is the caller's side, [`Listener`] the server's.
 //!
-//! The simulated network needs no code of its own: madsim replaces the sockets underneath.
+//! In a simulation madsim replaces the sockets underneath, and `simulated` may lay links with conditions over them.
 
 mod codec;
 mod handshake;
 mod network;
 mod router;
+#[cfg(madsim)]
+pub mod simulated;
 mod tcp;
 
 pub use codec::{Bincode, decode, encode, is_decoding};

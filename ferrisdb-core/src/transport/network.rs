@@ -180,7 +180,8 @@ where
     F: Future<Output = Result<T, RpcError>>,
 {
     let mut context = tarpc::context::current();
-    context.deadline = runtime::now() + limit;
+    // tarpc compares it with the clock that is right.
+    context.deadline = runtime::true_now() + limit;
     // tarpc's own deadline frees the server; ours does not depend on tarpc's timers.
     match runtime::timeout(limit, stage, method(context)).await {
         Ok(answered) => answered.map_err(|error| rpc_error(&error, stage)),

@@ -11,7 +11,7 @@ use tarpc::{
 
 use crate::{
     limits,
-    runtime::{Task, now, spawn},
+    runtime::{Task, spawn, true_now},
     service::{Service, ServiceKind},
 };
 
@@ -110,7 +110,7 @@ where
 /// Moves a deadline to where tarpc's timers can hold it: they panic beyond some two years.
 fn bound_deadline<T>(mut message: ClientMessage<T>) -> ClientMessage<T> {
     if let ClientMessage::Request(request) = &mut message {
-        let latest = now() + limits::REQUEST_DEADLINE_MAX;
+        let latest = true_now() + limits::REQUEST_DEADLINE_MAX;
         request.context.deadline = request.context.deadline.min(latest);
     }
     message

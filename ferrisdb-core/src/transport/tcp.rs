@@ -11,10 +11,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
+#[cfg(madsim)]
+use super::simulated::{self, Connection};
 use super::{
     codec::Bincode,
     handshake::{self, Refusal, clusters_agree},
@@ -46,35 +48,41 @@ where
     tarpc::serde_transport::new(Framed::new(stream, codec), Bincode)
 }
 
+/// A stream of bytes to another process.
+#[cfg(not(madsim))]
+type Connection = tokio::net::TcpStream;
+
 /// Opens a connection to another process.
-pub(super) async fn connect(address: &Address) -> Result<TcpStream> {
-    let connecting = TcpStream::connect(address.0.as_str());
+pub(super) async fn connect(address: &Address) -> Result<Connection> {
+    #[cfg(not(madsim))]
+    let connecting = Connection::connect(address.0.as_str());
+    #[cfg(madsim)]
+    let connecting = simulated::connect(address.0.as_str());
     let stream = runtime::timeout(limits::CONNECT_TIMEOUT, Stage::Connect, connecting)
         .await
         .map_err(|error| error.with_code(ErrorCode::Unreachable).at(address))?
         .map_err(|error| {
             Error::new(ErrorCode::Unreachable, Stage::Connect, error.to_string()).at(address)
         })?;
+    #[cfg(not(madsim))]
     prepare(&stream);
     Ok(stream)
 }
 
 /// Sets the options of a new connection. It works without them, so failures do not matter.
-fn prepare(stream: &TcpStream) {
+#[cfg(not(madsim))]
+fn prepare(stream: &Connection) {
     // A lone small request must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    #[cfg(not(madsim))]
-    {
-        // A machine that is gone says nothing: without questions its connections would stay for ever.
-        let socket = socket2::SockRef::from(stream);
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(limits::KEEPALIVE_IDLE)
-            .with_interval(limits::KEEPALIVE_INTERVAL)
-            .with_retries(limits::KEEPALIVE_RETRIES);
-        let _ = socket.set_tcp_keepalive(&keepalive);
-        #[cfg(target_os = "linux")]
-        let _ = socket.set_tcp_user_timeout(Some(limits::UNACKNOWLEDGED_MAX));
-    }
+    // A machine that is gone says nothing: without questions its connections would stay for ever.
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(limits::KEEPALIVE_IDLE)
+        .with_interval(limits::KEEPALIVE_INTERVAL)
+        .with_retries(limits::KEEPALIVE_RETRIES);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(limits::UNACKNOWLEDGED_MAX));
 }
 
 /// Accepts connections and serves what a [`Router`] offers, until it is dropped.
@@ -127,7 +135,10 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
             tracing::debug!(%peer, greeting_count, "connection closed: too many handshakes");
             continue;
         }
+        #[cfg(not(madsim))]
         prepare(&stream);
+        #[cfg(madsim)]
+        let Ok(stream) = simulated::accepted(stream) else { continue };
         let busy = greeting_count + router.connections() >= network.bounds().connections_max;
         let (router, network) = (router.clone(), network.clone());
         let last_refused = Arc::clone(&last_refused);
@@ -147,7 +158,7 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
 }
 
 /// The server's side of a new connection: handshake, then on to the endpoint.
-async fn greet(mut stream: TcpStream, router: Router, network: Network, busy: bool) -> Result<()> {
+async fn greet(mut stream: Connection, router: Router, network: Network, busy: bool) -> Result<()> {
     let bounds = network.bounds();
     let hello = handshake::listen(&mut stream, bounds.handshake_timeout).await?;
     let cluster_id = network.cluster_id();

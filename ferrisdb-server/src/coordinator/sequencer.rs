@@ -4,6 +4,8 @@
 //!   begin_batch   (20 -> 100000020)     the opening batch: previous is the recovery version
 //!   begin_batch   (100000020 -> 100001530)
 //!   begin_batch   (100001530 -> 100001531)    versions follow real time, but at least by one
+//!   an hour later, or the clock jumped by one
+//!   begin_batch   (100001531 -> 110001531)    ... and at most by two windows; the rest of the hour is left out
 //! ```
 //!
 //! Keeps I-7 (no gaps) and its part of I-1: a commit is reported here before its client is answered, and
@@ -19,6 +21,10 @@ use ferrisdb_core::{
 use parking_lot::Mutex;
 use tarpc::context::Context;
 
+/// Most versions between two batches. After two windows nothing of before can be read any more, as after an hour; but an
+/// hour of versions that never was would not be real time.
+const STEP_MAX: u64 = 2 * limits::WINDOW_VERSIONS;
+
 /// The machine. Time arrives as the microseconds since the generation began.
 #[derive(Debug)]
 pub struct Sequencer {
@@ -26,6 +32,8 @@ pub struct Sequencer {
     first_version: Version,
     /// The version given out last.
     last_version: Version,
+    /// Versions that time would have given, and that were left out.
+    skipped_versions: u64,
     committed_version: Version,
 }
 
@@ -40,6 +48,7 @@ impl Sequencer {
             generation,
             first_version,
             last_version: recovery_version,
+            skipped_versions: 0,
             committed_version: recovery_version,
         }
     }
@@ -48,14 +57,18 @@ impl Sequencer {
     pub fn begin_batch(&mut self, elapsed_us: u64) -> BatchVersions {
         let versions_elapsed = u128::from(elapsed_us) * u128::from(limits::VERSIONS_PER_SECOND)
             / u128::from(1_000_000u32);
-        let by_time =
-            self.first_version.saturating_add(u64::try_from(versions_elapsed).unwrap_or(u64::MAX));
+        let versions_elapsed = u64::try_from(versions_elapsed).unwrap_or(u64::MAX);
         let previous_version = self.last_version;
         // The opening batch is at the first version exactly, however late it is asked for.
         let commit_version = if previous_version < self.first_version {
             self.first_version
         } else {
-            by_time.max(previous_version.next())
+            let versions = versions_elapsed.saturating_sub(self.skipped_versions);
+            let by_time = self.first_version.saturating_add(versions);
+            let latest = previous_version.saturating_add(STEP_MAX);
+            self.skipped_versions =
+                self.skipped_versions.saturating_add(by_time.0.saturating_sub(latest.0));
+            by_time.min(latest).max(previous_version.next())
         };
         self.last_version = commit_version;
         let known_committed_version = self.committed_version;
@@ -148,6 +161,20 @@ mod tests {
             chain,
             [(20, 1_000), (1_000, 1_051), (1_051, 1_052), (1_052, 1_053), (1_053, 1_400)]
         );
+    }
+
+    #[test]
+    fn a_clock_that_jumps_moves_versions_by_two_windows_once() {
+        const HOUR_US: u64 = 3_600_000_000;
+        let mut sequencer = Sequencer::new(Generation(2), Version(20), Version(1_000));
+        let mut next = |elapsed| sequencer.begin_batch(elapsed).commit_version.0;
+        assert_eq!(next(50), 1_000);
+        assert_eq!(next(100), 1_100);
+        assert_eq!(next(HOUR_US), 1_100 + STEP_MAX);
+        assert_eq!(next(HOUR_US + 7), 1_107 + STEP_MAX);
+        assert_eq!(next(3 * HOUR_US), 1_107 + 2 * STEP_MAX);
+        assert_eq!(next(3 * HOUR_US), 1_108 + 2 * STEP_MAX);
+        assert_eq!(next(u64::MAX), 1_108 + 3 * STEP_MAX);
     }
 
     #[test]

@@ -5,13 +5,14 @@
 
 use std::{
     future::Future,
+    ops::{Add, AddAssign, Sub, SubAssign},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use ferrisdb_core::runtime;
-use openraft::{AsyncRuntime, OptionalSend, TokioInstant, async_runtime::TokioOneShotSender};
+use openraft::{AsyncRuntime, OptionalSend, async_runtime::TokioOneShotSender};
 use rand_core::RngCore;
 use tokio::sync::oneshot;
 
@@ -26,7 +27,7 @@ impl AsyncRuntime for Doors {
     type JoinError = oneshot::error::RecvError;
     type JoinHandle<T: OptionalSend + 'static> = oneshot::Receiver<T>;
     type Sleep = Sleep;
-    type Instant = TokioInstant;
+    type Instant = Moment;
     type TimeoutError = Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
     type ThreadLocalRng = Randomness;
@@ -52,8 +53,8 @@ impl AsyncRuntime for Doors {
         Box::pin(runtime::sleep(duration))
     }
 
-    fn sleep_until(deadline: TokioInstant) -> Sleep {
-        Self::sleep(deadline.saturating_duration_since(now()))
+    fn sleep_until(deadline: Moment) -> Sleep {
+        Self::sleep(deadline.from_now())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
@@ -64,10 +65,10 @@ impl AsyncRuntime for Doors {
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
-        deadline: TokioInstant,
+        deadline: Moment,
         future: F,
     ) -> Timeout<F> {
-        Self::timeout(deadline.saturating_duration_since(now()), future)
+        Self::timeout(deadline.from_now(), future)
     }
 
     fn is_panic(_: &Self::JoinError) -> bool {
@@ -85,9 +86,57 @@ impl AsyncRuntime for Doors {
     }
 }
 
-/// Now, in the only form of instant that the library accepts without a type of our own.
-fn now() -> TokioInstant {
-    TokioInstant::from_std(runtime::now())
+/// An instant of the runtime's clock. The library's own type would read a clock beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(runtime::Instant);
+
+impl Moment {
+    /// How long it is until then.
+    fn from_now(self) -> Duration {
+        self.0.saturating_duration_since(runtime::now())
+    }
+}
+
+impl openraft::Instant for Moment {
+    fn now() -> Moment {
+        Moment(runtime::now())
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, after: Duration) -> Moment {
+        Moment(self.0 + after)
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, after: Duration) {
+        self.0 += after;
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+
+    fn sub(self, before: Duration) -> Moment {
+        Moment(self.0 - before)
+    }
+}
+
+impl Sub for Moment {
+    type Output = Duration;
+
+    fn sub(self, earlier: Moment) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
+}
+
+impl SubAssign<Duration> for Moment {
+    fn sub_assign(&mut self, before: Duration) {
+        self.0 -= before;
+    }
 }
 
 /// A future that ends when its time is over.
