@@ -183,7 +183,10 @@ impl RoleSettings {
         draw(dice, &mut proxy.batches_in_flight_max, |dice| dice.between(1, 16) as usize);
         draw(dice, &mut proxy.read_version_rounds_max, |dice| dice.between(1, 8) as usize);
         draw(dice, &mut proxy.call_limit, |dice| milliseconds(dice.between(400, 4_000)));
-        draw(dice, &mut proxy.idle_batch_after, |dice| milliseconds(dice.magnitude(50, 10_000)));
+        // Longer than the window, as its description asks for.
+        let window_us = settings.storage.window_versions;
+        let beyond = Duration::from_millis(dice.magnitude(50, 5_000));
+        proxy.idle_batch_after = Duration::from_micros(window_us) + beyond;
 
         let controller = &mut settings.controller;
         draw(dice, &mut controller.failure_timeout, |dice| milliseconds(dice.between(300, 3_000)));

@@ -40,6 +40,11 @@ impl Routing {
         }
     }
 
+    /// Whether a server is copying a shard.
+    pub fn is_moving(&self) -> bool {
+        self.shards.shards().iter().any(|shard| !shard.teams.joining.is_empty())
+    }
+
     /// Adds a mutation to the messages of everybody whom it concerns.
     pub fn tag(&mut self, mutation: &Mutation, messages: &mut Messages) {
         self.tag_data(mutation, messages);
@@ -198,7 +203,9 @@ mod tests {
                 (Tag::METADATA.0, vec![data()]),
             ]
         );
+        assert!(routing.is_moving());
         let mut other = super::tests::routing();
+        assert!(!other.is_moving());
         other.learn(&change);
         assert_eq!(other.shards, routing.shards);
     }

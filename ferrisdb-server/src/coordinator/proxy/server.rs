@@ -42,7 +42,8 @@ pub struct ProxySettings {
     pub waiting_bytes_max: usize,
     /// How long a sequencer, resolver or log may take before the generation is given up.
     pub call_limit: Duration,
-    /// After this long without a commit, an empty batch lets storage servers and logs finish with the last one.
+    /// After this long without a commit, an empty batch lets storage servers and logs finish with the last one. Longer than
+    /// the window of storage servers, so that the last one leaves it; by default by a second.
     pub idle_batch_after: Duration,
 }
 
@@ -193,9 +194,11 @@ impl Shared {
         loop {
             let waiting = !self.commits.lock().is_empty();
             if !waiting {
-                // The idle batch comes once: after it there is nothing that it would help along.
+                // The idle batch comes once: after it there is nothing that it would help along, except for copies of
+                // shards, which count when the engine that has them passes their version.
+                let is_done = idle_batch_done && !self.tagging.lock().routing.is_moving();
                 let idle = async {
-                    if idle_batch_done {
+                    if is_done {
                         std::future::pending::<()>().await;
                     }
                     runtime::sleep(self.settings.idle_batch_after).await;
