@@ -25,7 +25,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -61,6 +61,10 @@ pub struct Operation {
     pub reads: Vec<Read>,
     /// What it wrote, in order, without its marker.
     pub mutations: Vec<Mutation>,
+    /// What it protected by itself, besides what it read.
+    pub read_conflicts: Vec<KeyRange>,
+    /// What it was a conflict for by itself, besides what it wrote.
+    pub write_conflicts: Vec<KeyRange>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -133,7 +137,8 @@ pub struct History {
 }
 
 struct Shared {
-    began: Instant,
+    /// When the first attempt began. The history itself may be made where there is no simulated clock yet.
+    began: OnceLock<Instant>,
     tracked: Vec<KeyRange>,
     /// What the keys of all markers begin with.
     markers: String,
@@ -151,7 +156,7 @@ impl History {
     /// An empty history of what happens in some ranges. The name tells its markers from those of others.
     pub fn new(name: &str, tracked: impl IntoIterator<Item = KeyRange>) -> History {
         let shared = Shared {
-            began: runtime::true_now(),
+            began: OnceLock::new(),
             tracked: tracked.into_iter().collect(),
             markers: format!("history/{name}/"),
             state: Mutex::default(),
@@ -232,12 +237,15 @@ impl History {
             read_version: None,
             reads: Vec::new(),
             mutations: Vec::new(),
+            read_conflicts: Vec::new(),
+            write_conflicts: Vec::new(),
             outcome: Outcome::Refused,
         }
     }
 
     fn elapsed(&self) -> Duration {
-        runtime::true_now().duration_since(self.shared.began)
+        let began = *self.shared.began.get_or_init(runtime::true_now);
+        runtime::true_now().duration_since(began)
     }
 
     /// All tracked keys and all markers, at one version.
@@ -318,6 +326,23 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// The attempt's number in the history.
+    pub fn number(&self) -> u64 {
+        self.note(|operation| operation.number)
+    }
+
+    /// Whether it has written with a versionstamp, so that something cannot be read before the commit.
+    pub fn is_stamped(&self) -> bool {
+        self.note(|operation| {
+            operation.mutations.iter().any(|mutation| {
+                matches!(
+                    mutation,
+                    Mutation::SetVersionstampedKey { .. } | Mutation::SetVersionstampedValue { .. }
+                )
+            })
+        })
+    }
+
     /// Reads a key.
     ///
     /// # Errors
@@ -395,13 +420,72 @@ impl Recorder {
         self.write(Mutation::Atomic { key: key.into(), op, operand: operand.into() })
     }
 
+    /// Sets a key that will contain the versionstamp, in the ten bytes from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::set_versionstamped_key`].
+    pub fn set_versionstamped_key(
+        &self,
+        key: impl Into<Key>,
+        offset: u32,
+        value: impl Into<Value>,
+    ) -> Result<()> {
+        self.write(Mutation::SetVersionstampedKey { key: key.into(), offset, value: value.into() })
+    }
+
+    /// Sets a value that will contain the versionstamp, in the ten bytes from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::set_versionstamped_value`].
+    pub fn set_versionstamped_value(
+        &self,
+        key: impl Into<Key>,
+        value: impl Into<Value>,
+        offset: u32,
+    ) -> Result<()> {
+        let (key, value) = (key.into(), value.into());
+        self.write(Mutation::SetVersionstampedValue { key, value, offset })
+    }
+
+    /// Lets later writes to a range be a conflict, as if it had been read.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the range, or why there is no read version.
+    pub async fn add_read_conflict_range(&self, range: impl Into<KeyRange>) -> Result<()> {
+        let range = range.into();
+        self.history.check_tracked(&range)?;
+        // It is from here on that nobody may write.
+        self.transaction.read_version().await.inspect(|&version| self.read_at(version))?;
+        self.transaction.add_read_conflict_range(&range)?;
+        self.note(|operation| operation.read_conflicts.push(range));
+        Ok(())
+    }
+
+    /// Lets the attempt be a conflict for others, as if it had written a range.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the range.
+    pub fn add_write_conflict_range(&self, range: impl Into<KeyRange>) -> Result<()> {
+        let range = range.into();
+        self.history.check_tracked(&range)?;
+        self.transaction.add_write_conflict_range(&range)?;
+        self.note(|operation| operation.write_conflicts.push(range));
+        Ok(())
+    }
+
     /// Commits, and notes how that ended.
     ///
     /// # Errors
     ///
     /// As for [`Transaction::commit`].
     pub async fn commit(self) -> Result<Committed> {
-        let writes = self.note(|operation| !operation.mutations.is_empty());
+        let writes = self.note(|operation| {
+            !operation.mutations.is_empty() || !operation.write_conflicts.is_empty()
+        });
         if writes {
             self.transaction.read_version().await.inspect(|&version| self.read_at(version))?;
             let marker = self.note(|operation| {
@@ -466,8 +550,11 @@ impl Recorder {
             Mutation::Set { key, .. }
             | Mutation::Clear { key }
             | Mutation::Atomic { key, .. }
-            | Mutation::SetVersionstampedKey { key, .. }
             | Mutation::SetVersionstampedValue { key, .. } => KeyRange::single(key),
+            // Whatever the versionstamp will be.
+            Mutation::SetVersionstampedKey { key, offset, .. } => {
+                KeyRange::prefix(key.get(..*offset as usize).unwrap_or_default())
+            }
         };
         self.history.check_tracked(&range)?;
         match mutation.clone() {

@@ -27,6 +27,8 @@ fn attempt(number: u64, begin: u64, end: u64, read_version: u64, outcome: Outcom
         read_version: Some(Version(read_version)),
         reads: Vec::new(),
         mutations: Vec::new(),
+        read_conflicts: Vec::new(),
+        write_conflicts: Vec::new(),
         outcome,
     }
 }
@@ -201,6 +203,71 @@ fn a_phantom_in_a_range_read_is_noticed() {
     add(&mut recorded, inserts.writes(vec![set("xx", "new")]));
     add(&mut recorded, counts.reads(vec![range(rows)]).writes(vec![set("count", "3")]));
     assert_about(&violation(&recorded), "I-4", Some("xx"), &["c1#9", "c0#8 wrote last"]);
+}
+
+/// An attempt that protects `m..n` without reading it, and one before it in the order.
+fn protects(recorded: &mut Recorded, read_version: u64, other: Operation) {
+    add(recorded, other);
+    let mut one = attempt(9, 30, 32, read_version, Outcome::Committed(at(51)));
+    one.read_conflicts = vec![KeyRange::new("m", "n")];
+    add(recorded, one.writes(vec![set("x", "8")]));
+}
+
+#[test]
+fn writes_to_what_was_protected_are_noticed() {
+    let writes: [(&str, fn(&mut Operation)); 3] = [
+        ("mm", |operation| operation.mutations = vec![set("mm", "8")]),
+        ("a", |operation| {
+            let range = KeyRange::new("a", "mm");
+            operation.mutations = vec![Mutation::ClearRange { range }];
+        }),
+        ("mm", |operation| {
+            operation.mutations = vec![set("w", "8")];
+            operation.write_conflicts = vec![KeyRange::new("mm", "mn")];
+        }),
+    ];
+    for (key, write) in writes {
+        let mut other = attempt(8, 30, 31, 40, Outcome::Committed(at(50)));
+        write(&mut other);
+        let mut recorded = honest();
+        protects(&mut recorded, 40, other.clone());
+        assert_about(&violation(&recorded), "I-4", Some(key), &["c1#9", "c0#8 wrote"]);
+        // Before the read version it is no conflict.
+        let mut recorded = honest();
+        protects(&mut recorded, 50, other);
+        check(&recorded).unwrap();
+    }
+    // Nor is what is written beside.
+    let beside = attempt(8, 30, 31, 40, Outcome::Committed(at(50)));
+    let mut recorded = honest();
+    protects(&mut recorded, 40, beside.writes(vec![set("n", "8"), set("l", "8")]));
+    check(&recorded).unwrap();
+}
+
+#[test]
+fn keys_with_versionstamps_are_where_the_order_says() {
+    let stamped = Mutation::SetVersionstampedKey {
+        key: [&b"s/"[..], &[0; Versionstamp::LEN]].concat().into(),
+        offset: 2,
+        value: "8".into(),
+    };
+    let key = |stamp: Versionstamp| Key::from([&b"s/"[..], &stamp.to_bytes()].concat());
+    let with = |found: Versionstamp| {
+        let mut recorded = honest();
+        let one = attempt(8, 30, 31, 40, Outcome::Committed(at(50)));
+        add(&mut recorded, one.writes(vec![stamped.clone()]));
+        let row =
+            KeyValue { key: key(found), value: "8".into(), commit_version: Some(Version(50)) };
+        let query = RangeQuery::from(KeyRange::prefix(b"s/"));
+        let found = RangePage { rows: vec![row], more: false };
+        let kind = ReadKind::Range { query, found };
+        let read = Read { after_mutations: 0, is_snapshot: false, kind };
+        add(&mut recorded, attempt(9, 40, 41, 60, Outcome::ReadOnly).reads(vec![read]));
+        recorded
+    };
+    check(&with(at(50))).unwrap();
+    let wrong = Versionstamp { commit_version: Version(50), batch_index: 1 };
+    assert_eq!(violation(&with(wrong)).invariant, "I-2");
 }
 
 #[test]
@@ -611,16 +678,34 @@ async fn recorders_write_down_what_a_real_database_does() {
     other.clear_range(KeyRange::new("t/n", "t/o")).unwrap();
     other.commit().await.unwrap_err();
 
+    let stamping = history.begin(&database, "c1").unwrap();
+    let stamped_key = [&b"t/s/"[..], &[0; Versionstamp::LEN]].concat();
+    stamping.set_versionstamped_key(stamped_key, 4, "first").unwrap();
+    assert!(stamping.is_stamped());
+    let elsewhere = [0; Versionstamp::LEN];
+    assert!(stamping.set_versionstamped_key(&elsewhere, 0, "").is_err(), "it may be anywhere");
+    stamping.add_read_conflict_range(KeyRange::new("t/x", "t/y")).await.unwrap();
+    stamping.add_write_conflict_range(KeyRange::new("t/y", "t/z")).unwrap();
+    stamping.commit().await.unwrap();
+    let overtaken = history.begin(&database, "c1").unwrap();
+    overtaken.add_read_conflict_range(KeyRange::new("t/y", "t/z")).await.unwrap();
+    overtaken.set("t/n", "overtaken").unwrap();
+    let overtaking = history.begin(&database, "c2").unwrap();
+    overtaking.add_write_conflict_range(KeyRange::new("t/yy", "t/yz")).unwrap();
+    overtaking.commit().await.unwrap();
+    overtaken.commit().await.unwrap_err();
+
     let reader = history.begin(&database, "c2").unwrap();
+    assert_eq!(reader.get_range(KeyRange::prefix(b"t/s/")).await.unwrap().len(), 1);
     assert_eq!(reader.get_snapshot("t/a").await.unwrap().unwrap(), Value::from("after"));
-    let newest = RangeQuery::from(KeyRange::prefix(b"t/")).reverse().rows(1);
+    let newest = RangeQuery::from(KeyRange::new("t/", "t/o")).reverse().rows(1);
     assert_eq!(reader.get_range(newest).await.unwrap()[0].key, Key::from("t/n"));
     reader.commit().await.unwrap();
     drop(history.begin(&database, "c3").unwrap());
 
     let recorded = history.conclude(&database).await.unwrap();
     let verdict = check(&recorded).unwrap_or_else(|violation| panic!("{violation}"));
-    assert_eq!((verdict.committed, verdict.read_only, verdict.refused), (1, 2, 2));
+    assert_eq!((verdict.committed, verdict.read_only, verdict.refused), (3, 2, 3));
     let markers: Vec<usize> = recorded.markers.values().map(Vec::len).collect();
-    assert_eq!(markers, [1], "one attempt took effect, once");
+    assert_eq!(markers, [1, 1, 1], "three attempts took effect, each once");
 }

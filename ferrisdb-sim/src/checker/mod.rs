@@ -1,3 +1,4 @@
 //! What must be true of everything that happened: a file per property.
 
+pub mod cycles;
 pub mod serializability;

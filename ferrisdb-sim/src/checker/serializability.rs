@@ -18,6 +18,7 @@
 //! - No two transactions have one place, and nobody commits before it reads (I-4).
 //! - Each read, of whichever attempt, is the state at its read version, own writes over it (I-2).
 //! - Each protected read of a transaction that took effect is also the state just before its commit (I-4).
+//! - What an attempt protected by a conflict range of its own nobody has written meanwhile (I-4).
 //! - Who begins after an answer was given sees what was answered (I-1).
 //!
 //! The time is linear in the history but for a few sorts. Start with [`check`].
@@ -88,6 +89,7 @@ pub fn check(recorded: &Recorded) -> Result<Verdict, Box<Violation>> {
     let mut effective = effective(recorded)?;
     effective.sort_by_key(|&(versionstamp, _)| versionstamp);
     check_places(recorded, &effective)?;
+    check_conflict_ranges(recorded, &effective)?;
     let mut replay = Replay::new(recorded);
     for &(versionstamp, index) in &effective {
         replay.apply(index, versionstamp);
@@ -211,6 +213,57 @@ fn check_places(
         }
     }
     Ok(())
+}
+
+/// What is protected from the read version on, nobody writes before the commit.
+fn check_conflict_ranges(
+    recorded: &Recorded,
+    effective: &[(Versionstamp, usize)],
+) -> Result<(), Box<Violation>> {
+    for (position, &(versionstamp, index)) in effective.iter().enumerate() {
+        let operation = &recorded.operations[index];
+        if operation.read_conflicts.is_empty() {
+            continue;
+        }
+        let read_version = operation.read_version.unwrap_or_default();
+        let first = effective.partition_point(|(stamp, _)| stamp.commit_version <= read_version);
+        for &(place, writer) in effective.get(first..position).unwrap_or_default() {
+            let writer = &recorded.operations[writer];
+            let written = written(writer, place);
+            let both = operation.read_conflicts.iter().find_map(|protected| {
+                let found = written.iter().find(|written| written.intersects(protected))?;
+                Some((protected, found))
+            });
+            if let Some((protected, found)) = both {
+                return Err(Box::new(Violation {
+                    invariant: "I-4",
+                    what: "what a transaction has protected was written before it was committed",
+                    operations: vec![operation.to_string(), format!("{writer} wrote")],
+                    key: Some(found.begin.clone()),
+                    expected: format!(
+                        "no write of {protected} after version {read_version} before {}",
+                        places_text(&[versionstamp])
+                    ),
+                    found: format!("{found}, {}", places_text(&[place])),
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an attempt is a conflict for, where it took effect at a place.
+fn written(operation: &Operation, place: Versionstamp) -> Vec<KeyRange> {
+    let ranges =
+        operation.mutations.iter().map(|mutation| match mutation.clone().substitute(place) {
+            Mutation::ClearRange { range } => range,
+            Mutation::Set { key, .. }
+            | Mutation::Clear { key }
+            | Mutation::Atomic { key, .. }
+            | Mutation::SetVersionstampedKey { key, .. }
+            | Mutation::SetVersionstampedValue { key, .. } => KeyRange::single(&key),
+        });
+    ranges.chain(operation.write_conflicts.iter().cloned()).collect()
 }
 
 /// An answer given before another attempt began, with the version that the attempt has to see.

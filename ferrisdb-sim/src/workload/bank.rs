@@ -23,7 +23,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use ferrisdb_client::Database;
 use ferrisdb_core::{Error, Key, KeyRange, runtime};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::{Client, Workload};
 
 /// The bank's size.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,16 @@ pub struct Journal {
     pub sums: u64,
 }
 
+impl Journal {
+    /// How many transfers a client has begun, so that one that is started again does not use a record twice.
+    pub(super) fn begun(&self, keys: &Keys, client: &str) -> u64 {
+        let prefix = format!("{}{client}/", keys.transfers);
+        let known = [&self.acknowledged, &self.unknown, &self.refused];
+        let own = known.into_iter().flatten().filter(|key| key.starts_with(prefix.as_bytes()));
+        own.count() as u64
+    }
+}
+
 /// The journals of all clients together.
 pub type SharedJournal = Arc<Mutex<Journal>>;
 
@@ -61,12 +75,30 @@ pub struct Checked {
     pub unknown: (usize, usize),
 }
 
-pub(super) const ACCOUNTS: &str = "bank/account/";
-pub(super) const TRANSFERS: &str = "bank/transfer/";
-
-pub(super) fn account_key(account: u32) -> String {
-    format!("{ACCOUNTS}{account:04}")
+/// Where the keys of a bank are.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    pub(super) accounts: String,
+    pub(super) transfers: String,
 }
+
+impl Keys {
+    /// The keys of the bank of a name.
+    pub(super) fn of(name: &str) -> Keys {
+        Keys { accounts: format!("{name}/account/"), transfers: format!("{name}/transfer/") }
+    }
+
+    pub(super) fn account(&self, account: u32) -> String {
+        format!("{}{account:04}", self.accounts)
+    }
+
+    /// A client's transfer of a number.
+    pub(super) fn transfer(&self, client: &str, count: u64) -> Key {
+        Key::from(format!("{}{client}/{count:06}", self.transfers))
+    }
+}
+
+pub(super) const NAME: &str = "bank";
 
 pub(super) fn number<T: std::str::FromStr>(text: &[u8]) -> Result<T>
 where
@@ -86,17 +118,13 @@ impl Bank {
     ///
     /// If the database refuses for good.
     pub async fn set_up(&self, database: &Database) -> Result<()> {
-        let accounts = self.accounts;
-        let balance = self.balance.to_string();
+        let (keys, balance) = (&Keys::of(NAME), &self.balance.to_string());
         database
-            .run_transaction(|transaction| {
-                let balance = balance.clone();
-                async move {
-                    for account in 0..accounts {
-                        transaction.set(account_key(account), balance.as_str())?;
-                    }
-                    Ok::<(), Error>(())
+            .run_transaction(|transaction| async move {
+                for account in 0..self.accounts {
+                    transaction.set(keys.account(account), balance.as_str())?;
                 }
+                Ok::<(), Error>(())
             })
             .await?;
         Ok(())
@@ -115,18 +143,20 @@ impl Bank {
         stop: impl Fn() -> bool,
         note: impl Fn(&dyn Display),
     ) -> Result<()> {
-        for count in 0u64.. {
+        let keys = Keys::of(NAME);
+        let begun = journal.lock().begun(&keys, client);
+        for count in begun.. {
             if stop() {
                 break;
             }
-            let record = Key::from(format!("{TRANSFERS}{client}/{count:06}"));
+            let record = keys.transfer(client, count);
             let draw = |bound: u64| u32::try_from(runtime::random_u64() % bound).unwrap_or(0);
             let from = draw(u64::from(self.accounts));
             let to = (from + 1 + draw(u64::from(self.accounts) - 1)) % self.accounts;
             let amount = i64::from(1 + draw(9));
             // In doubt from here on, until the database has said what became of it.
             journal.lock().unknown.insert(record.clone());
-            let outcome = transfer(database, &record, from, to, amount).await;
+            let outcome = transfer(database, &keys, &record, from, to, amount).await;
             let mut journal = journal.lock();
             match outcome {
                 Ok(()) => {
@@ -158,19 +188,18 @@ impl Bank {
         journal: &SharedJournal,
         stop: impl Fn() -> bool,
     ) -> Result<()> {
+        let accounts = KeyRange::prefix(Keys::of(NAME).accounts.as_bytes());
         while !stop() {
             let transaction = database.transaction();
-            let rows =
-                match transaction.snapshot().get_range(KeyRange::prefix(ACCOUNTS.as_bytes())).await
-                {
-                    Ok(rows) => rows,
-                    Err(error) => {
-                        // Unavailable for a while: only wrong answers count here.
-                        tracing::debug!(%error, "a reader waits");
-                        runtime::sleep(runtime::jitter(Duration::from_millis(20))).await;
-                        continue;
-                    }
-                };
+            let rows = match transaction.snapshot().get_range(&accounts).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    // Unavailable for a while: only wrong answers count here.
+                    tracing::debug!(%error, "a reader waits");
+                    runtime::sleep(runtime::jitter(Duration::from_millis(20))).await;
+                    continue;
+                }
+            };
             let mut sum = 0;
             for row in &rows {
                 sum += number::<i64>(&row.value)?;
@@ -194,7 +223,17 @@ impl Bank {
     ///
     /// What is wrong.
     pub async fn check(&self, database: &Database, journal: &Journal) -> Result<Checked> {
-        let (balances, records) = self.read_all(database).await?;
+        self.check_keys(&Keys::of(NAME), database, journal).await
+    }
+
+    /// The same for a bank whose keys are elsewhere.
+    pub(super) async fn check_keys(
+        &self,
+        keys: &Keys,
+        database: &Database,
+        journal: &Journal,
+    ) -> Result<Checked> {
+        let (balances, records) = read_all(keys, database).await?;
         let total: i64 = balances.values().sum();
         ensure!(total == self.total(), "the accounts hold {total}, not {}", self.total());
         let mut expected: BTreeMap<u32, i64> =
@@ -230,37 +269,36 @@ impl Bank {
             ),
         })
     }
+}
 
-    /// All balances and all records, at one version.
-    async fn read_all(
-        &self,
-        database: &Database,
-    ) -> Result<(BTreeMap<u32, i64>, BTreeMap<Key, (u32, u32, i64)>)> {
-        let (accounts, transfers) = database
-            .run_transaction(|transaction| async move {
-                let accounts = transaction.get_range(KeyRange::prefix(ACCOUNTS.as_bytes())).await?;
-                let transfers =
-                    transaction.get_range(KeyRange::prefix(TRANSFERS.as_bytes())).await?;
-                Ok::<_, Error>((accounts, transfers))
-            })
-            .await?;
-        let mut balances = BTreeMap::new();
-        for row in accounts {
-            balances.insert(number(&row.key[ACCOUNTS.len()..])?, number(&row.value)?);
-        }
-        let mut records = BTreeMap::new();
-        for row in transfers {
-            let text = std::str::from_utf8(&row.value)?;
-            let mut fields = text.split(' ');
-            let mut field = || fields.next().context("a record is cut short");
-            records.insert(row.key, (field()?.parse()?, field()?.parse()?, field()?.parse()?));
-        }
-        Ok((balances, records))
+/// All balances and all records, at one version.
+async fn read_all(
+    keys: &Keys,
+    database: &Database,
+) -> Result<(BTreeMap<u32, i64>, BTreeMap<Key, (u32, u32, i64)>)> {
+    let (accounts, transfers) = database
+        .run_transaction(|transaction| async move {
+            let rows = |prefix: &str| transaction.get_range(KeyRange::prefix(prefix.as_bytes()));
+            Ok::<_, Error>((rows(&keys.accounts).await?, rows(&keys.transfers).await?))
+        })
+        .await?;
+    let mut balances = BTreeMap::new();
+    for row in accounts {
+        balances.insert(number(&row.key[keys.accounts.len()..])?, number(&row.value)?);
     }
+    let mut records = BTreeMap::new();
+    for row in transfers {
+        let text = std::str::from_utf8(&row.value)?;
+        let mut fields = text.split(' ');
+        let mut field = || fields.next().context("a record is cut short");
+        records.insert(row.key, (field()?.parse()?, field()?.parse()?, field()?.parse()?));
+    }
+    Ok((balances, records))
 }
 
 async fn transfer(
     database: &Database,
+    keys: &Keys,
     record: &Key,
     from: u32,
     to: u32,
@@ -271,18 +309,92 @@ async fn transfer(
             let record = record.clone();
             async move {
                 let balance = async |account| {
-                    let value = transaction.get(account_key(account)).await?;
+                    let value = transaction.get(keys.account(account)).await?;
                     let balance = value.as_deref().map(number::<i64>);
                     Ok::<i64, Error>(
                         balance.expect("accounts stay open").expect("balances are decimal numbers"),
                     )
                 };
                 let (from_balance, to_balance) = (balance(from).await?, balance(to).await?);
-                transaction.set(account_key(from), (from_balance - amount).to_string())?;
-                transaction.set(account_key(to), (to_balance + amount).to_string())?;
+                transaction.set(keys.account(from), (from_balance - amount).to_string())?;
+                transaction.set(keys.account(to), (to_balance + amount).to_string())?;
                 transaction.set(record, format!("{from:04} {to:04} {amount}"))?;
                 Ok::<(), Error>(())
             }
         })
         .await
+}
+
+/// The size of a [`BankWorkload`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BankSettings {
+    /// How many accounts: two at least. The fewer, the more conflicts.
+    pub accounts: u32,
+    /// What each has in the beginning.
+    pub balance: i64,
+    /// How many clients move money.
+    pub clients: u32,
+    /// How many more sum it up.
+    pub readers: u32,
+}
+
+impl Default for BankSettings {
+    fn default() -> BankSettings {
+        BankSettings { accounts: 10, balance: 100, clients: 3, readers: 1 }
+    }
+}
+
+impl BankSettings {
+    pub(super) fn bank(&self) -> Bank {
+        Bank { accounts: self.accounts.max(2), balance: self.balance }
+    }
+}
+
+/// A [`Bank`] with its clients.
+pub struct BankWorkload {
+    settings: BankSettings,
+    bank: Bank,
+    journal: SharedJournal,
+}
+
+impl BankWorkload {
+    /// A bank that is not open yet.
+    pub fn new(settings: BankSettings) -> BankWorkload {
+        BankWorkload { settings, bank: settings.bank(), journal: SharedJournal::default() }
+    }
+}
+
+impl Workload for BankWorkload {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn clients(&self) -> u32 {
+        self.settings.clients + self.settings.readers
+    }
+
+    fn set_up(&self, client: Client) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.bank.set_up(&client.database).await })
+    }
+
+    fn run(&self, client: Client) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let (database, stop) = (&client.database, || client.is_stopped());
+            if client.number >= self.settings.clients {
+                return self.bank.watch_until(database, &self.journal, stop).await;
+            }
+            let name = format!("c{}", client.number);
+            let note = |event: &dyn Display| client.note(event);
+            self.bank.transfer_until(database, &name, &self.journal, stop, note).await
+        })
+    }
+
+    fn check(&self, client: Client) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move {
+            let journal = std::mem::take(&mut *self.journal.lock());
+            let checked = self.bank.check(&client.database, &journal).await?;
+            Ok(format!("{checked:?}, {} sums", journal.sums))
+        })
+    }
 }

@@ -10,8 +10,16 @@
 //! Several workloads can run on one cluster: each keeps to keys that begin with its own name.
 
 pub mod bank;
+mod common;
+pub mod cycle;
+pub mod exactly_once;
+pub mod external_consistency;
+pub mod hot_key;
+pub mod list_append;
+pub mod long_idle;
 pub mod recorded_bank;
 pub mod register;
+pub mod serializability;
 
 use std::{
     fmt,

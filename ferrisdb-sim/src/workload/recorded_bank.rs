@@ -17,8 +17,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ferrisdb_client::{Database, Error, RangeQuery};
 use ferrisdb_core::{Key, KeyRange, runtime};
+use futures::future::BoxFuture;
 
-use super::bank::{ACCOUNTS, Bank, Checked, SharedJournal, TRANSFERS, account_key, number};
+use super::{
+    Client, Workload,
+    bank::{self, Bank, BankSettings, Checked, Keys, SharedJournal, number},
+    common::draw,
+};
 use crate::{
     checker::serializability::{self, Verdict},
     history::{History, Recorder},
@@ -33,14 +38,21 @@ const SET_UP_ATTEMPTS: u32 = 300;
 #[derive(Clone)]
 pub struct RecordedBank {
     bank: Bank,
+    keys: Keys,
     history: History,
 }
 
 impl RecordedBank {
-    /// A bank, with an empty history.
+    /// A bank, with an empty history. Its keys are those of a bank that is not recorded.
     pub fn new(bank: Bank) -> RecordedBank {
-        let tracked = [ACCOUNTS, TRANSFERS].map(|prefix| KeyRange::prefix(prefix.as_bytes()));
-        RecordedBank { bank, history: History::new("bank", tracked) }
+        RecordedBank::named(bank::NAME, bank)
+    }
+
+    fn named(name: &str, bank: Bank) -> RecordedBank {
+        let keys = Keys::of(name);
+        let tracked = [&keys.accounts, &keys.transfers];
+        let tracked = tracked.map(|prefix| KeyRange::prefix(prefix.as_bytes()));
+        RecordedBank { bank, keys, history: History::new(name, tracked) }
     }
 
     /// The recorded history, to be looked into.
@@ -57,7 +69,7 @@ impl RecordedBank {
         for attempt in 1.. {
             let recorder = self.history.begin(database, "set-up")?;
             for account in 0..self.bank.accounts {
-                recorder.set(account_key(account), self.bank.balance.to_string())?;
+                recorder.set(self.keys.account(account), self.bank.balance.to_string())?;
             }
             match recorder.commit().await {
                 Ok(_) => break,
@@ -83,18 +95,19 @@ impl RecordedBank {
         journal: &SharedJournal,
         stop: impl Fn() -> bool,
     ) -> Result<()> {
-        for count in 0u64.. {
+        let begun = journal.lock().begun(&self.keys, client);
+        for count in begun.. {
             if stop() || self.history.is_full() {
                 break;
             }
-            let record = Key::from(format!("{TRANSFERS}{client}/{count:06}"));
+            let record = self.keys.transfer(client, count);
             let from = draw(self.bank.accounts);
             let to = (from + 1 + draw(self.bank.accounts - 1)) % self.bank.accounts;
             let amount = i64::from(1 + draw(9));
             journal.lock().unknown.insert(record.clone());
             let outcome = loop {
                 let recorder = self.history.begin(database, client)?;
-                let outcome = match transfer(&recorder, &record, from, to, amount).await? {
+                let outcome = match self.transfer(&recorder, &record, from, to, amount).await? {
                     Ok(()) => recorder.commit().await.map(|_| ()),
                     Err(error) => Err(error),
                 };
@@ -156,12 +169,12 @@ impl RecordedBank {
 
     /// Reads all accounts, in a way that is drawn, and adds them up.
     async fn look(&self, recorder: &Recorder) -> Result<Result<(), Error>> {
-        let accounts = KeyRange::prefix(ACCOUNTS.as_bytes());
+        let accounts = KeyRange::prefix(self.keys.accounts.as_bytes());
         let mut sum = 0;
         match draw(4) {
             0 => {
                 for account in 0..self.bank.accounts {
-                    match recorder.get(account_key(account)).await {
+                    match recorder.get(self.keys.account(account)).await {
                         Ok(value) => sum += number::<i64>(&value.unwrap_or_default())?,
                         Err(error) => return Ok(Err(error)),
                     }
@@ -169,7 +182,7 @@ impl RecordedBank {
             }
             // Two halves, one from its end down, with limits that are not or just reached.
             1 => {
-                let middle = Key::from(account_key(self.bank.accounts / 2));
+                let middle = Key::from(self.keys.account(self.bank.accounts / 2));
                 let lower = RangeQuery::from(KeyRange::new(accounts.begin, middle.clone()));
                 let upper = RangeQuery::from(KeyRange::new(middle, accounts.end)).reverse();
                 let rows_max = self.bank.accounts as usize;
@@ -216,44 +229,95 @@ impl RecordedBank {
         let recorded = self.history.conclude(database).await?;
         let verdict = serializability::check(&recorded)?;
         let journal = std::mem::take(&mut *journal.lock());
-        let checked = self.bank.check(database, &journal).await?;
+        let checked = self.bank.check_keys(&self.keys, database, &journal).await?;
         Ok((checked, verdict))
     }
-}
 
-fn draw(bound: u32) -> u32 {
-    u32::try_from(runtime::random_u64() % u64::from(bound)).unwrap_or(0)
-}
-
-/// One transfer; the inner result is what the database says.
-async fn transfer(
-    recorder: &Recorder,
-    record: &Key,
-    from: u32,
-    to: u32,
-    amount: i64,
-) -> Result<Result<(), Error>> {
-    let work = async {
-        let mut balances = Vec::new();
-        for account in [from, to] {
-            let value = recorder.get(account_key(account)).await?;
-            balances.push(value.unwrap_or_default());
+    /// One transfer; the inner result is what the database says.
+    async fn transfer(
+        &self,
+        recorder: &Recorder,
+        record: &Key,
+        from: u32,
+        to: u32,
+        amount: i64,
+    ) -> Result<Result<(), Error>> {
+        let work = async {
+            let mut balances = Vec::new();
+            for account in [from, to] {
+                let value = recorder.get(self.keys.account(account)).await?;
+                balances.push(value.unwrap_or_default());
+            }
+            Ok::<_, Error>(balances)
+        };
+        let balances = match work.await {
+            Ok(balances) => balances,
+            Err(error) => return Ok(Err(error)),
+        };
+        for (account, balance, change) in
+            [(from, &balances[0], -amount), (to, &balances[1], amount)]
+        {
+            recorder
+                .set(self.keys.account(account), (number::<i64>(balance)? + change).to_string())?;
         }
-        Ok::<_, Error>(balances)
-    };
-    let balances = match work.await {
-        Ok(balances) => balances,
-        Err(error) => return Ok(Err(error)),
-    };
-    for (account, balance, change) in [(from, &balances[0], -amount), (to, &balances[1], amount)] {
-        recorder.set(account_key(account), (number::<i64>(balance)? + change).to_string())?;
+        // Reads over own writes are compared, too.
+        if draw(8) == 0
+            && let Err(error) =
+                recorder.get_range(KeyRange::prefix(self.keys.accounts.as_bytes())).await
+        {
+            return Ok(Err(error));
+        }
+        recorder.set(record, format!("{from:04} {to:04} {amount}"))?;
+        Ok(Ok(()))
     }
-    // Reads over own writes are compared, too.
-    if draw(8) == 0
-        && let Err(error) = recorder.get_range(KeyRange::prefix(ACCOUNTS.as_bytes())).await
-    {
-        return Ok(Err(error));
+}
+
+/// A [`RecordedBank`] with its clients.
+pub struct RecordedBankWorkload {
+    settings: BankSettings,
+    bank: RecordedBank,
+    journal: SharedJournal,
+}
+
+const NAME: &str = "recorded_bank";
+
+impl RecordedBankWorkload {
+    /// A bank that is not open yet.
+    pub fn new(settings: BankSettings) -> RecordedBankWorkload {
+        let bank = RecordedBank::named(NAME, settings.bank());
+        RecordedBankWorkload { settings, bank, journal: SharedJournal::default() }
     }
-    recorder.set(record, format!("{from:04} {to:04} {amount}"))?;
-    Ok(Ok(()))
+}
+
+impl Workload for RecordedBankWorkload {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn clients(&self) -> u32 {
+        self.settings.clients + self.settings.readers
+    }
+
+    fn set_up(&self, client: Client) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.bank.set_up(&client.database).await })
+    }
+
+    fn run(&self, client: Client) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let (database, stop) = (&client.database, || client.is_stopped());
+            if client.number >= self.settings.clients {
+                let name = format!("r{}", client.number);
+                return self.bank.watch_until(database, &name, &self.journal, stop).await;
+            }
+            let name = format!("c{}", client.number);
+            self.bank.transfer_until(database, &name, &self.journal, stop).await
+        })
+    }
+
+    fn check(&self, client: Client) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move {
+            let (checked, verdict) = self.bank.check(&client.database, &self.journal).await?;
+            Ok(format!("{checked:?} {verdict:?}"))
+        })
+    }
 }
