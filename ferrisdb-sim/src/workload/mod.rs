@@ -9,9 +9,20 @@
 //! A workload keeps what its clients were told, such as a journal or a history, and compares it in the end.
 //! Several workloads can run on one cluster: each keeps to keys that begin with its own name.
 
+pub mod api_model;
+pub mod arguments;
+pub mod atomic_model;
+pub mod atomic_operations;
+pub mod availability;
 pub mod bank;
+pub mod bulk;
+pub mod conflict_ranges;
+pub mod contents;
+pub mod queue;
 pub mod recorded_bank;
 pub mod register;
+pub mod replica_check;
+pub mod support;
 
 use std::{
     fmt,
