@@ -147,10 +147,14 @@ fn one_run() {
         std::process::exit(101);
     }));
     let name = name.to_owned();
-    if let Err(error) = world::run(seed, move || run(name, seed)) {
-        eprintln!("{error:?}");
-        std::process::exit(1);
-    }
+    world::run(seed, move || async move {
+        let ended = run(name, seed).await;
+        if let Err(error) = &ended {
+            eprintln!("{error:?}");
+        }
+        // Before the world is taken down: what its other tasks do then is no part of the run.
+        std::process::exit(i32::from(ended.is_err()));
+    })
 }
 
 fn seeds() -> std::ops::Range<u64> {

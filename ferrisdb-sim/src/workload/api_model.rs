@@ -122,6 +122,7 @@ impl ApiModel {
         if one_in(4) {
             transaction.set_option(TransactionOption::ReportConflicts)?;
         }
+        program.prepare(&transaction)?;
         let writes = program.run(&transaction, &program::as_seen(&model.rows)).await?;
         let marker = transaction.snapshot().get(marker_key(client.number)).await?;
         ensure!(
@@ -207,6 +208,7 @@ impl ApiModel {
         let rows = &program::as_seen(&model.rows);
         let (writes, transaction) =
             support::run(client, "a transaction", |transaction| async move {
+                program.prepare(&transaction)?;
                 let writes = program.run(&transaction, rows).await?;
                 Ok((writes, transaction))
             })
@@ -223,6 +225,7 @@ impl ApiModel {
     async fn give_up(&self, client: &Client, model: &mut Model, program: &Program) -> Result<()> {
         let rows = program::as_seen(&model.rows);
         let transaction = client.database.transaction();
+        program.prepare(&transaction)?;
         program.run(&transaction, &rows).await?;
         model.tally.given_up += 1;
         if one_in(2) {
@@ -243,6 +246,7 @@ impl ApiModel {
         ensure!(size == 0, "a transaction that was reset still has {size} bytes");
         // Its own writes are forgotten.
         let next = self.keyspace(client.number).program(&rows, self.settings.steps);
+        next.prepare(&transaction)?;
         next.run(&transaction, &rows).await?;
         Ok(())
     }
@@ -251,6 +255,7 @@ impl ApiModel {
     async fn look_back(&self, client: &Client, model: &Model, program: &Program) -> Result<()> {
         let Some((version, before)) = &model.changed else { return Ok(()) };
         let transaction = client.database.transaction();
+        program.prepare(&transaction)?;
         let rows = if one_in(2) {
             transaction.set_read_version(*version)?;
             &model.rows

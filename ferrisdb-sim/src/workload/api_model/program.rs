@@ -178,6 +178,14 @@ impl Keyspace {
 }
 
 impl Program {
+    /// Sets the options that must be set before anything else is done.
+    pub(super) fn prepare(&self, transaction: &Transaction) -> Result<(), Error> {
+        if !self.reads_own_writes {
+            transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+        }
+        Ok(())
+    }
+
     /// Does all steps in a transaction that sees `rows`, and compares each answer at once. Returns what was written.
     ///
     /// # Errors
@@ -188,9 +196,6 @@ impl Program {
         transaction: &Transaction,
         rows: &Rows,
     ) -> Result<Vec<Mutation>> {
-        if !self.reads_own_writes {
-            transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
-        }
         let mut sees = Contents::new(rows.clone());
         let mut written = Vec::new();
         let mut read_version = None;

@@ -84,7 +84,7 @@ pub(super) fn commits(
             Expected::Success,
             CommitRequest {
                 read_version,
-                write_conflicts: vec![range("a", "b")],
+                write_conflicts: vec![range("m", "n")],
                 mutations: vec![harmless.clone()],
                 ..CommitRequest::default()
             },
