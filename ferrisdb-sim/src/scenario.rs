@@ -78,7 +78,26 @@ macro_rules! built_in {
     };
 }
 
-built_in!("bank", "recorded-bank", "operations", "register");
+built_in!(
+    "api",
+    "arguments",
+    "atomic-operations",
+    "bad-disks",
+    "bank",
+    "bulk",
+    "clocks",
+    "cycle",
+    "disks",
+    "exactly-once",
+    "long-idle",
+    "operations",
+    "range-clears",
+    "recorded-bank",
+    "register",
+    "second-opinion",
+    "serializability",
+    "side-channel",
+);
 
 impl Scenario {
     /// Reads a scenario's file.

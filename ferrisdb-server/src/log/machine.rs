@@ -732,7 +732,8 @@ impl Log {
 
     fn on_pop(&mut self, tag: Tag, through_version: Version, effects: &mut Vec<Effect>) {
         if tag == Tag::METADATA {
-            self.metadata = self.metadata.split_off(&through_version.next());
+            // The version comes from the network: there may be none after it.
+            self.metadata = self.metadata.split_off(&through_version.saturating_add(1));
         }
         // Tags come from the network: those without messages here are not worth remembering.
         if !self.layout.has_tag(tag) {

@@ -9,17 +9,29 @@
 //! A workload keeps what its clients were told, such as a journal or a history, and compares it in the end.
 //! Several workloads can run on one cluster: each keeps to keys that begin with its own name.
 
+pub mod api_model;
+pub mod arguments;
+pub mod atomic_model;
+pub mod atomic_operations;
+pub mod availability;
 pub mod bank;
+pub mod bulk;
 mod common;
+pub mod conflict_ranges;
+pub mod contents;
 pub mod cycle;
 pub mod exactly_once;
 pub mod external_consistency;
 pub mod hot_key;
 pub mod list_append;
 pub mod long_idle;
+pub mod queue;
 pub mod recorded_bank;
 pub mod register;
+pub mod replica_check;
 pub mod serializability;
+pub mod spec;
+pub mod support;
 
 use std::{
     fmt,
@@ -34,6 +46,7 @@ use ferrisdb_client::Database;
 use ferrisdb_core::Key;
 use futures::future::BoxFuture;
 
+pub use self::spec::WorkloadSpec;
 use crate::trace::Trace;
 
 /// Something that clients do, and that can be checked afterwards.
@@ -98,6 +111,3 @@ impl Client {
         self.trace.note(event);
     }
 }
-
-mod adapted;
-pub use adapted::WorkloadSpec;

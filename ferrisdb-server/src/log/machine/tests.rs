@@ -236,6 +236,16 @@ fn show(reply: &Reply) -> String {
     }
 }
 
+/// Versions come from the network: the last one there can be has none after it.
+#[test]
+fn a_pop_through_the_end_of_time_is_a_pop() {
+    let mut script = Script::new();
+    let mut effects = Vec::new();
+    let (tag, through_version) = (Tag::METADATA, Version::MAX);
+    script.log.step(Input::Pop { tag, through_version }, &mut effects);
+    assert!(effects.is_empty(), "{effects:?}");
+}
+
 fn run(name: &str) {
     let mut script = Script::new();
     let path = format!("src/log/testscripts/{name}");

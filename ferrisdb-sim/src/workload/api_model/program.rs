@@ -1,0 +1,354 @@
+//! What a transaction of the workload does, step by step: drawn beforehand, so that it can be done again.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use ferrisdb_client::{
+    AtomicOp, Error, ErrorCode, Key, KeyRange, RangeQuery, Transaction, TransactionOption, Value,
+};
+use ferrisdb_core::{Mutation, limits};
+use futures::{StreamExt as _, future::try_join_all};
+
+use crate::workload::{
+    contents::{Contents, Point, Row, Rows},
+    support::{draw, few_bytes, one_in, pick},
+};
+
+/// The keys of one client.
+#[derive(Clone, Debug)]
+pub(super) struct Keyspace {
+    prefix: String,
+    keys: u32,
+    value_bytes_max: usize,
+}
+
+/// One step of a transaction.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Point reads that are issued together.
+    Get { keys: Vec<Key>, is_snapshot: bool },
+    /// A range read.
+    Range { query: RangeQuery, is_snapshot: bool, is_streamed: bool },
+    /// A write that must be taken.
+    Write { mutation: Mutation, with_conflict: bool },
+    /// A write that must be refused, and leave nothing behind.
+    Refused(Mutation, ErrorCode),
+    /// Conflict ranges beyond what is read and written.
+    Conflicts(KeyRange),
+    /// The read version is asked for: it is the same each time.
+    ReadVersion,
+}
+
+/// The steps of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    steps: Vec<Step>,
+    reads_own_writes: bool,
+}
+
+impl Keyspace {
+    /// The keys of the client with this number.
+    pub(super) fn new(client: u32, keys: u32, value_bytes_max: u32) -> Keyspace {
+        let prefix = format!("api_model/{client:03}/");
+        Keyspace { prefix, keys: keys.max(1), value_bytes_max: value_bytes_max as usize }
+    }
+
+    /// All keys of the client.
+    pub(super) fn all(&self) -> KeyRange {
+        KeyRange::prefix(self.prefix.as_bytes())
+    }
+
+    /// Every second key is the one right after the key before it: ends of ranges meet there.
+    fn key(&self) -> Key {
+        let index = draw(self.keys as usize);
+        let key = Key::from(format!("{}k/{:03}", self.prefix, index / 2));
+        if index % 2 == 0 { key } else { key.successor() }
+    }
+
+    /// A key that can be read: now and then one with a versionstamp in it.
+    fn readable(&self, rows: &Rows) -> Key {
+        let stamped = format!("{}s/", self.prefix);
+        let stamped: Vec<&Key> =
+            rows.keys().filter(|key| key.starts_with(stamped.as_bytes())).collect();
+        if stamped.is_empty() || !one_in(8) { self.key() } else { (*pick(&stamped)).clone() }
+    }
+
+    fn bound(&self, rows: &Rows) -> Key {
+        match draw(10) {
+            0 => self.all().begin,
+            1 => self.all().end,
+            2 => format!("{}s/", self.prefix).into(),
+            3 => self.readable(rows).successor(),
+            _ => self.readable(rows),
+        }
+    }
+
+    fn range(&self, rows: &Rows) -> KeyRange {
+        let (a, b) = (self.bound(rows), self.bound(rows));
+        KeyRange { begin: a.clone().min(b.clone()), end: a.max(b) }
+    }
+
+    fn value(&self) -> Value {
+        few_bytes(draw(self.value_bytes_max + 1)).into()
+    }
+
+    fn mutation(&self, rows: &Rows) -> Mutation {
+        let key = self.key();
+        match draw(12) {
+            0..=3 => Mutation::Set { key, value: self.value() },
+            4 => Mutation::Clear { key: self.readable(rows) },
+            5 => Mutation::ClearRange { range: self.range(rows) },
+            6 => {
+                let offset = self.prefix.len() + 2;
+                let gap = [0; 10];
+                let mut key = format!("{}s/", self.prefix).into_bytes();
+                key.extend_from_slice(&gap);
+                key.push(b'a' + draw(3) as u8);
+                let (value, offset) = (self.value(), offset as u32);
+                Mutation::SetVersionstampedKey { key: key.into(), offset, value }
+            }
+            7 => {
+                let offset = draw(4);
+                let value = few_bytes(offset + 10 + draw(4)).into();
+                Mutation::SetVersionstampedValue { key, value, offset: offset as u32 }
+            }
+            _ => {
+                // The present value, now and then, so that comparisons find it equal.
+                let present = rows.get(&key).filter(|_| one_in(2)).map(|(value, _)| value.clone());
+                let operand = present.unwrap_or_else(|| self.value());
+                Mutation::Atomic { key, op: *pick(AtomicOp::ALL), operand }
+            }
+        }
+    }
+
+    fn refused(&self) -> Step {
+        let (key, value) = (self.key(), Value::default());
+        let mut long_key = self.prefix.clone().into_bytes();
+        long_key.resize(limits::KEY_BYTES_MAX + 1, b'k');
+        let long_value = Value::from(vec![0; limits::VALUE_BYTES_MAX + 1]);
+        let (mutation, code) = match draw(6) {
+            0 => (Mutation::Set { key: long_key.into(), value }, ErrorCode::KeyTooLarge),
+            1 => (Mutation::Set { key, value: long_value }, ErrorCode::ValueTooLarge),
+            2 => {
+                let range = KeyRange { begin: key.successor(), end: key };
+                (Mutation::ClearRange { range }, ErrorCode::InvertedRange)
+            }
+            3 => {
+                let mutation =
+                    Mutation::SetVersionstampedValue { key, value: vec![0; 12].into(), offset: 3 };
+                (mutation, ErrorCode::InvalidMutation)
+            }
+            4 => {
+                let offset = key.len() as u32 - 9;
+                let mutation = Mutation::SetVersionstampedKey { key, offset, value };
+                (mutation, ErrorCode::InvalidMutation)
+            }
+            _ => {
+                let key = Key::from(b"\xff/api_model");
+                (Mutation::Clear { key }, ErrorCode::KeyOutsideLegalRange)
+            }
+        };
+        Step::Refused(mutation, code)
+    }
+
+    /// A transaction over what the client's keys hold.
+    pub(super) fn program(&self, rows: &Rows, steps_max: u32) -> Program {
+        let limit = || (!one_in(3)).then(|| 1 + draw(6));
+        let steps = (0..=draw(steps_max.max(1) as usize)).map(|_| match draw(20) {
+            0..=4 => {
+                let keys = (0..=draw(3)).map(|_| self.readable(rows)).collect();
+                Step::Get { keys, is_snapshot: one_in(3) }
+            }
+            5..=9 => {
+                let query = RangeQuery {
+                    range: self.range(rows),
+                    rows_max: limit(),
+                    bytes_max: limit().map(|limit| limit * 20).filter(|_| one_in(2)),
+                    reverse: one_in(2),
+                };
+                Step::Range { query, is_snapshot: one_in(3), is_streamed: one_in(3) }
+            }
+            10 => self.refused(),
+            11 => Step::Conflicts(self.range(rows)),
+            12 => Step::ReadVersion,
+            _ => Step::Write { mutation: self.mutation(rows), with_conflict: !one_in(6) },
+        });
+        Program { steps: steps.collect(), reads_own_writes: !one_in(8) }
+    }
+}
+
+impl Program {
+    /// Sets the options that must be set before anything else is done.
+    pub(super) fn prepare(&self, transaction: &Transaction) -> Result<(), Error> {
+        if !self.reads_own_writes {
+            transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+        }
+        Ok(())
+    }
+
+    /// Does all steps in a transaction that sees `rows`, and compares each answer at once. Returns what was written.
+    ///
+    /// # Errors
+    ///
+    /// The database's errors as they are; anything else is a wrong answer.
+    pub(super) async fn run(
+        &self,
+        transaction: &Transaction,
+        rows: &Rows,
+    ) -> Result<Vec<Mutation>> {
+        let mut sees = Contents::new(rows.clone());
+        let mut written = Vec::new();
+        let mut read_version = None;
+        for step in &self.steps {
+            match step {
+                Step::Get { keys, is_snapshot } => {
+                    let found =
+                        try_join_all(keys.iter().map(|key| get(transaction, key, *is_snapshot)));
+                    for (key, found) in keys.iter().zip(found.await?) {
+                        check_point(key, &found, &sees.point(key))?;
+                    }
+                }
+                Step::Range { query, is_snapshot, is_streamed } => {
+                    let found = range(transaction, query, *is_snapshot, *is_streamed).await?;
+                    check_range(query, &found, &sees.range(query))?;
+                }
+                Step::Write { mutation, with_conflict } => {
+                    if !with_conflict {
+                        transaction.set_option(TransactionOption::NextWriteWithoutConflict)?;
+                    }
+                    write(transaction, mutation)?;
+                    written.push(mutation.clone());
+                    if self.reads_own_writes {
+                        sees.write(mutation);
+                    }
+                }
+                Step::Refused(mutation, code) => {
+                    let refused = write(transaction, mutation).err().map(|error| error.code());
+                    ensure!(
+                        refused == Some(*code),
+                        "an illegal write ended with {refused:?}, not {code}"
+                    );
+                }
+                Step::Conflicts(range) => {
+                    transaction.add_read_conflict_range(range)?;
+                    transaction.add_write_conflict_range(range)?;
+                }
+                Step::ReadVersion => {
+                    let version = transaction.read_version().await?;
+                    let first = *read_version.get_or_insert(version);
+                    ensure!(first == version, "the read version was {first} and is {version}");
+                }
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// What a point read said.
+type FoundPoint = Point;
+/// What a range read said: the rows and whether there may be more, if it says so; `None` if it cannot be read.
+type FoundRange = Option<(Vec<Row>, Option<bool>)>;
+
+/// Turns the error that is an answer into one.
+fn readable<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code() == ErrorCode::AccessedUnreadable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn get(transaction: &Transaction, key: &Key, is_snapshot: bool) -> Result<FoundPoint, Error> {
+    let found = if is_snapshot {
+        transaction.snapshot().get_versioned(key).await
+    } else {
+        transaction.get_versioned(key).await
+    };
+    let found = readable(found)?;
+    Ok(found.map_or(Point::Unreadable, |found| {
+        Point::Found(found.map(|found| (found.value, found.commit_version)))
+    }))
+}
+
+async fn range(
+    transaction: &Transaction,
+    query: &RangeQuery,
+    is_snapshot: bool,
+    is_streamed: bool,
+) -> Result<FoundRange, Error> {
+    let row = |row: ferrisdb_client::KeyValue| (row.key, row.value, row.commit_version);
+    if is_streamed {
+        let mut stream = if is_snapshot {
+            transaction.snapshot().range_stream(query.clone())
+        } else {
+            transaction.range_stream(query.clone())
+        };
+        let mut rows = Vec::new();
+        while let Some(next) = stream.next().await {
+            match readable(next)? {
+                Some(found) => rows.push(row(found)),
+                None => return Ok(None),
+            }
+        }
+        return Ok(Some((rows, None)));
+    }
+    let page = if is_snapshot {
+        transaction.snapshot().get_range_page(query.clone()).await
+    } else {
+        transaction.get_range_page(query.clone()).await
+    };
+    let page = readable(page)?;
+    Ok(page.map(|page| (page.rows.into_iter().map(row).collect(), Some(page.more))))
+}
+
+/// Does a write through the method that is there for it.
+fn write(transaction: &Transaction, mutation: &Mutation) -> Result<(), Error> {
+    match mutation.clone() {
+        Mutation::Set { key, value } => transaction.set(key, value),
+        Mutation::Clear { key } => transaction.clear(key),
+        Mutation::ClearRange { range } => transaction.clear_range(range),
+        Mutation::Atomic { key, op, operand } => transaction.atomic(op, key, operand),
+        Mutation::SetVersionstampedKey { key, offset, value } => {
+            transaction.set_versionstamped_key(key, offset, value)
+        }
+        Mutation::SetVersionstampedValue { key, value, offset } => {
+            transaction.set_versionstamped_value(key, value, offset)
+        }
+    }
+}
+
+/// Compares a point read with what it must say.
+///
+/// # Errors
+///
+/// If it differs.
+pub(super) fn check_point(key: &Key, found: &Point, expected: &Point) -> Result<()> {
+    ensure!(found == expected, "{key} was read as {found:?}, it is {expected:?} (I-2, I-15)");
+    Ok(())
+}
+
+/// Compares a range read with what it must say.
+///
+/// # Errors
+///
+/// If it differs.
+pub(super) fn check_range(
+    query: &RangeQuery,
+    found: &FoundRange,
+    expected: &Option<(Vec<Row>, bool)>,
+) -> Result<()> {
+    let is_right = match (found, expected) {
+        (None, None) => true,
+        (Some((rows, more)), Some((expected_rows, expected_more))) => {
+            rows == expected_rows && more.is_none_or(|more| more == *expected_more)
+        }
+        _ => false,
+    };
+    ensure!(is_right, "{query:?} was read as {found:?}, it is {expected:?} (I-2, I-15)");
+    Ok(())
+}
+
+/// The rows with their versions, as a transaction sees them that has written nothing.
+pub(super) fn as_seen(rows: &BTreeMap<Key, (Value, ferrisdb_client::Version)>) -> Rows {
+    rows.iter().map(|(key, (value, at))| (key.clone(), (value.clone(), Some(*at)))).collect()
+}

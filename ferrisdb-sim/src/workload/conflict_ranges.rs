@@ -1,0 +1,665 @@
+//! A conflict is reported exactly when there is one.
+//!
+//! ```text
+//!   keys        k0    k1    k2           each key and each gap between two is one piece of the keyspace
+//!   pieces     |0|.1.|2|.3.|4|.5..
+//!
+//!   A begins    reads the first row of k0..k9: finds k1           observes pieces 0 1 2
+//!   B begins    clears k2..k9, commits                            writes pieces 4 5 ...
+//!   A sets k0   commits: must succeed. Had B cleared from k1\0 on, too; from k1 on it must conflict
+//! ```
+//!
+//! One client drives several transactions of its own by turns and knows what is in its keys, so that it knows what
+//! each read must find, which pieces it observed (I-15), and which were written since the transaction began.
+//! Whoever observed such a piece must get `not_committed`, everybody else must be committed.
+//!
+//! Two things are in doubt. A transaction that was refused may have left its writes in one of several resolvers,
+//! which is no defect: whoever observed them may conflict. And a commit may get no answer: the round ends there
+//! and is not counted. All transactions read the client's epoch, so that writing it keeps out what is under way.
+//!
+//! Start with [`ConflictRanges::round`], then [`Round::verdict`].
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ferrisdb_client::{
+    AtomicOp, Committed, Error, ErrorCode, Key, KeyRange, RangeQuery, Transaction,
+    TransactionOption, Value, Versionstamp,
+};
+use ferrisdb_core::{Mutation, runtime};
+use futures::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::{
+    Client, Workload, atomic_model,
+    contents::{Contents, Point},
+    support::{self, Fate, draw, fate, few_bytes, one_in, passing, persist, pick},
+};
+
+/// How much of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConflictRangesSettings {
+    /// Keys of each client; at most 30.
+    pub keys: u32,
+    /// How many clients, each with keys of its own.
+    pub clients: u32,
+    /// Most transactions at a time.
+    pub transactions: u32,
+    /// Most steps of each.
+    pub steps: u32,
+}
+
+impl Default for ConflictRangesSettings {
+    fn default() -> Self {
+        ConflictRangesSettings { keys: 10, clients: 2, transactions: 4, steps: 5 }
+    }
+}
+
+/// The workload.
+pub struct ConflictRanges {
+    settings: ConflictRangesSettings,
+    total: Mutex<Tally>,
+    /// What the clients' keys held in the end.
+    ended: Mutex<BTreeMap<u32, BTreeMap<Key, Value>>>,
+}
+
+/// How many commits there were of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    committed: u64,
+    conflicts: u64,
+    allowed_conflicts: u64,
+    skipped: u64,
+}
+
+/// A set of pieces of the keyspace, a bit each.
+type Pieces = u64;
+
+/// The keyspace of a client, cut at every key and right after it.
+#[derive(Clone, Debug)]
+struct Map {
+    /// Ascending: piece `i` begins at `bounds[i]` and ends at the next.
+    bounds: Vec<Key>,
+    keys: Vec<Key>,
+}
+
+/// A transaction under way.
+struct Actor {
+    transaction: Transaction,
+    sees: Contents,
+    writes: Vec<Mutation>,
+    steps_left: u32,
+    /// How many entries the round's log had when the transaction began.
+    began: usize,
+    reads_own_writes: bool,
+    reports: bool,
+    /// Pieces that no read asks the database for any more.
+    known: Pieces,
+    observed: Pieces,
+    written: Pieces,
+    has_written: bool,
+}
+
+/// What happened in a round.
+#[derive(Default)]
+struct Round {
+    /// The commits that were tried: what they wrote, and whether they took effect.
+    log: Vec<(Pieces, bool)>,
+}
+
+/// How a commit has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    MustCommit,
+    MayConflict,
+    MustConflict,
+}
+
+impl Map {
+    fn new(client: u32, keys: u32) -> Map {
+        let prefix = format!("conflict_ranges/{client:03}/");
+        let keys: Vec<Key> =
+            (0..keys.clamp(1, 30)).map(|index| format!("{prefix}{index:02}").into()).collect();
+        let KeyRange { begin, end } = KeyRange::prefix(prefix.as_bytes());
+        let mut bounds = vec![begin];
+        bounds.extend(keys.iter().flat_map(|key| [key.clone(), key.successor()]));
+        bounds.push(end);
+        Map { bounds, keys }
+    }
+
+    fn all(&self) -> KeyRange {
+        let last = self.bounds.len() - 1;
+        KeyRange { begin: self.bounds[0].clone(), end: self.bounds[last].clone() }
+    }
+
+    /// The pieces of a range that begins and ends where pieces do.
+    fn pieces(&self, range: &KeyRange) -> Pieces {
+        let inside = |pair: &[Key]| range.begin <= pair[0] && pair[1] <= range.end;
+        let pieces = self.bounds.windows(2).enumerate();
+        pieces.filter(|(_, pair)| inside(pair)).map(|(index, _)| 1 << index).sum()
+    }
+
+    fn piece(&self, key: &Key) -> Pieces {
+        self.pieces(&KeyRange::single(key))
+    }
+
+    fn draw_range(&self) -> KeyRange {
+        let (a, b) = (pick(&self.bounds), pick(&self.bounds));
+        KeyRange { begin: a.min(b).clone(), end: a.max(b).clone() }
+    }
+}
+
+impl Actor {
+    /// One read or write that is drawn.
+    async fn step(&mut self, map: &Map) -> Result<()> {
+        let key = pick(&map.keys);
+        match draw(12) {
+            0..=2 => {
+                let is_snapshot = one_in(4);
+                let found = if is_snapshot {
+                    self.transaction.snapshot().get(key).await
+                } else {
+                    self.transaction.get(key).await
+                }?;
+                let expected = match self.sees.point(key) {
+                    Point::Found(found) => found.map(|(value, _)| value),
+                    Point::Unreadable => bail!("nothing here has a versionstamp"),
+                };
+                ensure!(found == expected, "{key} was read as {found:?}, not {expected:?} (I-2)");
+                self.on_read(map.piece(key), is_snapshot);
+            }
+            3..=6 => {
+                let limit = || one_in(2).then(|| 1 + draw(3));
+                let query = RangeQuery {
+                    range: map.draw_range(),
+                    rows_max: limit(),
+                    bytes_max: limit().map(|limit| limit * 25).filter(|_| one_in(3)),
+                    reverse: one_in(2),
+                };
+                self.read_range(map, query, one_in(5)).await?;
+            }
+            7 => {
+                let range = map.draw_range();
+                self.transaction.add_read_conflict_range(&range)?;
+                self.observed |= map.pieces(&range);
+            }
+            8 => {
+                let range = map.draw_range();
+                self.transaction.add_write_conflict_range(&range)?;
+                self.written |= map.pieces(&range);
+            }
+            _ => self.write(map, key)?,
+        }
+        Ok(())
+    }
+
+    async fn read_range(&mut self, map: &Map, query: RangeQuery, is_snapshot: bool) -> Result<()> {
+        let page = if is_snapshot {
+            self.transaction.snapshot().get_range_page(query.clone()).await
+        } else {
+            self.transaction.get_range_page(query.clone()).await
+        }?;
+        let (expected, more) =
+            self.sees.range(&query).context("nothing here has a versionstamp")?;
+        let found: Vec<_> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+        let expected: Vec<_> = expected.into_iter().map(|(key, value, _)| (key, value)).collect();
+        ensure!(
+            found == expected && page.more == more,
+            "{query:?} found {found:?}, {}, not {expected:?}, {more} (I-2)",
+            page.more
+        );
+        self.on_read(map.pieces(&looked_at(&query, &expected, more)), is_snapshot);
+        Ok(())
+    }
+
+    fn on_read(&mut self, pieces: Pieces, is_snapshot: bool) {
+        if !is_snapshot {
+            self.observed |= pieces & !self.known;
+        }
+    }
+
+    fn write(&mut self, map: &Map, key: &Key) -> Result<()> {
+        let mutation = match draw(5) {
+            0 | 1 => Mutation::Set { key: key.clone(), value: few_bytes(draw(5)).into() },
+            2 => Mutation::Clear { key: key.clone() },
+            3 => Mutation::ClearRange { range: map.draw_range() },
+            _ => {
+                let (op, operand) = (*pick(AtomicOp::ALL), few_bytes(draw(3)).into());
+                Mutation::Atomic { key: key.clone(), op, operand }
+            }
+        };
+        let with_conflict = !one_in(8);
+        if !with_conflict {
+            self.transaction.set_option(TransactionOption::NextWriteWithoutConflict)?;
+        }
+        let (pieces, is_known) = match &mutation {
+            Mutation::Set { key, value } => {
+                self.transaction.set(key, value)?;
+                (map.piece(key), true)
+            }
+            Mutation::Clear { key } => {
+                self.transaction.clear(key)?;
+                (map.piece(key), true)
+            }
+            Mutation::ClearRange { range } => {
+                self.transaction.clear_range(range)?;
+                (map.pieces(range), true)
+            }
+            Mutation::Atomic { key, op, operand } => {
+                self.transaction.atomic(*op, key, operand)?;
+                (map.piece(key), false)
+            }
+            other => bail!("not drawn: {other:?}"),
+        };
+        if with_conflict {
+            self.written |= pieces;
+        }
+        if self.reads_own_writes {
+            self.sees.write(&mutation);
+            self.known |= if is_known { pieces } else { 0 };
+        }
+        self.has_written = true;
+        self.writes.push(mutation);
+        Ok(())
+    }
+}
+
+/// The part of a range read up to the row at which a limit ended it.
+fn looked_at(query: &RangeQuery, rows: &[(Key, Value)], more: bool) -> KeyRange {
+    let mut range = query.range.clone();
+    if let (true, Some((last, _))) = (more, rows.last()) {
+        if query.reverse {
+            range.begin = last.clone();
+        } else {
+            range.end = last.successor();
+        }
+    }
+    range
+}
+
+impl Round {
+    /// How the commit of a transaction has to end that began after so many entries of the log.
+    fn verdict(&self, began: usize, observed: Pieces, is_empty: bool) -> Verdict {
+        if is_empty {
+            return Verdict::MustCommit;
+        }
+        let mut verdict = Verdict::MustCommit;
+        for (written, took_effect) in &self.log[began..] {
+            match (written & observed, took_effect) {
+                (0, _) => {}
+                (_, true) => return Verdict::MustConflict,
+                (_, false) => verdict = Verdict::MayConflict,
+            }
+        }
+        verdict
+    }
+
+    /// All pieces that were, or may have been, written since.
+    fn written_since(&self, began: usize, with_refused: bool) -> Pieces {
+        let entries = self.log[began..].iter().filter(|(_, committed)| *committed || with_refused);
+        entries.fold(0, |all, (written, _)| all | written)
+    }
+
+    /// Compares the ranges that the database gave as the reason of a conflict with those that there were.
+    fn check_report(&self, map: &Map, actor: &Actor, ranges: &[KeyRange]) -> Result<()> {
+        let possible = self.written_since(actor.began, true) & actor.observed;
+        let certain = self.written_since(actor.began, false) & actor.observed;
+        let mut reported = 0;
+        for range in ranges {
+            let pieces = map.pieces(range);
+            ensure!(pieces & possible != 0, "{range} is reported, nobody wrote to it (I-15)");
+            reported |= pieces;
+        }
+        ensure!(certain & !reported == 0, "a conflict is missing in the report {ranges:?} (I-15)");
+        Ok(())
+    }
+}
+
+/// Compares how a commit ended with how it had to.
+fn check_verdict(verdict: Verdict, is_conflict: bool) -> Result<()> {
+    match (verdict, is_conflict) {
+        (Verdict::MustConflict, false) => {
+            bail!("a transaction was committed although what it read was written since (I-4)")
+        }
+        (Verdict::MustCommit, true) => {
+            bail!("a transaction got not_committed although nobody wrote what it read (I-15)")
+        }
+        _ => Ok(()),
+    }
+}
+
+impl ConflictRanges {
+    /// A workload of which nothing was done yet.
+    pub fn new(settings: ConflictRangesSettings) -> ConflictRanges {
+        ConflictRanges { settings, total: Mutex::default(), ended: Mutex::default() }
+    }
+
+    async fn work(&self, client: &Client) -> Result<()> {
+        let map = Map::new(client.number, self.settings.keys);
+        let mut rows = self.begin_epoch(client, &map).await?;
+        while !client.is_stopped() {
+            let is_clear = if one_in(10) {
+                stamped_round(client, &self.total).await.map(|()| true)
+            } else {
+                self.round(client, &map, &mut rows).await
+            };
+            match is_clear {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.total.lock().skipped += 1;
+                    rows = self.begin_epoch(client, &map).await?;
+                }
+                Err(error) if passing(&error).is_some() => {
+                    self.total.lock().skipped += 1;
+                    support::pause().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.ended.lock().insert(client.number, rows);
+        Ok(())
+    }
+
+    /// Several transactions by turns. Returns whether everything is known that happened.
+    async fn round(
+        &self,
+        client: &Client,
+        map: &Map,
+        rows: &mut BTreeMap<Key, Value>,
+    ) -> Result<bool> {
+        let mut round = Round::default();
+        let count = 2 + draw(self.settings.transactions.max(2) as usize - 1);
+        let mut actors: Vec<Option<Actor>> = (0..count).map(|_| None).collect();
+        let mut waiting: Vec<usize> = (0..count).collect();
+        while !waiting.is_empty() {
+            let place = draw(waiting.len());
+            let actor = &mut actors[waiting[place]];
+            let done = match actor {
+                None => match self.begin(client, rows, &round).await {
+                    Ok(begun) => {
+                        *actor = Some(begun);
+                        Ok(false)
+                    }
+                    Err(error) => Err(error),
+                },
+                Some(actor) if actor.steps_left > 0 => {
+                    actor.steps_left -= 1;
+                    actor.step(map).await.map(|()| false)
+                }
+                Some(actor) => match self.commit(map, actor, &mut round, rows).await {
+                    Ok(true) => Ok(true),
+                    Ok(false) => return Ok(false),
+                    Err(error) => Err(error),
+                },
+            };
+            match done {
+                Ok(false) => {}
+                Ok(true) => {
+                    waiting.swap_remove(place);
+                }
+                // It has not committed and will not: the others go on.
+                Err(error) if passing(&error).is_some() => {
+                    self.total.lock().skipped += 1;
+                    waiting.swap_remove(place);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn begin(
+        &self,
+        client: &Client,
+        rows: &BTreeMap<Key, Value>,
+        round: &Round,
+    ) -> Result<Actor> {
+        let transaction = client.database.transaction();
+        let (reads_own_writes, reports) = (!one_in(8), one_in(2));
+        if !reads_own_writes {
+            transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+        }
+        if reports {
+            transaction.set_option(TransactionOption::ReportConflicts)?;
+        }
+        transaction.read_version().await?;
+        transaction.add_read_conflict_range(KeyRange::single(&epoch_key(client.number)))?;
+        let row = |(key, value): (&Key, &Value)| (key.clone(), (value.clone(), None));
+        Ok(Actor {
+            transaction,
+            sees: Contents::new(rows.iter().map(row).collect()),
+            writes: Vec::new(),
+            steps_left: 1 + draw(self.settings.steps.max(1) as usize) as u32,
+            began: round.log.len(),
+            reads_own_writes,
+            reports,
+            known: 0,
+            observed: 0,
+            written: 0,
+            has_written: false,
+        })
+    }
+
+    /// Commits, and compares the end with what it must be. Returns whether the fate is known.
+    async fn commit(
+        &self,
+        map: &Map,
+        actor: &Actor,
+        round: &mut Round,
+        rows: &mut BTreeMap<Key, Value>,
+    ) -> Result<bool> {
+        let is_empty = !actor.has_written && actor.written == 0;
+        let verdict = round.verdict(actor.began, actor.observed, is_empty);
+        let ended = actor.transaction.commit().await;
+        let about = |took_effect: bool| {
+            check_verdict(verdict, !took_effect)
+                .with_context(|| format!("observed {:b}, {:?}", actor.observed, round.log))
+        };
+        match fate(ended)? {
+            Fate::Committed(committed) => {
+                about(true)?;
+                self.total.lock().committed += 1;
+                if !is_empty {
+                    apply(rows, &actor.writes, committed)?;
+                    round.log.push((actor.written, true));
+                }
+            }
+            Fate::Refused(error) if is_conflict(&error) => {
+                about(false)?;
+                if actor.reports {
+                    let ranges = actor.transaction.conflicting_ranges();
+                    round.check_report(map, actor, &ranges)?;
+                }
+                let mut total = self.total.lock();
+                match verdict {
+                    Verdict::MustConflict => total.conflicts += 1,
+                    _ => total.allowed_conflicts += 1,
+                }
+                round.log.push((actor.written, false));
+            }
+            Fate::Refused(_) => {
+                self.total.lock().skipped += 1;
+                round.log.push((actor.written, false));
+            }
+            Fate::Unknown => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Keeps out what may be under way, and reads what is there.
+    async fn begin_epoch(&self, client: &Client, map: &Map) -> Result<BTreeMap<Key, Value>> {
+        let (epoch, all) = (&epoch_key(client.number), &map.all());
+        let rows = support::run(client, "an epoch", |transaction| async move {
+            transaction.get(epoch).await?;
+            transaction.set_versionstamped_value(epoch, vec![0; Versionstamp::LEN], 0)?;
+            Ok(transaction.get_range(all).await?)
+        });
+        Ok(rows.await?.into_iter().map(|row| (row.key, row.value)).collect())
+    }
+}
+
+fn is_conflict(error: &Error) -> bool {
+    error.code() == ErrorCode::NotCommitted
+}
+
+fn epoch_key(client: u32) -> Key {
+    format!("conflict_ranges/epoch/{client:03}").into()
+}
+
+/// Does what a transaction wrote to the rows.
+fn apply(rows: &mut BTreeMap<Key, Value>, writes: &[Mutation], committed: Committed) -> Result<()> {
+    let stamp = committed.versionstamp.context("a commit that wrote has a versionstamp")?;
+    let mut marked: BTreeMap<Key, (Value, ())> =
+        std::mem::take(rows).into_iter().map(|(key, value)| (key, (value, ()))).collect();
+    writes.iter().for_each(|write| atomic_model::apply_mutation(&mut marked, write, stamp, &()));
+    *rows = marked.into_iter().map(|(key, (value, ()))| (key, value)).collect();
+    Ok(())
+}
+
+/// Keys with versionstamps: one that comes into a range is a conflict for who read the range, and none for who read
+/// a key that was there before.
+async fn stamped_round(client: &Client, total: &Mutex<Tally>) -> Result<()> {
+    // Keys of its own for each round: a commit that got no answer may come later, and disturb no other.
+    let round = runtime::random_u64();
+    let prefix = format!("conflict_ranges/stamped/{:03}/{round:016x}/", client.number);
+    let template = [prefix.as_bytes(), &[0; Versionstamp::LEN]].concat();
+    let add = |transaction: &Transaction| {
+        let offset = prefix.len() as u32;
+        transaction.set_versionstamped_key(template.as_slice(), offset, "")
+    };
+    let commit = async |transaction: Transaction| match fate(transaction.commit().await)? {
+        Fate::Committed(committed) => Ok(Some(committed)),
+        Fate::Refused(error) => Err(anyhow::Error::from(error)),
+        Fate::Unknown => Ok(None),
+    };
+    let first = client.database.transaction();
+    add(&first)?;
+    let Some(Committed { versionstamp: Some(stamp), .. }) = commit(first).await? else {
+        return Ok(());
+    };
+    let key = Key::from(atomic_model::stamped(&template, prefix.len() as u32, stamp));
+    let (reader, scanner) = (client.database.transaction(), client.database.transaction());
+    ensure!(reader.get(&key).await?.is_some(), "{key} is not there (I-1)");
+    let rows = scanner.get_range(KeyRange::prefix(prefix.as_bytes())).await?;
+    ensure!(rows.iter().any(|row| row.key == key), "{key} is not among {rows:?} (I-1)");
+    reader.add_write_conflict_range(KeyRange::single(&key))?;
+    scanner.add_write_conflict_range(KeyRange::single(&key))?;
+    let second = client.database.transaction();
+    second.read_version().await?;
+    add(&second)?;
+    if commit(second).await?.is_none() {
+        return Ok(());
+    }
+    // The reader first: what the scanner writes is what the reader has read.
+    for (transaction, verdict) in [(reader, Verdict::MustCommit), (scanner, Verdict::MustConflict)]
+    {
+        let ended = transaction.commit().await;
+        match fate(ended)? {
+            Fate::Committed(_) => {
+                check_verdict(verdict, false).context("a versionstamped key")?;
+                total.lock().committed += 1;
+            }
+            Fate::Refused(error) if is_conflict(&error) => {
+                check_verdict(verdict, true).context("a versionstamped key")?;
+                total.lock().conflicts += 1;
+            }
+            Fate::Refused(_) | Fate::Unknown => total.lock().skipped += 1,
+        }
+    }
+    let last = client.database.transaction();
+    last.clear_range(KeyRange::prefix(prefix.as_bytes()))?;
+    commit(last).await?;
+    Ok(())
+}
+
+impl Workload for ConflictRanges {
+    fn name(&self) -> &str {
+        "conflict_ranges"
+    }
+
+    fn clients(&self) -> u32 {
+        self.settings.clients
+    }
+
+    fn set_up(&self, _: Client) -> BoxFuture<'_, Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn run(&self, client: Client) -> BoxFuture<'_, Result<()>> {
+        async move { self.work(&client).await }.boxed()
+    }
+
+    fn check(&self, client: Client) -> BoxFuture<'_, Result<String>> {
+        async move {
+            let ended = self.ended.lock().clone();
+            for (number, rows) in ended {
+                let all = &Map::new(number, self.settings.keys).all();
+                let read = || support::read_all(&client.database, all);
+                let found = persist(&client, "reading all keys", read).await?;
+                ensure!(found == rows, "client {number} left {rows:?}, there is {found:?} (I-5)");
+            }
+            let total = *self.total.lock();
+            ensure!(total.committed + total.conflicts > 0, "every commit was skipped: {total:?}");
+            Ok(format!("{total:?}"))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrisdb_client::Version;
+
+    use super::*;
+
+    fn range(map: &Map, begin: usize, end: usize) -> KeyRange {
+        KeyRange { begin: map.bounds[begin].clone(), end: map.bounds[end].clone() }
+    }
+
+    #[test]
+    fn pieces_are_keys_and_the_gaps_between_them() {
+        let map = Map::new(1, 3);
+        assert_eq!(map.pieces(&map.all()), 0b111_1111);
+        assert_eq!(map.piece(&map.keys[0]), 0b10);
+        assert_eq!(map.pieces(&range(&map, 2, 5)), 0b1_1100);
+        assert_eq!(map.pieces(&range(&map, 3, 3)), 0);
+    }
+
+    #[test]
+    fn a_limit_ends_what_was_observed() {
+        let map = Map::new(1, 3);
+        let rows = [(map.keys[1].clone(), Value::default())];
+        let query = RangeQuery::from(map.all()).rows(1);
+        assert_eq!(map.pieces(&looked_at(&query, &rows, true)), 0b1111);
+        assert_eq!(map.pieces(&looked_at(&query.clone().reverse(), &rows, true)), 0b111_1000);
+        assert_eq!(map.pieces(&looked_at(&query, &rows, false)), 0b111_1111);
+    }
+
+    #[test]
+    fn conflicts_too_many_and_too_few_are_noticed() {
+        let round = Round { log: vec![(0b001, true), (0b010, true), (0b100, false)] };
+        assert_eq!(round.verdict(0, 0b001, false), Verdict::MustConflict);
+        assert_eq!(round.verdict(1, 0b001, false), Verdict::MustCommit);
+        assert_eq!(round.verdict(1, 0b110, false), Verdict::MustConflict);
+        assert_eq!(round.verdict(1, 0b100, false), Verdict::MayConflict);
+        assert_eq!(round.verdict(0, 0b111, true), Verdict::MustCommit);
+        let complaint = |verdict, is_conflict| check_verdict(verdict, is_conflict).unwrap_err();
+        assert!(complaint(Verdict::MustConflict, false).to_string().contains("I-4"));
+        assert!(complaint(Verdict::MustCommit, true).to_string().contains("I-15"));
+        for is_conflict in [true, false] {
+            check_verdict(Verdict::MayConflict, is_conflict).unwrap();
+        }
+    }
+
+    #[test]
+    fn rows_follow_the_commits() {
+        let stamp = Versionstamp { commit_version: Version(7), batch_index: 0 };
+        let committed = Committed { version: Version(7), versionstamp: Some(stamp) };
+        let mut rows = BTreeMap::from([("a".into(), "1".into())]);
+        let writes = [Mutation::Clear { key: "a".into() }];
+        apply(&mut rows, &writes, committed).unwrap();
+        assert!(rows.is_empty());
+    }
+}

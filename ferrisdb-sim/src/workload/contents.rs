@@ -1,0 +1,193 @@
+//! What a transaction must see: the rows of a map, with its own writes done to them.
+//!
+//! ```text
+//!   rows         k/003 = ab @ 40      k/004 = x, changed by this transaction
+//!   unreadable   k/005                its value will hold a versionstamp
+//!                s/00..  ..  s/ff..   where a key with a versionstamp may come to lie
+//! ```
+//!
+//! Start with [`Contents::write`], then [`Contents::range`].
+
+use std::collections::BTreeMap;
+
+use ferrisdb_client::{Key, KeyRange, RangeQuery, Value, Version, Versionstamp};
+use ferrisdb_core::Mutation;
+
+use super::atomic_model;
+
+/// Rows, each with the version of the commit that wrote it; `None` if the transaction itself did.
+pub type Rows = BTreeMap<Key, (Value, Option<Version>)>;
+
+/// A row of a read: key, value, and the version of the commit that wrote it.
+pub type Row = (Key, Value, Option<Version>);
+
+/// What a transaction sees.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    rows: Rows,
+    unreadable: Vec<KeyRange>,
+}
+
+/// What a point read must say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The value, or that there is none.
+    Found(Option<(Value, Option<Version>)>),
+    /// That it depends on a versionstamp.
+    Unreadable,
+}
+
+impl Contents {
+    /// What a transaction sees that has written nothing.
+    pub fn new(rows: Rows) -> Contents {
+        Contents { rows, unreadable: Vec::new() }
+    }
+
+    /// Does a write of the transaction.
+    pub fn write(&mut self, mutation: &Mutation) {
+        match mutation {
+            Mutation::SetVersionstampedValue { key, .. } => self.hide(KeyRange::single(key)),
+            Mutation::SetVersionstampedKey { key, offset, .. } => {
+                let filled = |byte: u8| {
+                    let mut bytes = key.to_vec();
+                    bytes[*offset as usize..][..Versionstamp::LEN].fill(byte);
+                    Key::from(bytes)
+                };
+                self.hide(KeyRange { begin: filled(0), end: filled(0xff).successor() });
+            }
+            Mutation::Atomic { key, .. } if self.is_unreadable(key) => {}
+            readable => {
+                match readable {
+                    Mutation::ClearRange { range } => self.show(range),
+                    Mutation::Set { key, .. } | Mutation::Clear { key } => {
+                        self.show(&KeyRange::single(key));
+                    }
+                    _ => {}
+                }
+                let no_stamp = Versionstamp { commit_version: Version::ZERO, batch_index: 0 };
+                atomic_model::apply_mutation(&mut self.rows, readable, no_stamp, &None);
+            }
+        }
+    }
+
+    /// What a point read must say.
+    pub fn point(&self, key: &Key) -> Point {
+        if self.is_unreadable(key) {
+            return Point::Unreadable;
+        }
+        Point::Found(self.rows.get(key).cloned())
+    }
+
+    /// What a range read must return: the rows, and whether a limit ended it; `None` if it comes upon something that
+    /// cannot be read before the commit.
+    pub fn range(&self, query: &RangeQuery) -> Option<(Vec<Row>, bool)> {
+        let mut inside: Vec<Row> = self
+            .rows
+            .iter()
+            .filter(|(key, _)| query.range.contains(key))
+            .map(|(key, (value, version))| (key.clone(), value.clone(), *version))
+            .collect();
+        if query.reverse {
+            inside.reverse();
+        }
+        let (mut bytes, mut is_limited) = (0, false);
+        let mut looked_at = query.range.clone();
+        for index in 0..inside.len() {
+            let (key, value, _) = &inside[index];
+            bytes += key.len() + value.len();
+            is_limited = query.rows_max.is_some_and(|max| index + 1 >= max)
+                || query.bytes_max.is_some_and(|max| bytes >= max);
+            if is_limited {
+                if query.reverse {
+                    looked_at.begin = key.clone();
+                } else {
+                    looked_at.end = key.successor();
+                }
+                inside.truncate(index + 1);
+                break;
+            }
+        }
+        let meets = self.unreadable.iter().any(|hidden| hidden.intersects(&looked_at));
+        (!meets).then_some((inside, is_limited))
+    }
+
+    fn is_unreadable(&self, key: &Key) -> bool {
+        self.unreadable.iter().any(|range| range.contains(key))
+    }
+
+    fn hide(&mut self, range: KeyRange) {
+        self.rows.retain(|key, _| !range.contains(key));
+        self.unreadable.push(range);
+    }
+
+    fn show(&mut self, shown: &KeyRange) {
+        if shown.is_empty() {
+            return;
+        }
+        let hidden = std::mem::take(&mut self.unreadable);
+        for range in hidden {
+            let before = KeyRange {
+                begin: range.begin.clone(),
+                end: range.end.clone().min(shown.begin.clone()),
+            };
+            let after = KeyRange { begin: range.begin.max(shown.end.clone()), end: range.end };
+            self.unreadable.extend([before, after].into_iter().filter(|part| !part.is_empty()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrisdb_client::AtomicOp;
+
+    use super::*;
+
+    fn contents() -> Contents {
+        let row = |(key, value): (&str, &str)| (key.into(), (value.into(), Some(Version(7))));
+        Contents::new([("a", "1"), ("c", "3"), ("e", "5")].map(row).into())
+    }
+
+    #[test]
+    fn own_writes_lie_over_the_rows() {
+        let mut contents = contents();
+        contents.write(&Mutation::ClearRange { range: KeyRange::new("b", "d") });
+        let append = |key: &str| Mutation::Atomic {
+            key: key.into(),
+            op: AtomicOp::AppendIfFits,
+            operand: "x".into(),
+        };
+        contents.write(&append("c"));
+        contents.write(&append("e"));
+        assert_eq!(contents.point(&"c".into()), Point::Found(Some(("x".into(), None))));
+        let (rows, more) = contents.range(&RangeQuery::from("a".."z").reverse().rows(2)).unwrap();
+        assert_eq!(rows, [("e".into(), "5x".into(), None), ("c".into(), "x".into(), None)]);
+        assert!(more);
+        let (rows, more) = contents.range(&RangeQuery::from("a".."c").bytes(9)).unwrap();
+        assert_eq!((rows.len(), more), (1, false));
+        assert_eq!(rows[0].2, Some(Version(7)));
+    }
+
+    #[test]
+    fn what_depends_on_a_versionstamp_cannot_be_read() {
+        let mut contents = contents();
+        let (key, value, offset) = ("c".into(), vec![0; 10].into(), 0);
+        contents.write(&Mutation::SetVersionstampedValue { key, value, offset });
+        let stamped_key = Mutation::SetVersionstampedKey {
+            key: vec![b'm'; 12].into(),
+            offset: 1,
+            value: "".into(),
+        };
+        contents.write(&stamped_key);
+        assert_eq!(contents.point(&"c".into()), Point::Unreadable);
+        assert_eq!(contents.point(&"m5".into()), Point::Unreadable);
+        assert!(contents.range(&RangeQuery::from("a".."z").rows(1)).is_some());
+        assert_eq!(contents.range(&RangeQuery::from("a".."z").rows(2)), None);
+        assert_eq!(contents.range(&RangeQuery::from("l".."n")), None);
+        contents.write(&Mutation::ClearRange { range: KeyRange::new("c", "z") });
+        assert_eq!(contents.range(&RangeQuery::from("a".."z")).unwrap().0.len(), 1);
+        contents.write(&stamped_key);
+        contents.write(&Mutation::Clear { key: "m5".into() });
+        assert_eq!(contents.point(&"m5".into()), Point::Found(None));
+        assert_eq!(contents.point(&"m6".into()), Point::Unreadable);
+    }
+}

@@ -1,0 +1,91 @@
+//! Workloads by name, as scenario files give them.
+
+use serde::Deserialize;
+
+use super::{
+    Workload,
+    api_model::{ApiModel, ApiModelSettings},
+    arguments::{Arguments, ArgumentsSettings},
+    atomic_operations::{AtomicOperations, AtomicOperationsSettings},
+    availability::{Availability, AvailabilitySettings},
+    bank::{BankSettings, BankWorkload},
+    bulk::{Bulk, BulkSettings},
+    conflict_ranges::{ConflictRanges, ConflictRangesSettings},
+    cycle::{Cycle, CycleSettings},
+    exactly_once::{ExactlyOnce, ExactlyOnceSettings},
+    external_consistency::{ExternalConsistency, ExternalConsistencySettings},
+    hot_key::{HotKey, HotKeySettings},
+    list_append::{ListAppend, ListAppendSettings},
+    long_idle::{LongIdle, LongIdleSettings},
+    queue::{Queue, QueueSettings},
+    recorded_bank::RecordedBankWorkload,
+    replica_check::{ReplicaCheck, ReplicaCheckSettings},
+    serializability::{Serializability, SerializabilitySettings},
+};
+
+/// A workload with its settings: `kind = "bank"`, and whatever its settings have, as fields beside it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum WorkloadSpec {
+    /// [`BankWorkload`].
+    Bank(BankSettings),
+    /// [`RecordedBankWorkload`].
+    RecordedBank(BankSettings),
+    /// [`Cycle`].
+    Cycle(CycleSettings),
+    /// [`Serializability`].
+    Serializability(SerializabilitySettings),
+    /// [`ListAppend`].
+    ListAppend(ListAppendSettings),
+    /// [`ExternalConsistency`].
+    ExternalConsistency(ExternalConsistencySettings),
+    /// [`HotKey`].
+    HotKey(HotKeySettings),
+    /// [`ExactlyOnce`].
+    ExactlyOnce(ExactlyOnceSettings),
+    /// [`LongIdle`].
+    LongIdle(LongIdleSettings),
+    /// [`ApiModel`].
+    ApiModel(ApiModelSettings),
+    /// [`Arguments`].
+    Arguments(ArgumentsSettings),
+    /// [`AtomicOperations`].
+    AtomicOperations(AtomicOperationsSettings),
+    /// [`Availability`].
+    Availability(AvailabilitySettings),
+    /// [`Bulk`].
+    Bulk(BulkSettings),
+    /// [`ConflictRanges`].
+    ConflictRanges(ConflictRangesSettings),
+    /// [`Queue`].
+    Queue(QueueSettings),
+    /// [`ReplicaCheck`].
+    ReplicaCheck(ReplicaCheckSettings),
+}
+
+impl WorkloadSpec {
+    /// The workload, ready to be set up.
+    pub fn build(&self) -> Box<dyn Workload> {
+        match self.clone() {
+            WorkloadSpec::Bank(settings) => Box::new(BankWorkload::new(settings)),
+            WorkloadSpec::RecordedBank(settings) => Box::new(RecordedBankWorkload::new(settings)),
+            WorkloadSpec::Cycle(settings) => Box::new(Cycle::new(settings)),
+            WorkloadSpec::Serializability(settings) => Box::new(Serializability::new(settings)),
+            WorkloadSpec::ListAppend(settings) => Box::new(ListAppend::new(settings)),
+            WorkloadSpec::ExternalConsistency(settings) => {
+                Box::new(ExternalConsistency::new(settings))
+            }
+            WorkloadSpec::HotKey(settings) => Box::new(HotKey::new(settings)),
+            WorkloadSpec::ExactlyOnce(settings) => Box::new(ExactlyOnce::new(settings)),
+            WorkloadSpec::LongIdle(settings) => Box::new(LongIdle::new(settings)),
+            WorkloadSpec::ApiModel(settings) => Box::new(ApiModel::new(settings)),
+            WorkloadSpec::Arguments(settings) => Box::new(Arguments::new(settings)),
+            WorkloadSpec::AtomicOperations(settings) => Box::new(AtomicOperations::new(settings)),
+            WorkloadSpec::Availability(settings) => Box::new(Availability::new(settings)),
+            WorkloadSpec::Bulk(settings) => Box::new(Bulk::new(settings)),
+            WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
+            WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
+            WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
+        }
+    }
+}
