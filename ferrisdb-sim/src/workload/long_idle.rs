@@ -2,15 +2,18 @@
 //!
 //! ```text
 //!   run     some writes, until all are told to stop
-//!   check   write A     begin the old transaction, which reads A and B         an idle cluster:
-//!           ........... for minutes nobody asks for anything ...........       windows close, records of
-//!           overwrite A, at once and with the first attempt                    idempotency ids are swept
-//!           the old transaction: reads, writes, commits                        too old, each of them
+//!   check   write A and B    begin two old transactions, which read A          an idle cluster:
+//!           ........... for minutes nobody asks for anything ...........       records of idempotency
+//!           overwrite A, at once and with the first attempt                    ids are swept
+//!           the one reads A: it is shown the old A, or told that it is too old
+//!           the other one writes B: it cannot be committed
+//!           ........... for some seconds ...............................       the window goes on
+//!           the one reads B: it is told that it is too old
 //!           all processes: hardly anything in memory or in the logs
 //! ```
 //!
-//! The old transaction must not be shown the new A (I-2), nor commit over it (I-4): it is told
-//! `transaction_too_old`. Whoever comes first after the pause must find a cluster that is as quick as ever: what
+//! While nothing is written no version gets too old: there is no newer one. But an old transaction must never be
+//! shown the new A (I-2), nor commit over it (I-4), and soon it has to be told `transaction_too_old`. Whoever comes first after the pause must find a cluster that is as quick as ever: what
 //! expires by time, such as connections, caches, leases, must have been renewed or be replaced at once.
 //!
 //! The pause is in the check, because that is when no other client is at work: run it alone, or last.
@@ -83,7 +86,7 @@ impl LongIdle {
     async fn idle(&self, client: &Client) -> Result<String> {
         let database = &client.database;
         set_both(database, 1).await?;
-        let old = begin_old(database).await?;
+        let (reader, writer) = (begin_old(database).await?, begin_old(database).await?);
         client.note(format_args!("{NAME}: idle for {} seconds", self.settings.idle_seconds));
         runtime::sleep(Duration::from_secs(self.settings.idle_seconds)).await;
 
@@ -102,14 +105,11 @@ impl LongIdle {
         first.await.context("the first transaction after the pause")?;
         let took = runtime::now().duration_since(woken);
 
-        let pause = Duration::from_secs(self.settings.idle_seconds);
-        if pause > 2 * window() {
-            let read = ask(|| async { old.get(B).await.map(|value| format!("B = {value:?}")) });
-            expect_too_old("a read", read.await)?;
-        }
+        let ask = async |key| ask(|| async { reader.get(key).await }).await;
+        expect_old(ask(A).await)?;
         // It has read A, which was overwritten: whatever its reads are told, its commit cannot succeed.
-        old.set(B, &3u64.to_le_bytes())?;
-        match old.commit().await {
+        writer.set(B, &3u64.to_le_bytes())?;
+        match writer.commit().await {
             Ok(committed) => bail!(
                 "a transaction that had read A before the pause was committed at version {} over a newer A (I-4)",
                 committed.version
@@ -118,6 +118,8 @@ impl LongIdle {
                 explained(error.into())?;
             }
         }
+        runtime::sleep(4 * window()).await;
+        expect_too_old(ask(B).await)?;
         let counters = patiently(database, |transaction| async move {
             let a = counter(transaction.get(A).await?.as_ref())?;
             Ok([a, counter(transaction.get(B).await?.as_ref())?])
@@ -125,7 +127,7 @@ impl LongIdle {
         let counters = counters.await?;
         ensure!(counters == [2, 1], "A and B are {counters:?} after the pause, not 2 and 1 (I-4)");
         let status = database.status().await.context("the status after the pause")?;
-        let most = check_bytes(&status, self.settings.bytes_max)?;
+        let most = check_bytes(&bytes_held(&status), self.settings.bytes_max)?;
         Ok(format!(
             "{} transactions, idle for {} s, woken up in {took:?}, {most} bytes at most",
             self.written.load(Ordering::Relaxed),
@@ -166,9 +168,9 @@ async fn begin_old(database: &Database) -> Result<Transaction> {
 }
 
 /// Asks until there is an answer that counts.
-async fn ask<Fut>(question: impl Fn() -> Fut) -> Result<String, Error>
+async fn ask<Fut>(question: impl Fn() -> Fut) -> Result<Option<Value>, Error>
 where
-    Fut: Future<Output = Result<String, Error>>,
+    Fut: Future<Output = Result<Option<Value>, Error>>,
 {
     let mut answer = question().await;
     for _ in 1..ASKED_MAX {
@@ -183,36 +185,54 @@ where
     answer
 }
 
-fn expect_too_old(what: &str, answer: Result<String, Error>) -> Result<()> {
+/// What was there before the pause, or that nobody knows any more.
+fn expect_old(answer: Result<Option<Value>, Error>) -> Result<()> {
     match answer {
         Err(error) if error.code() == ErrorCode::TransactionTooOld => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("{what} after the pause is not too old")),
-        Ok(found) => bail!("{what} at a version from before the pause was answered: {found} (I-2)"),
+        Err(error) => Err(error).context("a read at a version from before the pause"),
+        Ok(value) => {
+            let found = counter(value.as_ref())?;
+            ensure!(found == 1, "{found} is read at a version at which it was 1 (I-2)");
+            Ok(())
+        }
     }
 }
 
-/// Whether no process holds more than so many bytes of log, or of a window. Returns the most that one holds.
+fn expect_too_old(answer: Result<Option<Value>, Error>) -> Result<()> {
+    match answer {
+        Err(error) if error.code() == ErrorCode::TransactionTooOld => Ok(()),
+        Err(error) => Err(error).context("a read at a version that should be too old"),
+        Ok(found) => bail!("a version from before the pause is never too old: {found:?} is read"),
+    }
+}
+
+/// What each log, and the window of each storage server, holds in bytes.
+fn bytes_held(status: &Status) -> Vec<(String, u64)> {
+    let heartbeats = status.processes.iter().filter(|process| process.alive);
+    let heartbeats = heartbeats.map(|process| &process.heartbeat);
+    heartbeats
+        .filter(|heartbeat| matches!(heartbeat.class, ProcessClass::Log | ProcessClass::Storage))
+        .map(|heartbeat| {
+            let name = format!("the {} at {}", heartbeat.class, heartbeat.worker.address);
+            (name, heartbeat.progress.bytes)
+        })
+        .collect()
+}
+
+/// Whether no process holds more than so many bytes. Returns the most that one holds.
 ///
 /// # Errors
 ///
 /// Who does.
-pub fn check_bytes(status: &Status, bytes_max: u64) -> Result<u64> {
-    let mut most = 0;
-    for process in status.processes.iter().filter(|process| process.alive) {
-        let heartbeat = &process.heartbeat;
-        if !matches!(heartbeat.class, ProcessClass::Log | ProcessClass::Storage) {
-            continue;
-        }
-        let bytes = heartbeat.progress.bytes;
+pub fn check_bytes(held: &[(String, u64)], bytes_max: u64) -> Result<u64> {
+    ensure!(!held.is_empty(), "there is no log and no storage server after the pause");
+    for (name, bytes) in held {
         ensure!(
-            bytes <= bytes_max,
-            "{:?} at {} holds {bytes} bytes after the pause, more than {bytes_max}",
-            heartbeat.class,
-            heartbeat.worker.address
+            *bytes <= bytes_max,
+            "{name} holds {bytes} bytes after the pause, more than {bytes_max}"
         );
-        most = most.max(bytes);
     }
-    Ok(most)
+    Ok(held.iter().map(|(_, bytes)| *bytes).max().unwrap_or_default())
 }
 
 impl Workload for LongIdle {
@@ -262,11 +282,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_too_old_will_do() {
+    fn the_old_value_or_too_old_and_later_only_that() {
         let error = |code| Err(Error::new(code, Stage::Read, ""));
-        expect_too_old("a read", error(ErrorCode::TransactionTooOld)).unwrap();
-        expect_too_old("a read", error(ErrorCode::Unavailable)).unwrap_err();
-        let answered = expect_too_old("a read", Ok("B = 1".into())).unwrap_err().to_string();
-        assert!(answered.contains("I-2"), "{answered}");
+        let read = |number: u64| Ok(Some(Value::from(&number.to_le_bytes())));
+        expect_old(read(1)).unwrap();
+        expect_old(error(ErrorCode::TransactionTooOld)).unwrap();
+        assert!(expect_old(read(2)).unwrap_err().to_string().contains("I-2"));
+        expect_old(Ok(None)).unwrap_err();
+        expect_old(error(ErrorCode::Unavailable)).unwrap_err();
+        expect_too_old(error(ErrorCode::TransactionTooOld)).unwrap();
+        expect_too_old(error(ErrorCode::Unavailable)).unwrap_err();
+        expect_too_old(read(1)).unwrap_err();
+    }
+
+    #[test]
+    fn nobody_may_hold_too_much() {
+        let held = [("a log".into(), 7), ("a window".into(), 9)];
+        assert_eq!(check_bytes(&held, 9).unwrap(), 9);
+        let error = check_bytes(&held, 8).unwrap_err().to_string();
+        assert!(error.starts_with("a window holds 9 bytes"), "{error}");
+        check_bytes(&[], 9).unwrap_err();
     }
 }
