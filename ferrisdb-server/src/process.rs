@@ -139,6 +139,8 @@ pub fn init_logging(filter: &str, format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(with_quiet_libraries(filter)))
         .with_writer(io::stderr)
+        // A disk that is full may be the one that the log goes to: no reason to end.
+        .log_internal_errors(false)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     // A subscriber that somebody has installed before, such as a test, stays.
     let _ = match format {

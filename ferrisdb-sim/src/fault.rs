@@ -19,7 +19,9 @@ use anyhow::Result;
 use ferrisdb_core::{runtime, service::controller::Redundancy};
 use serde::Deserialize;
 
-use crate::{dice::Dice, disk::Faults, operations, plan::Topology, world::World};
+use crate::{
+    dice::Dice, disk::Faults, network::SimulatedNetwork, operations, plan::Topology, world::World,
+};
 
 /// The kinds of faults that a scenario may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -39,6 +41,9 @@ pub enum FaultKind {
     Freeze,
     /// Servers are cut into two groups that do not reach each other. Clients reach all.
     Partition,
+    /// The controllers are cut off from some coordinators and from every second client, which still reach each other and
+    /// the logs: for a while there are two generations, and only one may commit.
+    SplitBrain,
     /// Several nodes cannot be reached and reach nobody, clients included.
     Isolate,
     /// Messages of one node do not reach another one; the way back is open.
@@ -112,6 +117,8 @@ pub enum Fault {
     Freeze(String),
     /// See [`FaultKind::Partition`].
     Partition(Vec<String>, Vec<String>),
+    /// See [`FaultKind::SplitBrain`].
+    SplitBrain(Vec<String>),
     /// See [`FaultKind::Isolate`].
     Isolate(Vec<String>),
     /// See [`FaultKind::CutOneWay`]: from, to.
@@ -178,6 +185,9 @@ impl fmt::Display for Fault {
             Fault::Freeze(node) => write!(f, "{node} stands still with its clock"),
             Fault::Partition(one, other) => {
                 write!(f, "{} do not reach {}", one.join(", "), other.join(", "))
+            }
+            Fault::SplitBrain(nodes) => {
+                write!(f, "controllers do not reach {} and every second client", nodes.join(", "))
             }
             Fault::Isolate(nodes) => write!(f, "{} cut off", nodes.join(", ")),
             Fault::CutOneWay(from, to) => write!(f, "no way from {from} to {to}"),
@@ -319,6 +329,15 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             }
             Fault::Partition(one, other)
         }
+        FaultKind::SplitBrain => {
+            let mut cut = roles[1].1.clone();
+            if cut.len() < 2 {
+                return None;
+            }
+            // One is left, for the generation that follows.
+            cut.remove(dice.below(cut.len() as u64) as usize);
+            Fault::SplitBrain(cut)
+        }
         FaultKind::Isolate => Fault::Isolate(several(dice)),
         FaultKind::CutOneWay => {
             let (from, to) = (anybody(dice), anybody(dice));
@@ -429,11 +448,16 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
             let (one, other) = (world.ips_of(one), world.ips_of(other));
             network.partition(&[one.clone(), other.clone()]);
             lasting().await;
-            for (one, other) in one.iter().flat_map(|one| other.iter().map(|other| (*one, *other)))
-            {
-                network.unclog(one, other);
-                network.unclog(other, one);
-            }
+            unclog_all(network, &one, &other);
+        }
+        Fault::SplitBrain(nodes) => {
+            let controllers: Vec<IpAddr> =
+                world.nodes_of("controller-").map(|node| world.ip_of(node)).collect();
+            let mut others = world.ips_of(nodes);
+            others.extend(world.client_ips().into_iter().step_by(2));
+            network.partition(&[controllers.clone(), others.clone()]);
+            lasting().await;
+            unclog_all(network, &controllers, &others);
         }
         Fault::Isolate(nodes) => {
             nodes.iter().for_each(|node| network.isolate(world.ip_of(node)));
@@ -522,6 +546,13 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
     }
     Ok(())
+}
+
+fn unclog_all(network: &SimulatedNetwork, some: &[IpAddr], others: &[IpAddr]) {
+    for (one, other) in some.iter().flat_map(|one| others.iter().map(|other| (*one, *other))) {
+        network.unclog(one, other);
+        network.unclog(other, one);
+    }
 }
 
 /// What somebody does about a process that has said that its disk has failed.

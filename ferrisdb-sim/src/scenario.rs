@@ -86,6 +86,7 @@ built_in!(
     "bank",
     "bulk",
     "clocks",
+    "conflicts",
     "cycle",
     "disks",
     "exactly-once",
@@ -97,6 +98,8 @@ built_in!(
     "second-opinion",
     "serializability",
     "side-channel",
+    "two-generations",
+    "unequal-logs",
 );
 
 impl Scenario {

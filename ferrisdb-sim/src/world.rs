@@ -84,6 +84,11 @@ fn address(ip: &str) -> Address {
     Address::new(format!("{ip}:{PORT}"))
 }
 
+/// The address of the n-th client.
+fn client_ip(number: u32) -> IpAddr {
+    parse(&format!("10.0.{}.{}", 5 + number / 250, 1 + number % 250))
+}
+
 fn parse(ip: &str) -> IpAddr {
     ip.parse().expect("the world's addresses are well-formed")
 }
@@ -286,6 +291,11 @@ impl World {
         names.into_iter().map(|name| self.ip_of(name)).collect()
     }
 
+    /// The addresses of all clients so far.
+    pub fn client_ips(&self) -> Vec<IpAddr> {
+        (0..self.inner.clients.load(Ordering::SeqCst)).map(client_ip).collect()
+    }
+
     /// Powers a node off and gives it an empty disk: when it is started again, it is somebody new.
     pub fn lose(&self, name: &str) {
         self.power_off(name);
@@ -334,9 +344,7 @@ impl World {
         W: Future<Output = T> + Send + 'static,
     {
         let number = self.inner.clients.fetch_add(1, Ordering::SeqCst);
-        let (high, low) = (5 + number / 250, 1 + number % 250);
-        let ip = parse(&format!("10.0.{high}.{low}"));
-        let node = Handle::current().create_node().name("client").ip(ip).build();
+        let node = Handle::current().create_node().name("client").ip(client_ip(number)).build();
         let running = node.spawn(work);
         async move { running.await.expect("a client's node is never killed") }
     }

@@ -370,6 +370,10 @@ impl Workload for BankWorkload {
         NAME
     }
 
+    fn cuts(&self) -> Vec<Key> {
+        [3, 6, 9].map(|account| Keys::of(self.name()).account(account).into()).to_vec()
+    }
+
     fn clients(&self) -> u32 {
         self.settings.clients + self.settings.readers
     }

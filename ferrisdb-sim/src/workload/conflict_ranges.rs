@@ -49,11 +49,14 @@ pub struct ConflictRangesSettings {
     pub transactions: u32,
     /// Most steps of each.
     pub steps: u32,
+    /// Whether writes of refused transactions must not count. With several resolvers they may: each of them decides without
+    /// the others.
+    pub exact: bool,
 }
 
 impl Default for ConflictRangesSettings {
     fn default() -> Self {
-        ConflictRangesSettings { keys: 10, clients: 2, transactions: 4, steps: 5 }
+        ConflictRangesSettings { keys: 10, clients: 2, transactions: 4, steps: 5, exact: false }
     }
 }
 
@@ -451,7 +454,10 @@ impl ConflictRanges {
         rows: &mut BTreeMap<Key, Value>,
     ) -> Result<bool> {
         let is_empty = !actor.has_written && actor.written == 0;
-        let verdict = round.verdict(actor.began, actor.observed, is_empty);
+        let verdict = match round.verdict(actor.began, actor.observed, is_empty) {
+            Verdict::MayConflict if self.settings.exact => Verdict::MustCommit,
+            verdict => verdict,
+        };
         let ended = actor.transaction.commit().await;
         let about = |took_effect: bool| {
             check_verdict(verdict, !took_effect)

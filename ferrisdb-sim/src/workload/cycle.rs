@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use ferrisdb_client::Transaction;
-use ferrisdb_core::{KeyRange, Value};
+use ferrisdb_core::{Key, KeyRange, Value};
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
@@ -75,6 +75,11 @@ impl Cycle {
 impl Workload for Cycle {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn cuts(&self) -> Vec<Key> {
+        let nodes = self.settings.nodes;
+        [1, 2, 3].map(|quarter| node_key(quarter * nodes / 4).into()).to_vec()
     }
 
     fn clients(&self) -> u32 {

@@ -20,7 +20,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ferrisdb_client::{Transaction, Version};
-use ferrisdb_core::{KeyRange, Value, atomic::AtomicOp};
+use ferrisdb_core::{Key, KeyRange, Value, atomic::AtomicOp};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -196,6 +196,10 @@ impl ExternalConsistency {
 impl Workload for ExternalConsistency {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn cuts(&self) -> Vec<Key> {
+        [1, 2].map(|client| counter_key(client).into()).to_vec()
     }
 
     fn clients(&self) -> u32 {

@@ -276,6 +276,10 @@ impl Workload for ListAppend {
         NAME
     }
 
+    fn cuts(&self) -> Vec<Key> {
+        [2, 4, 8].map(list_key).to_vec()
+    }
+
     fn clients(&self) -> u32 {
         self.settings.clients
     }

@@ -294,6 +294,10 @@ impl Workload for RecordedBankWorkload {
         NAME
     }
 
+    fn cuts(&self) -> Vec<Key> {
+        [2, 4, 6].map(|account| Keys::of(self.name()).account(account).into()).to_vec()
+    }
+
     fn clients(&self) -> u32 {
         self.settings.clients + self.settings.readers
     }

@@ -259,6 +259,11 @@ impl Workload for Serializability {
         name(self.settings.flavour)
     }
 
+    fn cuts(&self) -> Vec<Key> {
+        let keys = self.settings.keys;
+        [1, 2, 3].map(|quarter| self.key(quarter * keys / 4)).to_vec()
+    }
+
     fn clients(&self) -> u32 {
         self.settings.clients
     }
