@@ -7,6 +7,7 @@
 //!   world        nodes of a simulated network; each runs the real server code of a role, or the real client
 //!   group        the same for consensus alone: members of a register and their writers
 //!   disk         a disk and an engine per node, owned by the world: they survive their process, and fail
+//!   disk_faults  trouble with disks, one at a time
 //!   operations   what operators do, and losses that the cluster makes good by itself
 //!   workload     what clients do, and what must be true afterwards
 //!   history      what each attempt of a transaction saw and did, and when
@@ -26,6 +27,8 @@
 pub mod checker;
 #[cfg(madsim)]
 pub mod disk;
+#[cfg(madsim)]
+pub mod disk_faults;
 #[cfg(madsim)]
 pub mod group;
 pub mod history;

@@ -25,6 +25,7 @@ mod simulation {
     use clap::{Parser, ValueEnum as _};
     use ferrisdb_core::{runtime, service::controller::Redundancy};
     use ferrisdb_sim::{
+        disk_faults::{self, DiskTrouble},
         group::Group,
         operations,
         trace::Trace,
@@ -54,6 +55,9 @@ mod simulation {
         /// How many nodes are killed and started again meanwhile.
         #[arg(long, default_value_t = 5)]
         kills: u32,
+        /// Instead of kills, so many times this trouble with a disk.
+        #[arg(long)]
+        disk_faults: Option<DiskTrouble>,
         /// Prints every event.
         #[arg(long)]
         trace: bool,
@@ -97,7 +101,7 @@ mod simulation {
 
     async fn bank(arguments: Arguments) -> anyhow::Result<()> {
         let trace = Trace::new();
-        let mut world = draw_world(&trace);
+        let mut world = draw_world(&trace, &arguments);
         let bank = Bank { accounts: 10, balance: 100 };
         let journal = SharedJournal::default();
         let stopped = Arc::new(AtomicBool::new(false));
@@ -122,7 +126,7 @@ mod simulation {
         });
         running.push(beside(reader));
 
-        kill_some(&mut world, &arguments).await;
+        trouble_some(&mut world, &arguments, &trace).await?;
         stopped.store(true, Ordering::SeqCst);
         for client in running {
             client.await?;
@@ -149,7 +153,7 @@ mod simulation {
     /// The bank with everything recorded: what each client saw is compared with the order of all commits.
     async fn recorded_bank(arguments: Arguments) -> anyhow::Result<()> {
         let trace = Trace::new();
-        let mut world = draw_world(&trace);
+        let mut world = draw_world(&trace, &arguments);
         let bank = RecordedBank::new(Bank { accounts: 8, balance: 100 });
         let journal = SharedJournal::default();
         let stopped = Arc::new(AtomicBool::new(false));
@@ -176,7 +180,7 @@ mod simulation {
                 trace.note(what);
             }
         } else {
-            kill_some(&mut world, &arguments).await;
+            trouble_some(&mut world, &arguments, &trace).await?;
         }
         stopped.store(true, Ordering::SeqCst);
         for client in running {
@@ -210,8 +214,11 @@ mod simulation {
     }
 
     /// A cluster of a shape that is drawn.
-    fn draw_world(trace: &Trace) -> World {
-        let redundancy = Redundancy::ALL[draw(3) as usize];
+    fn draw_world(trace: &Trace, arguments: &Arguments) -> World {
+        // Who loses the only copy cannot have it back.
+        let is_safe = arguments.disk_faults.is_some_and(DiskTrouble::loses_data);
+        let least = u64::from(is_safe);
+        let redundancy = Redundancy::ALL[(least + draw(3 - least)) as usize];
         let copies = redundancy.copies();
         let topology = Topology {
             redundancy,
@@ -219,12 +226,31 @@ mod simulation {
             coordinators: 1 + draw(3) as u32,
             logs: copies + draw(2) as u32,
             spare_logs: draw(2) as u32,
-            storage: copies + draw(3) as u32,
+            storage: copies + draw(3) as u32 + 2 * least as u32,
             proxies: 1 + draw(3) as u32,
             resolvers: 1 + draw(3) as u32,
         };
         trace.note(format_args!("{topology:?}"));
         World::start(topology, trace.clone())
+    }
+
+    /// Makes the trouble that is asked for, as long as the workload runs.
+    async fn trouble_some(
+        world: &mut World,
+        arguments: &Arguments,
+        trace: &Trace,
+    ) -> anyhow::Result<()> {
+        let Some(trouble) = arguments.disk_faults else {
+            kill_some(world, arguments).await;
+            return Ok(());
+        };
+        let pause = Duration::from_secs(arguments.seconds) / (arguments.kills + 1);
+        for _ in 0..arguments.kills {
+            runtime::sleep(runtime::jitter(pause)).await;
+            disk_faults::make(world, trouble, trace).await?;
+        }
+        runtime::sleep(pause).await;
+        Ok(())
     }
 
     /// Kills nodes that are drawn and starts them again, as long as the workload runs.

@@ -123,7 +123,11 @@ pub async fn at_rest(world: &mut World, when: &str) -> Result<Status> {
     .await
 }
 
-async fn until(world: &mut World, when: &str, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
+pub(crate) async fn until(
+    world: &mut World,
+    when: &str,
+    is_so: impl Fn(&Status) -> bool,
+) -> Result<Status> {
     let began = runtime::now();
     let mut last = None;
     while runtime::now().duration_since(began) < REST_LIMIT {

@@ -7,16 +7,19 @@
 //!
 //! The n-th process of each kind is in the n-th zone.
 //!
-//! Each node runs what the binary of its role runs. Its media belong to the world, so a node that is
-//! killed and started again finds its disk, less what was not synced.
+//! Each node runs what the binary of its role runs. Its disk belongs to the world, so a node that is
+//! killed and started again finds it, less what a power failure has taken.
 
-use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration,
+};
 
 use ferrisdb_client::Database;
 use ferrisdb_core::{
+    Result,
     controllers::Controllers,
     id::Address,
-    runtime::{self, disk::MemoryDisk},
+    runtime,
     service::controller::{Configuration, Redundancy},
     transport::Network,
 };
@@ -28,9 +31,11 @@ use ferrisdb_server::{
     storage::StorageSettings,
 };
 use madsim::runtime::{Handle, NodeHandle};
-use parking_lot::Mutex;
 
-use crate::trace::Trace;
+use crate::{
+    disk::{DiskProfile, MachineDisk},
+    trace::Trace,
+};
 
 /// How many nodes of each kind a cluster has.
 #[derive(Clone, Copy, Debug)]
@@ -86,36 +91,12 @@ struct Node {
     name: String,
     address: Address,
     handle: NodeHandle,
-    media: Storage,
-}
-
-/// What a node keeps its data on. Clones are the same, also after it was replaced.
-#[derive(Clone)]
-struct Storage(Arc<Mutex<(MemoryDisk, Media)>>);
-
-impl Storage {
-    fn new() -> Storage {
-        let disk = MemoryDisk::new();
-        Storage(Arc::new(Mutex::new((disk.clone(), Media::memory(disk)))))
-    }
-
-    fn media(&self) -> Media {
-        self.0.lock().1.clone()
-    }
-
-    /// Loses what was not synced.
-    fn crash(&self) {
-        self.0.lock().0.crash();
-    }
-
-    /// Another disk, with nothing on it.
-    fn replace(&self) {
-        let disk = MemoryDisk::new();
-        *self.0.lock() = (disk.clone(), Media::memory(disk));
-    }
+    disk: MachineDisk,
 }
 
 const PORT: u16 = 4500;
+/// After how long a process that has ended by itself is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 fn address(ip: &str) -> Address {
     Address::new(format!("{ip}:{PORT}"))
@@ -148,9 +129,8 @@ impl World {
                 let (settings, all) = (settings.clone(), all.clone());
                 async move {
                     let path = Path::new("/data");
-                    let host = ControllerHost::start(site, &media, path, all, settings).await;
-                    let _host = host.expect("the controller starts on its own disk");
-                    std::future::pending::<()>().await;
+                    let _host = ControllerHost::start(site, &media, path, all, settings).await?;
+                    std::future::pending().await
                 }
             });
         }
@@ -164,7 +144,7 @@ impl World {
                 async move {
                     let settings = CoordinatorSettings::default();
                     let _host = CoordinatorHost::start(site, to, zone, settings);
-                    std::future::pending::<()>().await;
+                    std::future::pending().await
                 }
             });
         }
@@ -175,9 +155,8 @@ impl World {
                 let (zone, to) = (zone.clone(), of_site(&site, &all));
                 async move {
                     let (path, settings) = (Path::new("/data"), LogSettings::default());
-                    let host = LogHost::start(site, &media, path, to, zone, settings).await;
-                    let _host = host.expect("the log starts on its own disk");
-                    std::future::pending::<()>().await;
+                    let _host = LogHost::start(site, &media, path, to, zone, settings).await?;
+                    std::future::pending().await
                 }
             });
         }
@@ -188,35 +167,49 @@ impl World {
                 let (zone, to) = (zone.clone(), of_site(&site, &all));
                 async move {
                     let (path, settings) = (Path::new("/data"), StorageSettings::default());
-                    let host = StorageHost::start(site, &media, path, to, zone, settings, 0).await;
-                    let _host = host.expect("the storage server starts on its own disk");
-                    std::future::pending::<()>().await;
+                    let host = StorageHost::start(site, &media, path, to, zone, settings, 0);
+                    let _host = host.await?;
+                    std::future::pending().await
                 }
             });
         }
         world
     }
 
-    /// Adds a node that runs `process` whenever it is started.
+    /// Adds a node that runs `process` whenever it is started, and again whenever it ends: its disk may have
+    /// failed, and be well again.
     fn add<F, Fut>(&mut self, name: &str, ip: &str, process: F)
     where
         F: Fn(Arc<Site>, Media) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        Fut: Future<Output = Result<Infallible>> + Send + 'static,
     {
-        let media = Storage::new();
+        let disk = MachineDisk::new(DiskProfile::draw());
         let listen = address(ip);
         let address = listen.clone();
-        let kept = media.clone();
+        let kept = disk.clone();
         let init = move || {
-            let (process, media, listen) = (process.clone(), kept.media(), listen.clone());
+            let (process, disk, listen) = (process.clone(), kept.clone(), listen.clone());
             async move {
-                let site = Site::listen(&listen, None).await.expect("a node's address is its own");
-                process(Arc::new(site), media).await;
+                loop {
+                    let site = Site::listen(&listen, None).await;
+                    let site = Arc::new(site.expect("a node's address is its own"));
+                    let running = process(Arc::clone(&site), disk.media());
+                    let error = tokio::select! {
+                        biased;
+                        error = site.failed() => error,
+                        Err(error) = running => error,
+                    };
+                    tracing::warn!(%error, %listen, "a process has ended; it is started again");
+                    site.close();
+                    disk.crash_process();
+                    drop(site);
+                    runtime::sleep(RESTART_PAUSE).await;
+                }
             }
         };
         let ip: IpAddr = ip.parse().expect("the world's addresses are well-formed");
         let handle = Handle::current().create_node().name(name).ip(ip).init(init).build();
-        self.nodes.push(Node { name: name.to_string(), address, handle, media });
+        self.nodes.push(Node { name: name.to_string(), address, handle, disk });
     }
 
     /// The names of all nodes.
@@ -239,12 +232,17 @@ impl World {
         self.nodes.len()
     }
 
-    /// Kills a node as a power failure would: its tasks end, and what its disk had not synced is lost.
+    /// Kills a node as a power failure would: its tasks end, and what its disk had not synced may be lost.
     pub fn kill(&self, index: usize) {
         let node = &self.nodes[index];
         self.trace.note(format_args!("kill {}", node.name));
         Handle::current().kill(node.handle.id());
-        node.media.crash();
+        node.disk.power_failure();
+    }
+
+    /// The disk of a node.
+    pub fn disk(&self, index: usize) -> &MachineDisk {
+        &self.nodes[index].disk
     }
 
     /// Starts a node again that was killed.
@@ -264,7 +262,7 @@ impl World {
         self.kill(index);
         let node = &mut self.nodes[index];
         self.trace.note(format_args!("the disk of {} is lost", node.name));
-        node.media.replace();
+        node.disk.replace_with_empty();
     }
 
     /// Runs `client` on a node of its own, with a database connected to the cluster, and waits for it.
