@@ -135,9 +135,10 @@ pub async fn make(world: &mut World, trouble: DiskTrouble, trace: &Trace) -> Res
     let is_drained = |status: &Status| status.cluster.log_sets.len() == 1;
     let status = operations::until(world, &format!("draining after {when}"), is_drained).await?;
     let address = world.address_of(index).clone();
-    let is_well = status.processes.iter().any(|process| {
-        process.alive && process.heartbeat.worker.address == address
-    });
+    let is_well = status
+        .processes
+        .iter()
+        .any(|process| process.alive && process.heartbeat.worker.address == address);
     if !is_well {
         // What an operator does with a server that says that it is of no use.
         trace.note(format_args!("{name} gets an empty disk"));

@@ -22,6 +22,6 @@ mod task;
 pub use clock::{Instant, now, sleep, timeout, unix_time};
 pub use disk::{DirectoryLock, Disk, File};
 pub use random::{jitter, random_u64};
-pub use task::{Task, TaskGroup, blocking, spawn};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
+pub use task::{Task, TaskGroup, blocking, spawn};

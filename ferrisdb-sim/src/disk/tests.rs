@@ -264,7 +264,10 @@ fn an_old_disk_an_empty_one_and_that_of_another_machine() {
         assert!(engine.get(b"k").is_err(), "it was taken away");
         for _ in 0..2 {
             disk.restore(&old);
-            assert_eq!((sectors(&contents(&disk).await).as_str(), version(&disk).await), ("aaaa", 1));
+            assert_eq!(
+                (sectors(&contents(&disk).await).as_str(), version(&disk).await),
+                ("aaaa", 1)
+            );
             let file = disk.media().disk().open(Path::new(PATH), OpenMode::Existing).await.unwrap();
             file.write_and_sync(0, Bytes::from_static(b"c")).await.unwrap();
         }
@@ -295,7 +298,9 @@ fn of_ingests_a_beginning_survives() {
             let engine = disk.media().open_engine(Path::new("/engine"), 0).await.unwrap();
             engine.ingest(&[EngineChange::Set(row(1, "a"))]).unwrap();
             engine.write(&batch(2, "b")).unwrap();
-            engine.ingest(&[EngineChange::Set(row(1, "c")), EngineChange::Set(row(1, "d"))]).unwrap();
+            engine
+                .ingest(&[EngineChange::Set(row(1, "c")), EngineChange::Set(row(1, "d"))])
+                .unwrap();
             engine.ingest(&[EngineChange::Set(row(1, "e"))]).unwrap();
             disk.power_failure();
             assert!(engine.get(b"b").is_err(), "its process has died");
