@@ -187,7 +187,7 @@ pub struct Controller {
     persists: u64,
     controllers: Vec<ControllerMember>,
     /// A version that is known to be committed.
-    known_committed_version: Version,
+    pub(super) known_committed_version: Version,
     /// Since when a better generation than the live one could be recruited.
     better_since: Option<Instant>,
 }

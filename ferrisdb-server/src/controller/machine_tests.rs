@@ -280,6 +280,31 @@ fn a_recovery_keeps_what_all_answers_have_and_copies_what_may_be_missing_elsewhe
 }
 
 #[test]
+fn a_log_with_an_old_disk_is_left_out_of_a_recovery() {
+    let mut world = World::active();
+    world.lose_coordinator();
+    // 320 is known to be on every log, so the first one has forgotten something: its answer does not count.
+    world.answer_locks([Some((200, 150)), Some((400, 320)), Some((410, 300))]);
+    let logs = world.recruit_logs();
+    assert_eq!(logs[0].recruitment.recovery_version, Version(400));
+    assert_eq!(logs[0].sources.len(), 2);
+
+    let mut world = World::active();
+    world.lose_coordinator();
+    world.answer_locks([Some((400, 320)), Some((200, 150)), None]);
+    let reason = world.reason();
+    assert!(reason.contains("its disk is an old one") && reason.contains("320"), "{reason}");
+
+    // What the controller has seen itself counts, too.
+    let mut world = World::active();
+    world.step(Input::Committed(Version(350)));
+    world.lose_coordinator();
+    world.answer_locks([Some((340, 310)), Some((340, 310)), Some((400, 310))]);
+    let reason = world.reason();
+    assert!(reason.contains("locked 1 of the 3 logs") && reason.contains("350"), "{reason}");
+}
+
+#[test]
 fn too_few_locks_are_not_enough_and_status_says_so() {
     let mut world = World::active();
     world.lose_coordinator();

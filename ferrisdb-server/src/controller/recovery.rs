@@ -288,6 +288,7 @@ impl Controller {
             Ok(reply) => answers.insert(index, reply).map(|_| ()),
             Err(error) => failed.insert(index, error.to_string()).map(|_| ()),
         };
+        leave_out_forgetful(old, answers, failed, self.known_committed_version);
         // All that was acknowledged is on every log, so on each of these; and with these locked no
         // further push can be acknowledged by all (I-12).
         let needed = locks_needed(old) - usize::from(planted(Plant::TooFewLocks));
@@ -505,6 +506,32 @@ impl Controller {
         self.step = Step::Waiting { reason, not_before };
         self.publish(effects);
     }
+}
+
+/// Leaves out logs that do not have what is known to be on every log of the set: their disks are not the ones on which
+/// they acknowledged it, but older ones. Counting them in would end the generation before commits that were
+/// acknowledged (I-12). Each answer can show another one to be such.
+fn leave_out_forgetful(
+    old: &LogSet,
+    answers: &mut BTreeMap<usize, LockReply>,
+    failed: &mut BTreeMap<usize, String>,
+    known_committed_version: Version,
+) {
+    let known = answers.values().map(|reply| reply.known_committed_version).max();
+    let known = known.unwrap_or_default().max(known_committed_version).max(old.recovery_version);
+    answers.retain(|index, reply| {
+        let has_all = reply.durable_version >= known;
+        if !has_all {
+            let detail = format!(
+                "its disk is an old one: it has versions up to {}, and has acknowledged {known}",
+                reply.durable_version
+            );
+            let log = old.logs.get(*index).map(|log| &log.endpoint);
+            tracing::error!(?log, %detail, "a log is left out of a recovery");
+            failed.insert(*index, detail);
+        }
+        has_all
+    });
 }
 
 /// What the answers of the locks say together.

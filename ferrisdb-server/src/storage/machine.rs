@@ -375,7 +375,9 @@ impl Machine {
         let end = self.end_of(set).unwrap_or(Version::MAX);
         let through_version = reply.through_version.min(end);
         if through_version <= self.applied_version {
-            self.on_nothing_new(reply.locked);
+            // A log of an ended set has all that the set ever gets, locked or not: one that came back with an old disk
+            // may have forgotten even the lock.
+            self.on_nothing_new(reply.locked || self.end_of(set).is_some());
             return Ok(None);
         }
         let mut messages = reply.messages;
@@ -389,8 +391,8 @@ impl Machine {
         Ok(Some(Advance { messages, through_version }))
     }
 
-    fn on_nothing_new(&mut self, locked: bool) {
-        if locked {
+    fn on_nothing_new(&mut self, is_final: bool) {
+        if is_final {
             // The log will never have more. Another one may; or the cluster soon says how this ended.
             self.fail_over();
         } else {
