@@ -527,9 +527,7 @@ impl Fate {
 
 impl Work {
     fn is_begun(&self) -> bool {
-        !self.mutations.is_empty()
-            || !self.read_conflicts.is_empty()
-            || self.read_version.initialized()
+        !self.mutations.is_empty() || !self.read_conflicts.is_empty()
     }
 
     /// Whether nothing of the commit depends on the read version. Stamped keys do: the conflicts that they are

@@ -52,6 +52,21 @@ async fn a_lost_request_is_made_again() {
 }
 
 #[tokio::test]
+async fn an_attempt_after_one_in_doubt_may_set_all_options() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseRequest]);
+    let runs = Cell::new(0);
+    let done = database.run_transaction(|transaction| async {
+        runs.set(runs.get() + 1);
+        transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+        transaction.add("n", 1)
+    });
+    done.await.unwrap();
+    assert_eq!((runs.get(), number(&cluster)), (2, 1));
+}
+
+#[tokio::test]
 async fn a_late_request_conflicts_with_the_attempt_after_it() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;

@@ -16,6 +16,7 @@
 //!   workload     what clients do, and what must be true afterwards
 //!   history      what each attempt of a transaction saw and did, and when
 //!   checker      what must be true of a history: strict serializability
+//!   testing      your own code in the simulation, from an ordinary test
 //!   trace        everything that happened, with the virtual time; the same seed gives the same trace
 //! ```
 //!
@@ -51,6 +52,8 @@ pub mod plants;
 pub mod run;
 #[cfg(madsim)]
 pub mod scenario;
+#[cfg(madsim)]
+pub mod testing;
 pub mod trace;
 pub mod workload;
 #[cfg(madsim)]

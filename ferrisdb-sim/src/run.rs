@@ -36,6 +36,8 @@ use crate::{
 
 /// How long a step that should take moments may take.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
+/// How long a check may take: some wait for what happens once in minutes.
+const CHECK_LIMIT: Duration = Duration::from_secs(1_800);
 /// How long after the last fault something must be committed.
 const AVAILABLE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -156,7 +158,7 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
                 workload,
                 |workload, client| async move { workload.check(client).await },
             );
-        let line = within(STEP_LIMIT, check).await.with_context(|| workload.name().to_owned())?;
+        let line = within(CHECK_LIMIT, check).await.with_context(|| workload.name().to_owned())?;
         trace.note(format_args!("{}: {line}", workload.name()));
         checked.push(format!("{}: {line}", workload.name()));
     }

@@ -32,7 +32,10 @@ impl Transaction {
     /// [`ErrorCode::InvalidArgument`] if the option does not take the value, or not at this point.
     pub fn set_option(&self, option: TransactionOption) -> Result<()> {
         let mut state = self.open()?;
-        if option == TransactionOption::ReadYourWritesDisabled && state.work.is_begun() {
+        // An attempt after one in doubt has a read version already: by that it has found out what became of the other.
+        let has_read = state.fate == Fate::Closed && state.work.read_version.initialized();
+        let is_begun = has_read || state.work.is_begun();
+        if option == TransactionOption::ReadYourWritesDisabled && is_begun {
             let detail = "reads can be turned away from own writes before the first operation only";
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
         }

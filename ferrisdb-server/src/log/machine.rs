@@ -578,7 +578,9 @@ impl Log {
             return;
         }
         for lock in ready {
-            let after = (Bound::Excluded(lock.metadata_after), Bound::Included(durable));
+            // An old disk may have less than the controllers know of.
+            let after =
+                (Bound::Excluded(lock.metadata_after.min(durable)), Bound::Included(durable));
             let metadata = self.metadata.range(after);
             let reply = LockReply {
                 durable_version: durable,
