@@ -6,7 +6,7 @@
 //!                    a normal build                    a build with --cfg madsim
 //!   now, sleep       the monotonic clock, tokio         a virtual clock, which can be wrong on a node
 //!   spawn            tokio                             a task, picked at random by the seed
-//!   blocking         tokio's blocking threads          runs in place
+//!   blocking         tokio's blocking threads          runs in place, and takes as long as its disk
 //!   random_u64       the thread's generator            the seed's generator
 //!   Disk             files                             a disk in memory that survives its process
 //! ```

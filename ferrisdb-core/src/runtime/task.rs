@@ -85,8 +85,10 @@ mod waits {
     /// What is waited for before an operation, and after it.
     type Waits = [BoxFuture<'static, ()>; 2];
 
+    type Asked = Rc<dyn Fn() -> Option<Waits>>;
+
     thread_local! {
-        static WAITS: RefCell<Option<Rc<dyn Fn() -> Option<Waits>>>> = const { RefCell::new(None) };
+        static WAITS: RefCell<Option<Asked>> = const { RefCell::new(None) };
     }
 
     /// Lets the simulation of this thread say how long each blocking operation takes. `waits` is asked by the task
