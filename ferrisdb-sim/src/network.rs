@@ -80,7 +80,9 @@ impl SimulatedNetwork {
         self.trace.note(format_args!("partition {groups:?}"));
         for (index, group) in groups.iter().enumerate() {
             for other in &groups[index + 1..] {
-                for (&one, &other) in group.iter().flat_map(|one| other.iter().map(move |it| (one, it))) {
+                for (&one, &other) in
+                    group.iter().flat_map(|one| other.iter().map(move |it| (one, it)))
+                {
                     simulated::clog(one, other);
                     simulated::clog(other, one);
                 }
@@ -155,7 +157,11 @@ impl SimulatedNetwork {
         for clogs in [true, false] {
             shuffle(&mut some);
             for &machine in &some {
-                if clogs { self.isolate(machine) } else { self.rejoin(machine) }
+                if clogs {
+                    self.isolate(machine)
+                } else {
+                    self.rejoin(machine)
+                }
                 runtime::sleep(runtime::jitter(time / steps)).await;
             }
         }

@@ -19,10 +19,7 @@ use ferrisdb_core::{
     id::Address,
     limits,
     runtime::{self, Instant},
-    service::raft::{
-        Raft, RaftClient, RaftIdentity, RaftMessage, RaftMessageKind, RaftRequest, RaftResponse,
-        RaftService,
-    },
+    service::raft::{Raft, RaftClient, RaftIdentity, RaftMessage, RaftMessageKind, RaftService},
     transport::{
         self, Listener, Network, Router,
         simulated::{Latency, LinkConditions},
@@ -396,8 +393,7 @@ fn clocks_jump_and_never_back() {
         let clocks = Clocks::new(Trace::new());
         let client = connect().await.unwrap();
         clocks.jump_calendar(node.id(), -7_200);
-        let (calendar, own, truly) =
-            (runtime::unix_time(), runtime::now(), runtime::true_now());
+        let (calendar, own, truly) = (runtime::unix_time(), runtime::now(), runtime::true_now());
         let sleeper = clocks.clone();
         let id = node.id();
         let jumping = async move {
@@ -463,7 +459,8 @@ fn a_bit_of_everything(seed: u64) -> String {
                     match connect().await {
                         Ok(client) => {
                             for _ in 0..20 {
-                                let answer = say(&client, 5_000).await.map_err(|error| error.code());
+                                let answer =
+                                    say(&client, 5_000).await.map_err(|error| error.code());
                                 trace.note(format_args!("{number} {answer:?}"));
                             }
                         }

@@ -283,9 +283,8 @@ pub fn restore_power(machine: IpAddr) {
         links.dark.remove(&machine);
     });
     let links = with(|links| {
-        let of_machine = |(&(_, to), link): (&(IpAddr, IpAddr), &Link)| {
-            (to == machine).then(|| link.clone())
-        };
+        let of_machine =
+            |(&(_, to), link): (&(IpAddr, IpAddr), &Link)| (to == machine).then(|| link.clone());
         links.links.iter().filter_map(of_machine).collect::<Vec<_>>()
     });
     for (pipe, reader) in links.iter().flat_map(Link::pipes) {
@@ -357,10 +356,7 @@ pub(super) fn offer(caller: SocketAddr, server: SocketAddr, pipe: Arc<Pipe>) {
 }
 
 /// The server's end of a connection that was opened, if the caller has not made another one meanwhile.
-pub(super) fn take(
-    caller: SocketAddr,
-    server: SocketAddr,
-) -> Option<Arc<Pipe>> {
+pub(super) fn take(caller: SocketAddr, server: SocketAddr) -> Option<Arc<Pipe>> {
     with(|links| links.opened.remove(&(caller, server)))
 }
 

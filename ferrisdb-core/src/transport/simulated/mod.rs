@@ -37,12 +37,9 @@ use std::{
 
 use bytes::Bytes;
 use madsim::time::TimeHandle;
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    sync::oneshot,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::oneshot};
 
+pub(super) use self::connection::Connection;
 pub use self::{
     conditions::{Latency, LinkConditions},
     links::{
@@ -51,7 +48,6 @@ pub use self::{
         unclog_all,
     },
 };
-pub(super) use self::connection::Connection;
 use self::{
     conditions::{draw_below, fraction, happens},
     connection::{End, Pipe, Side},
