@@ -19,10 +19,7 @@ use ferrisdb_core::{
     id::Address,
     limits,
     runtime::{self, Instant},
-    service::raft::{
-        Raft, RaftClient, RaftIdentity, RaftMessage, RaftMessageKind, RaftRequest, RaftResponse,
-        RaftService,
-    },
+    service::raft::{Raft, RaftClient, RaftIdentity, RaftMessage, RaftMessageKind, RaftService},
     transport::{
         self, Listener, Network, Router,
         simulated::{Latency, LinkConditions},

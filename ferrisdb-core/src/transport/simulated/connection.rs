@@ -165,10 +165,7 @@ impl Direction {
             return false;
         }
         if self.link.is_clogged() {
-            if self.held_since.is_none() {
-                self.held_since = Some(now);
-                links::count(|counts| counts.held += 1);
-            }
+            self.hold(now);
             return false;
         }
         let Some(since) = self.held_since.take() else { return true };
@@ -177,6 +174,14 @@ impl Direction {
         let silence = now.saturating_duration_since(since).min(SENT_AGAIN_AFTER_MAX);
         self.sent_again = Some(now + silence.mul_f64(fraction()));
         false
+    }
+
+    /// Something would arrive at a time and is held back.
+    fn hold(&mut self, at: Instant) {
+        if self.held_since.is_none() {
+            self.held_since = Some(at);
+            links::count(|counts| counts.held += 1);
+        }
     }
 
     fn take_message(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
@@ -216,7 +221,9 @@ impl Direction {
         self.waiting_bytes += bytes.len();
         if !bytes.is_empty() {
             self.messages.push_back(Message { arrives, bytes });
-            if self.messages.len() == 1 && !self.link.is_clogged() {
+            if self.link.is_clogged() {
+                self.hold(arrives);
+            } else if self.messages.len() == 1 {
                 self.ring_reader(self.next_arrival().unwrap_or(arrives));
             }
         }
@@ -228,7 +235,11 @@ impl Direction {
         if self.ends.is_none() {
             let arrives = self.link.draw_arrival(0).max(self.last_arrives);
             self.ends = Some(arrives);
-            self.ring_reader(arrives);
+            if self.link.is_clogged() {
+                self.hold(arrives);
+            } else {
+                self.ring_reader(arrives);
+            }
         }
     }
 }
