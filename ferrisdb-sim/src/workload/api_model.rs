@@ -63,12 +63,15 @@ pub struct ApiModel {
     models: Mutex<BTreeMap<u32, Model>>,
 }
 
+/// Rows, each with the version of the commit that wrote it.
+type VersionedRows = BTreeMap<Key, (Value, Version)>;
+
 /// What a client knows of its keys.
 #[derive(Clone, Debug, Default)]
 struct Model {
-    rows: BTreeMap<Key, (Value, Version)>,
+    rows: VersionedRows,
     /// The version of the last commit that changed them, and the rows before it.
-    changed: Option<(Version, BTreeMap<Key, (Value, Version)>)>,
+    changed: Option<(Version, VersionedRows)>,
     marker: Option<Value>,
     attempts: u64,
     tally: Tally,

@@ -62,7 +62,7 @@ impl Keyspace {
     fn key(&self) -> Key {
         let index = draw(self.keys as usize);
         let key = Key::from(format!("{}k/{:03}", self.prefix, index / 2));
-        if index % 2 == 0 { key } else { key.successor() }
+        if index.is_multiple_of(2) { key } else { key.successor() }
     }
 
     /// A key that can be read: now and then one with a versionstamp in it.
