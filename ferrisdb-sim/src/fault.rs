@@ -41,8 +41,8 @@ pub enum FaultKind {
     Freeze,
     /// Servers are cut into two groups that do not reach each other. Clients reach all.
     Partition,
-    /// The controllers are cut off from some coordinators and from every second client, which still reach each other and
-    /// the logs: for a while there are two generations, and only one may commit.
+    /// The controllers are cut off from some coordinators and from every second client, or from the later half of them, which
+    /// still reach each other and the logs: for a while there are two generations, and only one may commit.
     SplitBrain,
     /// Several nodes cannot be reached and reach nobody, clients included.
     Isolate,
@@ -117,8 +117,8 @@ pub enum Fault {
     Freeze(String),
     /// See [`FaultKind::Partition`].
     Partition(Vec<String>, Vec<String>),
-    /// See [`FaultKind::SplitBrain`].
-    SplitBrain(Vec<String>),
+    /// See [`FaultKind::SplitBrain`]: the nodes, and whether the later half of the clients.
+    SplitBrain(Vec<String>, bool),
     /// See [`FaultKind::Isolate`].
     Isolate(Vec<String>),
     /// See [`FaultKind::CutOneWay`]: from, to.
@@ -186,8 +186,13 @@ impl fmt::Display for Fault {
             Fault::Partition(one, other) => {
                 write!(f, "{} do not reach {}", one.join(", "), other.join(", "))
             }
-            Fault::SplitBrain(nodes) => {
-                write!(f, "controllers do not reach {} and every second client", nodes.join(", "))
+            Fault::SplitBrain(nodes, later_half) => {
+                let clients = if *later_half {
+                    "the later half of the clients"
+                } else {
+                    "every second client"
+                };
+                write!(f, "controllers do not reach {} and {clients}", nodes.join(", "))
             }
             Fault::Isolate(nodes) => write!(f, "{} cut off", nodes.join(", ")),
             Fault::CutOneWay(from, to) => write!(f, "no way from {from} to {to}"),
@@ -273,8 +278,11 @@ pub fn draw(spec: &FaultSpec, topology: &Topology, seconds: u64, dice: &mut Dice
         let kind = dice.pick(&spec.kinds);
         let fault = draw_one(kind, topology, dice);
         let longest = Duration::from_millis(spec.lasts_ms);
-        // Short ones as often as long ones: a reboot is over before anybody has noticed, or long after.
-        let lasts = Duration::from_micros(dice.magnitude(1_000, longest.as_micros() as u64));
+        // Over before anybody has noticed, or long after: every second one lasts long enough for a recovery.
+        let brief = Duration::from_micros(dice.magnitude(1_000, longest.as_micros() as u64));
+        let long = dice.duration(longest / 2, longest);
+        let is_long = dice.one_in(2) || kind == FaultKind::SplitBrain;
+        let lasts = if is_long { long } else { brief };
         if let Some(fault) = fault {
             planned.push(Planned { number: planned.len(), at, lasts, fault });
         }
@@ -336,7 +344,7 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             }
             // One is left, for the generation that follows.
             cut.remove(dice.below(cut.len() as u64) as usize);
-            Fault::SplitBrain(cut)
+            Fault::SplitBrain(cut, dice.one_in(2))
         }
         FaultKind::Isolate => Fault::Isolate(several(dice)),
         FaultKind::CutOneWay => {
@@ -450,11 +458,17 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
             lasting().await;
             unclog_all(network, &one, &other);
         }
-        Fault::SplitBrain(nodes) => {
+        Fault::SplitBrain(nodes, later_half) => {
             let controllers: Vec<IpAddr> =
                 world.nodes_of("controller-").map(|node| world.ip_of(node)).collect();
             let mut others = world.ips_of(nodes);
-            others.extend(world.client_ips().into_iter().step_by(2));
+            let clients = world.client_ips();
+            match later_half {
+                // Workloads that write and read have their readers there: a reader alone does not notice that its
+                // generation is over.
+                true => others.extend(&clients[clients.len().div_ceil(2)..]),
+                false => others.extend(clients.iter().step_by(2)),
+            }
             network.partition(&[controllers.clone(), others.clone()]);
             lasting().await;
             unclog_all(network, &controllers, &others);
