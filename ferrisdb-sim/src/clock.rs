@@ -27,7 +27,11 @@ pub struct Clocks {
 /// How fast a node's clock goes: mostly right within a tenth, sometimes far off.
 pub fn draw_rate() -> f64 {
     let fraction = (runtime::random_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    if runtime::random_u64() % 10 == 0 { 0.5 + 1.5 * fraction } else { 0.9 + 0.2 * fraction }
+    if runtime::random_u64().is_multiple_of(10) {
+        0.5 + 1.5 * fraction
+    } else {
+        0.9 + 0.2 * fraction
+    }
 }
 
 impl Clocks {

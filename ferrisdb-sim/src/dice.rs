@@ -14,14 +14,14 @@ impl Dice {
     /// The stream of a seed for a purpose: streams for different purposes have nothing to do with each other.
     pub fn new(seed: u64, purpose: &str) -> Dice {
         let mut dice = Dice(seed);
-        let mixed = purpose.bytes().fold(dice.next(), |mixed, byte| {
+        let mixed = purpose.bytes().fold(dice.bits(), |mixed, byte| {
             (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Dice(mixed)
     }
 
     /// Sixty-four bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,7 +31,7 @@ impl Dice {
 
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.bits() % bound
     }
 
     /// A number from `low` to `high`, both included.
@@ -70,7 +70,7 @@ mod tests {
     fn a_stream_depends_on_seed_and_purpose_alone() {
         let draws = |seed, purpose| {
             let mut dice = Dice::new(seed, purpose);
-            [dice.next(), dice.next(), dice.below(10)]
+            [dice.bits(), dice.bits(), dice.below(10)]
         };
         assert_eq!(draws(1, "faults"), draws(1, "faults"));
         assert_ne!(draws(1, "faults"), draws(2, "faults"));

@@ -129,10 +129,6 @@ impl Scenario {
             let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
             bail!("there is no scenario {name}, and no such file; there are: {}", known.join(", "));
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the scenario is read before the simulation begins"
-        )]
         let text = std::fs::read_to_string(name).with_context(|| name.to_owned())?;
         Scenario::parse(&text).with_context(|| name.to_owned())
     }

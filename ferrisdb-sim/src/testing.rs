@@ -112,7 +112,6 @@ impl Simulation {
     /// # Panics
     ///
     /// If the body fails or hangs with one of them, with the command that runs this seed again.
-    #[expect(clippy::disallowed_methods, reason = "outside of the simulation")]
     pub fn run<F, Fut>(&self, body: F)
     where
         F: FnOnce(World) -> Fut + Send + 'static,

@@ -54,7 +54,7 @@ impl AsyncRuntime for Doors {
     }
 
     fn sleep_until(deadline: Moment) -> Sleep {
-        Self::sleep(deadline.from_now())
+        Self::sleep(deadline.until_then())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
@@ -68,7 +68,7 @@ impl AsyncRuntime for Doors {
         deadline: Moment,
         future: F,
     ) -> Timeout<F> {
-        Self::timeout(deadline.from_now(), future)
+        Self::timeout(deadline.until_then(), future)
     }
 
     fn is_panic(_: &Self::JoinError) -> bool {
@@ -92,7 +92,7 @@ pub(super) struct Moment(runtime::Instant);
 
 impl Moment {
     /// How long it is until then.
-    fn from_now(self) -> Duration {
+    fn until_then(self) -> Duration {
         self.0.saturating_duration_since(runtime::now())
     }
 }

@@ -259,9 +259,9 @@ impl<'a> History<'a> {
                 .map(|transaction| transaction.outcome == ListOutcome::Committed)
                 .collect(),
         };
-        for index in 0..transactions.len() {
+        for (index, transaction) in transactions.iter().enumerate() {
             // What refused transactions have read is the other checker's business.
-            if transactions[index].outcome != ListOutcome::Refused {
+            if transaction.outcome != ListOutcome::Refused {
                 history.read_views(index)?;
             }
         }
