@@ -72,8 +72,6 @@ named! {
         ForgetReports = "forget-reports",
         /// Log: a push is answered before it is on disk (I-5).
         AnswerBeforeSync = "answer-before-sync",
-        /// Log: a lock is forgotten when the process restarts (I-8).
-        ForgetLockAtRestart = "forget-lock-at-restart",
         /// Log: pushes of a locked generation still succeed (I-8).
         PushThroughLock = "push-through-lock",
         /// Log: what one reader has is deleted for all (I-11).

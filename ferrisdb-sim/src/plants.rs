@@ -18,7 +18,6 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::RefusedWritesCount => &["conflicts"],
         Plant::ForgetReports => &["side-channel", "second-opinion"],
         Plant::AnswerBeforeSync => &["unequal-logs", "disks"],
-        Plant::ForgetLockAtRestart => &["two-generations", "recorded-bank"],
         Plant::PushThroughLock => &["two-generations", "recorded-bank"],
         Plant::PopTooEarly => &["bank", "cycle"],
         Plant::BelieveDamagedRecord => &["disks", "bad-disks"],

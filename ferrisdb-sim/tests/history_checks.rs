@@ -215,7 +215,8 @@ fn protects(recorded: &mut Recorded, read_version: u64, other: Operation) {
 
 #[test]
 fn writes_to_what_was_protected_are_noticed() {
-    let writes: [(&str, fn(&mut Operation)); 3] = [
+    type Write = fn(&mut Operation);
+    let writes: [(&str, Write); 3] = [
         ("mm", |operation| operation.mutations = vec![set("mm", "8")]),
         ("a", |operation| {
             let range = KeyRange::new("a", "mm");

@@ -1,7 +1,6 @@
 //! Every workload on a real database inside the process: they need no simulation, only a client.
 
 #![cfg(not(madsim))]
-#![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::disallowed_methods, reason = "clients of a real database run on tokio itself")]
 
 use std::{

@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
+use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage,
     runtime::{Disk, File, disk::OpenMode},
@@ -114,12 +114,9 @@ pub(super) async fn open(
         disk.remove_directory(directory).await?;
         return Ok(None);
     };
-    let mut state = State::decode(&encoded).map_err(|damage| refuse(&state_path, 0, &damage))?;
+    let state = State::decode(&encoded).map_err(|damage| refuse(&state_path, 0, &damage))?;
     if state.locked_generation > state.generation {
         mark(Mark::LockFoundAtRestart);
-        if planted(Plant::ForgetLockAtRestart) {
-            state.locked_generation = state.generation;
-        }
     }
     if state.retired {
         remove_retired(disk, directory, segments).await?;
