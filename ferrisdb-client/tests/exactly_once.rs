@@ -56,8 +56,8 @@ async fn an_attempt_after_one_in_doubt_may_set_all_options() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;
     cluster.faults([Fault::LoseRequest]);
-    let runs = Cell::new(0);
-    let done = database.run_transaction(|transaction| async {
+    let runs = &Cell::new(0);
+    let done = database.run_transaction(|transaction| async move {
         runs.set(runs.get() + 1);
         transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
         transaction.add("n", 1)
