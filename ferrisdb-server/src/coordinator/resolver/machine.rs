@@ -288,7 +288,9 @@ impl<R> Resolver<R> {
             "batch {} is not next in the chain (I-7)",
             request.commit_version
         );
-        let window_begin = request.commit_version.saturating_sub(limits::WINDOW_VERSIONS);
+        // Not before the batch's own version: after a pause that is far from everything that anybody can have
+        // read at, and the first transactions would all be too old.
+        let window_begin = request.previous_version.saturating_sub(limits::WINDOW_VERSIONS);
         self.window.forget_before(window_begin.max(self.window.oldest_version()));
         let mut verdicts = Vec::with_capacity(request.transactions.len());
         for transactions in request.transactions.chunks(PREFETCHED_TRANSACTIONS) {
