@@ -557,23 +557,28 @@ struct Tries<'a> {
     links: &'a Links,
     deadline: Instant,
     future_versions: usize,
+    /// The last server that had waited for the version, and did not reach it.
+    future_version: Option<Error>,
     last_error: Option<Error>,
 }
 
 impl<'a> Tries<'a> {
     fn new(links: &'a Links) -> Tries<'a> {
         let deadline = runtime::now() + links.settings.read_limit;
-        Tries { links, deadline, future_versions: 0, last_error: None }
+        Tries { links, deadline, future_versions: 0, future_version: None, last_error: None }
     }
 
     /// A server answered with an error: returns it if no other server would do better.
     fn failed(&mut self, error: Error) -> Result<()> {
-        self.future_versions += usize::from(error.code() == ErrorCode::FutureVersion);
-        let hopeless = self.future_versions >= FUTURE_VERSIONS_MAX
-            || runtime::now() >= self.deadline
-            || !(is_of_server(error.code()) || error.code() == ErrorCode::FutureVersion);
-        if hopeless {
+        if error.code() == ErrorCode::FutureVersion {
+            self.future_versions += 1;
+            self.future_version = Some(error.clone());
+        } else if !is_of_server(error.code()) {
             return Err(error);
+        }
+        if self.future_versions >= FUTURE_VERSIONS_MAX || runtime::now() >= self.deadline {
+            // That one server lags behind the version says more than that another one was not waited for.
+            return Err(self.future_version.take().unwrap_or(error));
         }
         self.last_error = Some(error);
         Ok(())

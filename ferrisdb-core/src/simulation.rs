@@ -84,8 +84,9 @@ named! {
         RecoverToMaximum = "recover-to-maximum",
         /// Controller: a recovery goes on with one lock too few (I-12).
         TooFewLocks = "too-few-locks",
-        /// Controller: a generation begins right behind the last one, without a jump (I-1).
-        NoVersionJump = "no-version-jump",
+        /// Resolver: a generation begins right behind the last one, and its resolvers take their empty conflict sets for
+        /// all that ever was (I-4).
+        ForgetPast = "forget-past",
         /// Controller: old log sets are dropped before they are drained (I-11).
         DropUndrainedLogs = "drop-undrained-logs",
         /// Controllers' group: a vote is not written to disk (I-12).
@@ -168,6 +169,8 @@ named! {
         Accused = "controller-accused",
         /// Controller: records of idempotency ids were swept.
         RecordsSwept = "controller-records-swept",
+        /// Controller: it did not count a time in which it stood still itself.
+        ControllerStoodStill = "controller-stood-still",
         /// Controllers' group: a snapshot was installed.
         SnapshotInstalled = "raft-snapshot-installed",
         /// Storage: versions were rolled back.

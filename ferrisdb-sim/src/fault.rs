@@ -31,10 +31,15 @@ pub enum FaultKind {
     PowerFailure,
     /// Several nodes, or all, lose their power at once.
     Blackout,
+    /// Some logs, or storage servers, or controllers, lose their power while their disks are slow: in the middle of writes.
+    TornWrite,
     /// One process is killed and started again; its operating system goes on.
     Kill,
     /// One process is killed and started again, several times in quick succession.
     RebootStorm,
+    /// A storage server stands still while a log is killed, and after the next recovery another one. Before they come
+    /// back it goes on: what it lacks is only where a recovery has copied it.
+    Cascade,
     /// One process stands still.
     Pause,
     /// A virtual machine is moved: it stands still, and so does its clock.
@@ -109,8 +114,12 @@ impl Default for FaultSpec {
 pub enum Fault {
     /// See [`FaultKind::PowerFailure`] and [`FaultKind::Blackout`].
     PowerFailure(Vec<String>),
+    /// See [`FaultKind::TornWrite`].
+    TornWrite(Vec<String>),
     /// See [`FaultKind::Kill`] and [`FaultKind::RebootStorm`]: so often.
     Kill(String, u32),
+    /// See [`FaultKind::Cascade`]: the storage server, and the logs.
+    Cascade(String, Vec<String>),
     /// See [`FaultKind::Pause`].
     Pause(String),
     /// See [`FaultKind::Freeze`].
@@ -179,8 +188,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::PowerFailure(nodes) => write!(f, "power failure of {}", nodes.join(", ")),
+            Fault::TornWrite(nodes) => {
+                write!(f, "power failure in the middle of writes of {}", nodes.join(", "))
+            }
             Fault::Kill(node, 1) => write!(f, "{node} is killed"),
             Fault::Kill(node, times) => write!(f, "{node} is killed {times} times"),
+            Fault::Cascade(first, logs) => {
+                write!(f, "{first} stands still while one by one are killed {}", logs.join(", "))
+            }
             Fault::Pause(node) => write!(f, "{node} stands still"),
             Fault::Freeze(node) => write!(f, "{node} stands still with its clock"),
             Fault::Partition(one, other) => {
@@ -281,7 +296,7 @@ pub fn draw(spec: &FaultSpec, topology: &Topology, seconds: u64, dice: &mut Dice
         // Over before anybody has noticed, or long after: every second one lasts long enough for a recovery.
         let brief = Duration::from_micros(dice.magnitude(1_000, longest.as_micros() as u64));
         let long = dice.duration(longest / 2, longest);
-        let is_long = dice.one_in(2) || kind == FaultKind::SplitBrain;
+        let is_long = dice.one_in(2) || matches!(kind, FaultKind::SplitBrain | FaultKind::Cascade);
         let lasts = if is_long { long } else { brief };
         if let Some(fault) = fault {
             planned.push(Planned { number: planned.len(), at, lasts, fault });
@@ -326,8 +341,24 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
     Some(match kind {
         FaultKind::PowerFailure => Fault::PowerFailure(vec![anybody(dice)]),
         FaultKind::Blackout => Fault::PowerFailure(several(dice)),
+        FaultKind::TornWrite => {
+            let (_, mut nodes) =
+                dice.pick(&[logs.clone(), logs.clone(), storage.clone(), roles[0].clone()]);
+            if dice.one_in(2) {
+                nodes = vec![dice.pick(&nodes)];
+            }
+            Fault::TornWrite(nodes)
+        }
         FaultKind::Kill => Fault::Kill(anybody(dice), 1),
         FaultKind::RebootStorm => Fault::Kill(anybody(dice), dice.between(2, 6) as u32),
+        FaultKind::Cascade => {
+            let mut left = logs.1.clone();
+            let mut fallen = Vec::new();
+            while fallen.len() < 2 && !left.is_empty() {
+                fallen.push(left.remove(dice.below(left.len() as u64) as usize));
+            }
+            Fault::Cascade(dice.pick(&storage.1), fallen)
+        }
         FaultKind::Pause => Fault::Pause(anybody(dice)),
         FaultKind::Freeze => Fault::Freeze(anybody(dice)),
         FaultKind::Partition => {
@@ -434,6 +465,15 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
             lasting().await;
             nodes.iter().for_each(|node| world.start_again(node));
         }
+        Fault::TornWrite(nodes) => {
+            let slow = Faults { slowness: 200.0, ..Faults::NONE };
+            nodes.iter().for_each(|node| world.disk_of(node).set_faults(slow));
+            lasting().await;
+            nodes.iter().for_each(|node| world.power_off(node));
+            nodes.iter().for_each(|node| world.disk_of(node).set_faults(Faults::NONE));
+            lasting().await;
+            nodes.iter().for_each(|node| world.start_again(node));
+        }
         Fault::Kill(node, times) => {
             for _ in 0..*times {
                 world.kill(node);
@@ -441,6 +481,17 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
                 world.start_again(node);
                 runtime::sleep(planned.lasts / (2 * times)).await;
             }
+        }
+        Fault::Cascade(first, logs) => {
+            let step = planned.lasts / (logs.len() as u32 + 1);
+            world.pause(first);
+            for log in logs {
+                world.kill(log);
+                runtime::sleep(step).await;
+            }
+            world.resume(first);
+            runtime::sleep(step).await;
+            logs.iter().for_each(|log| world.start_again(log));
         }
         Fault::Pause(node) => {
             world.pause(node);

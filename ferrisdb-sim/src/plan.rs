@@ -168,9 +168,13 @@ impl RoleSettings {
         draw(dice, &mut log.waiting_peeks_max, |dice| dice.magnitude(4, 64) as usize);
 
         let storage = &mut settings.storage;
-        // Never shorter than a transaction may last, or clients that did nothing wrong are too slow.
+        // Never shorter than a transaction may last, or clients that did nothing wrong are too slow. And one step of the
+        // sequencer, which is two windows at most, must get past it, or an idle cluster keeps it in memory.
         draw(dice, &mut storage.window_versions, |dice| {
-            limits::WINDOW_VERSIONS * dice.between(4, 12) / 4
+            limits::WINDOW_VERSIONS * dice.between(4, 7) / 4
+        });
+        draw(dice, &mut storage.window_bytes_max, |dice| {
+            dice.magnitude(512 * kib, 65_536 * kib) as usize
         });
         draw(dice, &mut storage.flush_interval, |dice| milliseconds(dice.magnitude(5, 2_000)));
         draw(dice, &mut storage.flush_bytes, |dice| dice.magnitude(kib, 1024 * kib) as usize);

@@ -85,6 +85,7 @@ built_in!(
     "bad-disks",
     "bank",
     "bulk",
+    "cascades",
     "clocks",
     "conflicts",
     "cycle",
@@ -98,6 +99,7 @@ built_in!(
     "second-opinion",
     "serializability",
     "side-channel",
+    "torn-writes",
     "two-generations",
     "unequal-logs",
 );

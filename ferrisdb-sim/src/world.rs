@@ -14,6 +14,7 @@
 //! Faults may overlap: a node that is down for two reasons comes back when both are over.
 
 use std::{
+    cell::OnceCell,
     future::Future,
     net::IpAddr,
     path::Path,
@@ -413,19 +414,26 @@ where
     let run = move || {
         let config = madsim::Config::default();
         let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, config);
-        runtime.block_on(async move {
-            let real = real_tokio::runtime::Builder::new_current_thread().enable_time().build();
-            let real = Arc::new(real.expect("a runtime without threads or sockets can be built"));
-            let _entered = real.enter();
-            let driver = Arc::clone(&real);
+        let real = OnceCell::new();
+        let (output, _entered) = runtime.block_on(async {
+            let real = real.get_or_init(|| {
+                let built =
+                    real_tokio::runtime::Builder::new_current_thread().enable_time().build();
+                Arc::new(built.expect("a runtime without threads or sockets can be built"))
+            });
+            let entered = real.enter();
+            let driver = Arc::clone(real);
             madsim::task::spawn_local(async move {
                 loop {
                     runtime::sleep(Duration::from_millis(5)).await;
                     driver.block_on(real_tokio::task::yield_now());
                 }
             });
-            simulation().await
-        })
+            // Other tasks may still run once after this one has ended: the guard must outlive them.
+            (simulation().await, entered)
+        });
+        drop(runtime);
+        output
     };
     #[expect(clippy::disallowed_methods, reason = "it is the world itself that runs on it")]
     let thread = std::thread::spawn(run);

@@ -272,6 +272,7 @@ impl Controller {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) -> HeartbeatReply {
+        self.registry.look(now);
         if self.follow_address(&heartbeat) {
             // Lost with a reign at worst, and then learnt again from the next heartbeat.
             self.persist(effects);
@@ -288,6 +289,7 @@ impl Controller {
 
     /// Advances by one input. Never waits and never fails.
     pub fn step(&mut self, input: Input, now: Instant, effects: &mut Vec<Effect>) {
+        self.registry.look(now);
         match input {
             Input::Tick => self.on_tick(now, effects),
             Input::Persisted { sequence } => self.on_persisted(sequence, now, effects),

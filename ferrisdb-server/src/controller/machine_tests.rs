@@ -95,8 +95,14 @@ impl World {
         self.controller.step(input, self.now, &mut self.effects);
     }
 
+    /// Time passes. The controller looks now and then, or it would be the one that stood still.
     fn pass(&mut self, milliseconds: u64) {
-        self.now += Duration::from_millis(milliseconds);
+        const TICK: u64 = 100;
+        for _ in 0..milliseconds / TICK {
+            self.now += Duration::from_millis(TICK);
+            self.controller.registry.look(self.now);
+        }
+        self.now += Duration::from_millis(milliseconds % TICK);
     }
 
     /// Agrees on what is to be agreed on and reports it.
@@ -603,6 +609,22 @@ fn a_new_storage_server_joins_and_one_that_is_gone_for_long_is_replaced_by_it() 
     world.persist();
     let state = world.controller.state();
     assert!(state.is_removed(Tag(1)) && !state.is_removed(Tag(2)) && !state.is_removed(Tag(3)));
+}
+
+#[test]
+fn a_controller_that_stood_still_replaces_nobody() {
+    let mut world = World::active();
+    world.hear(storage_heartbeat(STORAGE[2], 2, 0));
+    world.now += Duration::from_secs(24 * 3_600);
+    world.step(Input::Tick);
+    assert_eq!(world.generation(), 1);
+    assert!(!world.controller.wants_relocation(world.now));
+    world.pass(999);
+    world.step(Input::Tick);
+    assert_eq!(world.generation(), 1);
+    world.pass(1);
+    world.step(Input::Tick);
+    assert_eq!(world.generation(), 2, "who stays silent has failed, all the same");
 }
 
 // Commands.

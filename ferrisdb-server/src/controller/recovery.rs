@@ -339,7 +339,7 @@ impl Controller {
             };
             ask(Slot::Log(index as usize), log, Recruitment::Log(request));
         }
-        let jump = match planted(Plant::NoVersionJump) {
+        let jump = match planted(Plant::ForgetPast) {
             true => 1,
             false => limits::RECOVERY_VERSION_JUMP,
         };

@@ -38,6 +38,8 @@ pub struct Registry {
     failure_timeout: Duration,
     /// Nobody has failed before this: after a change of leaders, everybody gets the time to be heard.
     began: Instant,
+    /// When this controller looked last.
+    looked: Instant,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,26 @@ impl Registry {
             accusations: BTreeMap::new(),
             failure_timeout,
             began: now,
+            looked: now,
+        }
+    }
+
+    /// This controller looks again, as it does many times in a failure timeout.
+    ///
+    /// If it has not for long, it was the one that stood still, or that its clock has jumped: it does not count that
+    /// time as anybody's silence, and certainly replaces nobody's data because of it.
+    pub fn look(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        if gap < self.failure_timeout / 2 {
+            return;
+        }
+        tracing::warn!(gap_ms = gap.as_millis(), "this controller has stood still");
+        mark(Mark::ControllerStoodStill);
+        self.began += gap;
+        for process in self.processes.values_mut() {
+            process.heard += gap;
+            process.well += gap;
         }
     }
 
@@ -260,6 +282,27 @@ mod tests {
         assert!(accused(&registry, 7, now));
         let later = now + Duration::from_secs(20);
         assert!((1..9).all(|number| !accused(&registry, number, later)));
+    }
+
+    #[test]
+    fn nobody_is_blamed_for_the_time_in_which_the_controller_stood_still() {
+        let began = ferrisdb_core::runtime::now();
+        let mut registry = Registry::new(Duration::from_secs(1), began);
+        let after = |seconds: u64| began + Duration::from_secs(seconds);
+        registry.heard(heartbeat(1, &[]), began);
+        let mut trouble = Heartbeat { trouble: Some("disk".into()), ..heartbeat(2, &[]) };
+        trouble.process = ProcessId(2);
+        registry.heard(trouble, began);
+        registry.look(after(3_600));
+        assert_eq!(registry.dead_for(ProcessId(1), after(3_600)), None);
+        assert_eq!(registry.dead_for(ProcessId(2), after(3_600)), Some(Duration::ZERO));
+        assert_eq!(registry.dead_for(ProcessId(3), after(3_600)), Some(Duration::ZERO));
+        // From then on it counts again.
+        for tenths in 1..=10 {
+            registry.look(after(3_600) + Duration::from_millis(100 * tenths));
+        }
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(registry.dead_for(ProcessId(1), after(3_601)), second);
     }
 
     #[test]

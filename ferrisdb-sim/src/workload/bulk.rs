@@ -223,7 +223,7 @@ impl Bulk {
             let unrest = match client.database.status().await {
                 Ok(status) => match self.sizes(&status) {
                     Ok(sizes) => return Ok(sizes),
-                    Err(error) => error.to_string(),
+                    Err(error) => format!("{error:#}"),
                 },
                 Err(error) => error.to_string(),
             };
@@ -242,7 +242,11 @@ impl Bulk {
         };
         let window = largest(ProcessClass::Storage).context("no storage server is alive")?;
         let log = largest(ProcessClass::Log).context("no log is alive")?;
-        self.check_sizes(window, log)?;
+        self.check_sizes(window, log).with_context(|| {
+            let all = status.processes.iter().map(|process| &process.heartbeat);
+            let all: Vec<_> = all.map(|beat| (beat.class, &beat.progress)).collect();
+            format!("{all:?}, log sets {:?}", status.cluster.log_sets)
+        })?;
         Ok(format!("windows up to {window} bytes, logs up to {log}"))
     }
 

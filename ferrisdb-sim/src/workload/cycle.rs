@@ -188,7 +188,8 @@ pub fn check_ring(links: &BTreeMap<u32, u32>, nodes: u32) -> Result<()> {
         node = *links.get(&node).with_context(|| format!("node {node} is gone (I-2)"))?;
         ensure!(
             (node == 0) == (step == nodes),
-            "from node 0 it is {step} steps back to it, not {nodes}: swaps were not serializable (I-4)"
+            "after {step} of {nodes} steps around the ring from node 0 comes node {node}: swaps were not \
+             serializable (I-4)"
         );
     }
     Ok(())

@@ -131,10 +131,11 @@ impl<R> Resolver<R> {
         proxies: u32,
         settings: ResolverSettings,
     ) -> Resolver<R> {
+        let known_from = if planted(Plant::ForgetPast) { Version::ZERO } else { recovery_version };
         Resolver {
             generation,
             settings,
-            window: ConflictSet::new(recovery_version),
+            window: ConflictSet::new(known_from),
             resolved_version: recovery_version,
             waiting: BTreeMap::new(),
             waiting_calls: 0,
