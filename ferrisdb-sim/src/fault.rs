@@ -83,6 +83,11 @@ pub enum FaultKind {
     BitFlip,
     /// A machine comes back with the disk that it had a while before. Somebody replaces the disk then.
     OldDisk,
+    /// Two machines that do the same are taken apart and put together with each other's disks.
+    SwapDisks,
+    /// So many logs are away that nobody can know what was committed (I-14): nothing may be committed meanwhile, and the
+    /// status must say what is waited for.
+    TooFewLeft,
     /// A storage server is excluded, and taken back when it is empty.
     Drain,
     /// The number of copies changes.
@@ -164,6 +169,10 @@ pub enum Fault {
     BitFlip(String),
     /// See [`FaultKind::OldDisk`].
     OldDisk(String),
+    /// See [`FaultKind::SwapDisks`].
+    SwapDisks(String, String),
+    /// See [`FaultKind::TooFewLeft`].
+    TooFewLeft(Vec<String>),
     /// See [`FaultKind::Drain`].
     Drain(String),
     /// See [`FaultKind::Redundancy`].
@@ -178,6 +187,8 @@ impl Fault {
             Fault::Lose(_)
                 | Fault::BitFlip(_)
                 | Fault::OldDisk(_)
+                | Fault::SwapDisks(..)
+                | Fault::TooFewLeft(_)
                 | Fault::Drain(_)
                 | Fault::Redundancy(_)
         )
@@ -241,6 +252,10 @@ impl fmt::Display for Fault {
             Fault::Lose(node) => write!(f, "the disk of {node} is lost"),
             Fault::BitFlip(node) => write!(f, "a bit on the disk of {node} is flipped"),
             Fault::OldDisk(node) => write!(f, "{node} comes back with an old disk"),
+            Fault::SwapDisks(one, other) => write!(f, "{one} and {other} swap their disks"),
+            Fault::TooFewLeft(logs) => {
+                write!(f, "too few logs are left without {}", logs.join(", "))
+            }
             Fault::Drain(node) => write!(f, "{node} is drained"),
             Fault::Redundancy(redundancy) => write!(f, "the redundancy becomes {redundancy}"),
         }
@@ -408,6 +423,22 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         FaultKind::Lose => Fault::Lose(expendable(dice)?),
         FaultKind::BitFlip => Fault::BitFlip(expendable(dice)?),
         FaultKind::OldDisk => Fault::OldDisk(expendable(dice)?),
+        FaultKind::SwapDisks => {
+            let (_, mut nodes) = dice.pick(&[logs.clone(), storage.clone()]);
+            if nodes.len() < 2 {
+                return None;
+            }
+            let one = nodes.remove(dice.below(nodes.len() as u64) as usize);
+            Fault::SwapDisks(one, dice.pick(&nodes))
+        }
+        FaultKind::TooFewLeft => {
+            // Each log misses what only others have: without as many of them as there are copies, nobody knows.
+            let mut lost = logs.1.clone();
+            while lost.len() > copies as usize && dice.one_in(2) {
+                lost.remove(dice.below(lost.len() as u64) as usize);
+            }
+            Fault::TooFewLeft(lost)
+        }
         FaultKind::Drain => {
             let node = dice.pick(&storage.1);
             if topology.storage <= copies {
@@ -607,6 +638,14 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
         Fault::Lose(node) => operations::lose(world, node).await?,
         Fault::BitFlip(node) => operations::flip_a_bit(world, node, planned.lasts).await?,
         Fault::OldDisk(node) => operations::bring_back_old_disk(world, node, planned.lasts).await?,
+        Fault::SwapDisks(one, other) => {
+            let both = [one, other];
+            both.iter().for_each(|node| world.power_off(node));
+            world.swap_disks(one, other);
+            lasting().await;
+            both.iter().for_each(|node| world.start_again(node));
+        }
+        Fault::TooFewLeft(logs) => operations::take_too_many(world, logs, planned.lasts).await?,
         Fault::Drain(node) => operations::drain(world, node).await?,
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use ferrisdb_client::Network;
+use ferrisdb_client::{Network, TransactionOption};
 use ferrisdb_core::{
     Tag,
     controllers::Controllers,
@@ -120,6 +120,41 @@ pub async fn drain(world: &World, node: &str) -> Result<()> {
     .await?;
     administer(world, Command::Include(selector())).await?;
     at_rest(world, "after a drain").await?;
+    Ok(())
+}
+
+/// So many logs lose their power that those left cannot know what was committed. Until they are back the cluster must wait,
+/// and say for what (I-14).
+///
+/// # Errors
+///
+/// If it commits, or does not say so.
+pub async fn take_too_many(world: &World, logs: &[String], lasts: Duration) -> Result<()> {
+    drained(world, "before too many logs go").await?;
+    logs.iter().for_each(|log| world.power_off(log));
+    let status = until(world, "stopping without logs", |status| {
+        matches!(&status.cluster.phase, Phase::Waiting { reason } if reason.contains("log"))
+    })
+    .await?;
+    world.trace().note(format_args!("the cluster waits: {:?}", status.cluster.phase));
+    let committed = world.client(move |database| async move {
+        let ends = runtime::now() + lasts;
+        let mut tries = 0;
+        while runtime::now() < ends || tries == 0 {
+            let transaction = database.transaction();
+            transaction.set_option(TransactionOption::Timeout(Duration::from_secs(1)))?;
+            transaction.set("operations/too-few-left", "written")?;
+            if transaction.commit().await.is_ok() {
+                bail!("a commit succeeded although too few logs are left (I-14)");
+            }
+            tries += 1;
+        }
+        Ok(tries)
+    });
+    let tries = committed.await?;
+    world.trace().note(format_args!("{tries} commits failed, as they must"));
+    logs.iter().for_each(|log| world.start_again(log));
+    at_rest(world, "after the logs have come back").await?;
     Ok(())
 }
 

@@ -130,6 +130,8 @@ pub struct RoleSettings {
     pub log: LogSettings,
     /// Each storage server.
     pub storage: StorageSettings,
+    /// Each client.
+    pub client: ferrisdb_client::Settings,
 }
 
 impl RoleSettings {
@@ -151,6 +153,7 @@ impl RoleSettings {
             coordinator: CoordinatorSettings::default(),
             log: LogSettings::default(),
             storage: StorageSettings::default(),
+            client: ferrisdb_client::Settings::default(),
         }
     }
 
@@ -199,6 +202,13 @@ impl RoleSettings {
         });
         let patience = &mut controller.configuration.storage_replace_after_ms;
         draw(dice, patience, |dice| dice.between(1_000, 20_000));
+
+        let client = &mut settings.client;
+        for limit in
+            [&mut client.read_version_limit, &mut client.read_limit, &mut client.commit_limit]
+        {
+            draw(dice, limit, |dice| milliseconds(dice.magnitude(250, 20_000)));
+        }
         settings
     }
 

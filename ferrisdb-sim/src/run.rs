@@ -38,6 +38,9 @@ use crate::{
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// How long a check may take: some wait for what happens once in minutes.
 const CHECK_LIMIT: Duration = Duration::from_secs(1_800);
+/// How many bytes the disk of one machine may ever take. Workloads write tens of megabytes at most, and what is
+/// overwritten or drained must go.
+const DISK_BYTES_MAX: u64 = 512 << 20;
 /// How long after the last fault something must be committed.
 const AVAILABLE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -132,7 +135,12 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
         let world = world.clone();
         madsim::task::spawn(async move { fault::happen(&world, schedule).await })
     };
-    runtime::sleep(lasts).await;
+    let ends = runtime::now() + lasts;
+    while runtime::now() < ends {
+        runtime::sleep(Duration::from_secs(1).min(ends.saturating_duration_since(runtime::now())))
+            .await;
+        check_disks(&world)?;
+    }
     happening.await?.context("while faults happened (I-13)")?;
     world.heal();
     trace.note("all faults are over");
@@ -170,8 +178,21 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
         ensure!(report.is_clean(), "replicas differ (I-2): {report:#?}");
         trace.note(format_args!("replicas: {:?}", report.total));
     }
+    check_disks(&world)?;
     trace.note("everything is in order");
     Ok(checked)
+}
+
+/// Disks stay bounded: logs are popped, and what was overwritten is dropped.
+fn check_disks(world: &World) -> Result<()> {
+    for node in world.nodes() {
+        let used = world.disk_of(node).used_bytes();
+        ensure!(
+            used <= DISK_BYTES_MAX,
+            "the disk of {node} has {used} bytes, not {DISK_BYTES_MAX} (I-11)"
+        );
+    }
+    Ok(())
 }
 
 /// Where the keyspace is cut: so that each workload meets several shards, as many as there are servers or more.

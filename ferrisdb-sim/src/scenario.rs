@@ -99,6 +99,7 @@ built_in!(
     "second-opinion",
     "serializability",
     "side-channel",
+    "too-few-left",
     "torn-writes",
     "two-generations",
     "unequal-logs",

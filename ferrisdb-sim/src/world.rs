@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use ferrisdb_client::Database;
+use ferrisdb_client::{Database, Settings};
 use ferrisdb_core::{
     Error,
     controllers::Controllers,
@@ -64,6 +64,7 @@ struct Inner {
     network: SimulatedNetwork,
     climate: LinkConditions,
     clocks: Clocks,
+    client_settings: Settings,
 }
 
 /// One process of the cluster.
@@ -153,10 +154,17 @@ impl World {
                 })
             }));
         }
-        let clocks = Clocks::new(trace.clone());
-        let clients = AtomicU32::new(0);
-        let inner =
-            Inner { nodes, trace, clients, topology, controllers, network, climate, clocks };
+        let inner = Inner {
+            nodes,
+            clocks: Clocks::new(trace.clone()),
+            trace,
+            clients: AtomicU32::new(0),
+            topology,
+            controllers,
+            network,
+            climate,
+            client_settings: settings.client,
+        };
         World { inner: Arc::new(inner) }
     }
 
@@ -304,6 +312,12 @@ impl World {
         self.node(name).disk.replace_with_empty();
     }
 
+    /// Puts the disk of each of two nodes that are off into the other one.
+    pub fn swap_disks(&self, one: &str, other: &str) {
+        self.note(format_args!("{one} and {other} swap their disks"));
+        self.node(one).disk.exchange(&self.node(other).disk);
+    }
+
     /// Ends whatever was done to links, disks and clocks: what remains is for the database to make good.
     pub fn heal(&self) {
         self.inner.network.calm_down();
@@ -327,10 +341,12 @@ impl World {
         T: Send + 'static,
     {
         let controllers = self.controllers().to_vec();
+        let settings = self.inner.client_settings.clone();
         self.on_client_node(async move {
             loop {
                 let network = Network::new();
-                match Database::connect_with(network, controllers.clone()).await {
+                let (controllers, settings) = (controllers.clone(), settings.clone());
+                match Database::connect_with_settings(network, controllers, settings).await {
                     Ok(database) => return client(database).await,
                     Err(_) => runtime::sleep(Duration::from_millis(100)).await,
                 }
