@@ -209,6 +209,9 @@ impl RoleSettings {
         {
             draw(dice, limit, |dice| milliseconds(dice.magnitude(250, 20_000)));
         }
+        // A client that gives up before a server does never learns why.
+        let server_waits = settings.storage.future_version_wait;
+        client.read_limit = client.read_limit.max(server_waits * 2 + Duration::from_secs(1));
         settings
     }
 

@@ -23,7 +23,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::BelieveDamagedRecord => &["torn-writes", "disks", "bad-disks"],
         Plant::SkipCopy => &["cascades", "unequal-logs", "operations"],
         Plant::RecoverToMaximum => &["unequal-logs", "bank"],
-        Plant::TooFewLocks => &["two-generations", "unequal-logs"],
+        Plant::TooFewLocks => &["too-few-left", "unequal-logs"],
         Plant::ForgetPast => &["cycle", "serializability", "recorded-bank"],
         Plant::DropUndrainedLogs => &["bank", "recorded-bank", "operations"],
         Plant::ForgetVote => &["register"],
