@@ -34,7 +34,7 @@ use ferrisdb_core::{
     service::{
         controller::{ClusterState, Command, Phase, Status},
         proxy::{ProxyClient, ProxyService},
-        storage::{PointRead, RangeRead, Row, StorageService, VersionedValue},
+        storage::{Measure, Measured, PointRead, RangeRead, Row, StorageService, VersionedValue},
     },
     transaction::{CommitOutcome, CommitRequest},
     transport::{self, Network},
@@ -45,8 +45,9 @@ use parking_lot::Mutex;
 use crate::{
     batch::{self, Batcher},
     connections::Connections,
+    hedge,
     locations::Locations,
-    options::Settings,
+    options::{Priority, Settings},
     read_your_writes::Fetch,
 };
 
@@ -75,7 +76,8 @@ type PointReads = Batcher<PointRead, Result<Option<VersionedValue>>>;
 /// A cluster, as one database handle sees it.
 pub(crate) struct Cluster {
     links: Arc<Links>,
-    read_versions: Arc<Batcher<(), Result<Version>>>,
+    /// One for each priority.
+    read_versions: [Arc<Batcher<(), Result<Version>>>; 3],
     point_reads: Mutex<BTreeMap<Endpoint, Arc<PointReads>>>,
 }
 
@@ -90,8 +92,11 @@ struct Links {
     storage: Connections<StorageService>,
     /// Counts requests, to spread them over servers that can all answer.
     turn: AtomicUsize,
+    hedges: hedge::Budget,
     /// The newest version that was heard of, and when.
     newest_version: Mutex<Option<(Version, Instant)>>,
+    /// The newest read version, and when it was asked for.
+    fresh_version: Mutex<Option<(Version, Instant)>>,
 }
 
 /// All rows of a part of a range.
@@ -113,13 +118,19 @@ impl Cluster {
             settings,
             locations: Mutex::default(),
             turn: AtomicUsize::new(0),
+            hedges: hedge::Budget::default(),
             newest_version: Mutex::default(),
+            fresh_version: Mutex::default(),
         });
-        let asked = Arc::clone(&links);
-        let read_versions = Batcher::new(READ_VERSION_BATCHES, move |questions: Vec<()>| {
-            let links = Arc::clone(&asked);
-            async move { vec![links.read_version().await; questions.len()] }.boxed()
-        });
+        let read_versions = |priority| {
+            let asked = Arc::clone(&links);
+            Batcher::new(READ_VERSION_BATCHES, move |questions: Vec<()>| {
+                let links = Arc::clone(&asked);
+                async move { vec![links.read_version(priority).await; questions.len()] }.boxed()
+            })
+        };
+        let read_versions =
+            [Priority::Batch, Priority::Default, Priority::Immediate].map(read_versions);
         Cluster { links, read_versions, point_reads: Mutex::default() }
     }
 
@@ -135,13 +146,19 @@ impl Cluster {
     }
 
     /// A version that covers every commit acknowledged before the call (I-1).
-    pub(crate) async fn read_version(&self) -> Result<Version> {
+    pub(crate) async fn read_version(&self, priority: Priority) -> Result<Version> {
         if planted(Plant::ReuseReadVersion)
             && let Some(version) = self.recent_version()
         {
             return Ok(version);
         }
-        self.read_versions.ask(()).await?
+        self.read_versions[priority as usize].ask(()).await?
+    }
+
+    /// A read version that was asked for at most so long ago, if there is one.
+    pub(crate) fn version_within(&self, age: Duration) -> Option<Version> {
+        let (version, asked_at) = (*self.links.fresh_version.lock())?;
+        (runtime::now().saturating_duration_since(asked_at) <= age).then_some(version)
     }
 
     /// A version that was committed a short while ago, if one was heard of.
@@ -163,30 +180,16 @@ impl Cluster {
             let locations = self.links.locations(tries.deadline).await?;
             let team = locations.of_key(key).map(|location| &location.team[..]);
             let servers = self.links.storage.in_order(team.unwrap_or_default(), self.links.turn());
-            let count = servers.len();
-            for (index, server) in servers.into_iter().enumerate() {
+            let ask = |server: Endpoint| async move {
                 let read = PointRead { key: key.clone(), read_version };
-                let batcher = self.point_reads(&server);
-                let asked = batcher.ask(read);
-                let answer = if index + 1 < count {
-                    runtime::timeout(PATIENCE, Stage::Read, asked).await
-                } else {
-                    Ok(asked.await)
-                };
-                // Whoever takes long may still answer the others of its batch; this read goes elsewhere.
-                let answer = match answer {
-                    Ok(answer) => answer?,
-                    Err(late) => {
-                        self.links.storage.answered(&server, PATIENCE);
-                        Err(late.with_code(ErrorCode::Unreachable).at(&server))
-                    }
-                };
-                match answer {
-                    Ok(value) => return Ok(value),
-                    Err(error) => tries.failed(error)?,
-                }
+                self.point_reads(&server).ask(read).await?
+            };
+            let failed = |error| tries.failed(error);
+            let links = &self.links;
+            match hedge::first_answer(servers, &links.hedges, &links.storage, ask, failed).await? {
+                Some(value) => return Ok(value),
+                None => tries.pause(locations.revision).await?,
             }
-            tries.pause(locations.revision).await?;
         }
     }
 
@@ -197,22 +200,40 @@ impl Cluster {
         read_version: Version,
     ) -> Result<RangePart> {
         let links = &self.links;
-        let mut tries = Tries::new(links);
-        loop {
-            let locations = links.locations(tries.deadline).await?;
-            if let Some((part, location)) = locations.near_part(&fetch.range, fetch.reverse) {
-                let servers = links.storage.in_order(&location.team, links.turn());
-                let count = servers.len();
-                for (index, server) in servers.into_iter().enumerate() {
-                    let limit = patience(index, count);
-                    match links.read_part(&server, fetch, &part, read_version, limit).await {
-                        Ok(part) => return Ok(part),
-                        Err(error) => tries.failed(error)?,
-                    }
-                }
-            }
-            tries.pause(locations.revision).await?;
-        }
+        let read = |server, part| async move {
+            links.read_part(&server, fetch, &part, read_version).await
+        };
+        links.near_part(&fetch.range, fetch.reverse, read).await
+    }
+
+    /// Measures the lower end of a range at a version: as much as one server does at once.
+    pub(crate) async fn measure(
+        &self,
+        range: &KeyRange,
+        read_version: Version,
+        chunk_bytes: u64,
+        has_passed: u64,
+    ) -> Result<Measured> {
+        let links = &self.links;
+        let measure = |server, part| async move {
+            let request = Measure { range: part, read_version, chunk_bytes, has_passed };
+            links.measure_part(&server, request).await
+        };
+        links.near_part(range, false, measure).await
+    }
+
+    /// The addresses of the servers that hold a key.
+    pub(crate) async fn addresses_of(&self, key: &Key) -> Result<Vec<Address>> {
+        let deadline = runtime::now() + self.links.settings.read_limit;
+        let locations = self.links.locations(deadline).await?;
+        let team = locations.of_key(key).map(|location| &location.team[..]).unwrap_or_default();
+        Ok(team.iter().map(|endpoint| endpoint.address.clone()).collect())
+    }
+
+    /// Where the shards of a range begin, the first one where the range does.
+    pub(crate) async fn boundaries(&self, range: &KeyRange) -> Result<Vec<Key>> {
+        let deadline = runtime::now() + self.links.settings.read_limit;
+        Ok(self.links.locations(deadline).await?.boundaries(range))
     }
 
     /// Commits a transaction.
@@ -323,17 +344,19 @@ impl Cluster {
 
 impl Links {
     /// A read version from any proxy of whatever generation is alive.
-    async fn read_version(&self) -> Result<Version> {
-        let deadline = runtime::now() + self.settings.read_version_limit;
+    async fn read_version(&self, priority: Priority) -> Result<Version> {
+        let asked_at = runtime::now();
+        let deadline = asked_at + self.settings.read_version_limit;
         loop {
             let (state, proxies) = self.active_proxies(deadline).await?;
             let mut error = no_servers(Stage::ReadVersion, "the generation has no proxies");
             let count = proxies.len();
             for (index, proxy) in proxies.into_iter().enumerate() {
                 let limit = patience(index, count);
-                match self.read_version_of(&proxy, state.generation, limit).await {
+                match self.read_version_of(&proxy, state.generation, priority, limit).await {
                     Ok(version) => {
                         self.heard_of(version);
+                        self.read_since(version, asked_at);
                         return Ok(version);
                     }
                     Err(failed) if is_of_server(failed.code()) => error = failed,
@@ -341,6 +364,14 @@ impl Links {
                 }
             }
             self.pause(state.revision, deadline, error).await?;
+        }
+    }
+
+    /// A read version was obtained: it covers all that was acknowledged before it was asked for.
+    fn read_since(&self, version: Version, asked_at: Instant) {
+        let mut fresh = self.fresh_version.lock();
+        if fresh.is_none_or(|(_, at)| asked_at > at) {
+            *fresh = Some((version, asked_at));
         }
     }
 
@@ -357,11 +388,16 @@ impl Links {
         &self,
         proxy: &Endpoint,
         generation: Generation,
+        priority: Priority,
         limit: Duration,
     ) -> Result<Version> {
         let asked = async {
             let client = self.proxies.get(proxy).await?;
-            transport::call(limit, Stage::ReadVersion, |context| client.read_version(context)).await
+            let is_background = priority == Priority::Batch;
+            transport::call(limit, Stage::ReadVersion, |context| {
+                client.read_version(context, is_background)
+            })
+            .await
         };
         let answer = tokio::select! {
             biased;
@@ -415,6 +451,50 @@ impl Links {
         }
     }
 
+    /// Has a server do something with the part of a range at its near end that lies in one shard, as soon as one of its
+    /// team can.
+    async fn near_part<T, Fut: Future<Output = Result<T>>>(
+        &self,
+        range: &KeyRange,
+        reverse: bool,
+        ask: impl Fn(Endpoint, KeyRange) -> Fut,
+    ) -> Result<T> {
+        let mut tries = Tries::new(self);
+        loop {
+            let locations = self.locations(tries.deadline).await?;
+            if let Some((part, location)) = locations.near_part(range, reverse) {
+                let servers = self.storage.in_order(&location.team, self.turn());
+                let ask = |server| ask(server, part.clone());
+                let failed = |error| tries.failed(error);
+                let answer =
+                    hedge::first_answer(servers, &self.hedges, &self.storage, ask, failed).await?;
+                if let Some(answer) = answer {
+                    return Ok(answer);
+                }
+            }
+            tries.pause(locations.revision).await?;
+        }
+    }
+
+    async fn measure_part(&self, server: &Endpoint, request: Measure) -> Result<Measured> {
+        let part = request.range.clone();
+        let answer = async {
+            let client = self.storage.get(server).await?;
+            transport::call(ANSWER_LIMIT, Stage::Read, |context| client.measure(context, request))
+                .await
+        };
+        let measured = self.unwrap_answer(answer.await, &self.storage, server)?;
+        let measured = measured.map_err(|error| error.at(server))?;
+        let is_inside = |key: &Key| part.begin < *key && *key < part.end;
+        if !(part.begin < measured.through && measured.through <= part.end)
+            || !measured.split_points.iter().all(is_inside)
+        {
+            let detail = format!("measured {part} up to {}", measured.through);
+            return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail).at(server));
+        }
+        Ok(measured)
+    }
+
     async fn read_points(
         &self,
         server: &Endpoint,
@@ -441,7 +521,6 @@ impl Links {
         fetch: &Fetch,
         part: &KeyRange,
         read_version: Version,
-        limit: Duration,
     ) -> Result<RangePart> {
         let request = RangeRead {
             range: part.clone(),
@@ -452,7 +531,8 @@ impl Links {
         };
         let answer = async {
             let client = self.storage.get(server).await?;
-            transport::call(limit, Stage::Read, |context| client.get_range(context, request)).await
+            transport::call(ANSWER_LIMIT, Stage::Read, |context| client.get_range(context, request))
+                .await
         };
         let began = runtime::now();
         let reply = self.unwrap_answer(answer.await, &self.storage, server)?;

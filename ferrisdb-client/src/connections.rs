@@ -19,6 +19,8 @@ use ferrisdb_core::{
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use crate::hedge::Speeds;
+
 /// How long a server that failed is asked only after all others.
 const SUSPECT_FOR: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,12 @@ impl<S: Service> Connections<S> {
         }
     }
 
+    /// The moving average of an endpoint, if it counts.
+    fn latency(slot: &Slot<S>, now: Instant) -> Option<Duration> {
+        let (average, at) = slot.latency?;
+        (now.saturating_duration_since(at) < LATENCY_COUNTS_FOR).then_some(average)
+    }
+
     /// The endpoints in the order in which to try them: from the `turn`-th on, slow ones after the others, those that
     /// failed of late last.
     pub(crate) fn in_order(&self, endpoints: &[Endpoint], turn: usize) -> Vec<Endpoint> {
@@ -94,10 +102,7 @@ impl<S: Service> Connections<S> {
         let is_suspect = |endpoint: &Endpoint| {
             slots.get(endpoint).and_then(|slot| slot.suspect_until).is_some_and(|until| now < until)
         };
-        let latency = |endpoint: &Endpoint| {
-            let (average, at) = slots.get(endpoint)?.latency?;
-            (now.saturating_duration_since(at) < LATENCY_COUNTS_FOR).then_some(average)
-        };
+        let latency = |endpoint: &Endpoint| Self::latency(slots.get(endpoint)?, now);
         let fastest = endpoints.iter().filter_map(latency).min().unwrap_or_default();
         let slow = (fastest * SLOW_FACTOR).max(fastest + SLOW_MIN);
         let is_slow = |endpoint: &Endpoint| latency(endpoint).is_some_and(|average| average > slow);
@@ -110,6 +115,16 @@ impl<S: Service> Connections<S> {
     /// Forgets all endpoints but these: roles of ended generations do not come back.
     pub(crate) fn retain(&self, endpoints: impl Fn(&Endpoint) -> bool) {
         self.slots.lock().retain(|endpoint, _| endpoints(endpoint));
+    }
+}
+
+impl<S: Service> Speeds for Connections<S> {
+    fn usual(&self, server: &Endpoint) -> Option<Duration> {
+        Self::latency(self.slots.lock().get(server)?, runtime::now())
+    }
+
+    fn is_late(&self, server: &Endpoint, after: Duration) {
+        self.answered(server, after);
     }
 }
 

@@ -41,7 +41,7 @@ use ferrisdb_core::{
 };
 use futures::future::join_all;
 
-use crate::{connections::Connections, database::Database};
+use crate::{connections::Connections, database::Database, options::Priority};
 
 /// Differences that are kept for the report; of further ones only the number.
 const DIFFERENCES_MAX: usize = 100;
@@ -274,7 +274,9 @@ impl<P: FnMut(&ConsistencyProgress) + Send> Check<'_, P> {
     async fn check_page(&mut self, part: &mut Part) -> Result<Page> {
         let read_version = match self.version {
             Some(version) => version,
-            None => *self.version.insert(self.database.cluster().read_version().await?),
+            None => {
+                *self.version.insert(self.database.cluster().read_version(Priority::Default).await?)
+            }
         };
         let asked =
             part.team.iter().filter(|(replica, _)| !part.given_up.contains_key(&replica.tag));

@@ -1,22 +1,29 @@
 //! The handle of a database.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    Error, ErrorCode, Result, Stage, id::Address, runtime, service::controller::Status,
+    Error, Result, Stage,
+    id::{Address, ClusterId},
+    runtime,
+    service::controller::Status,
     transport::Network,
 };
 
 use crate::{
     cluster::Cluster,
+    cluster_file::Connection,
     exactly_once::AcknowledgedIds,
-    options::Settings,
+    options::{Priority, Settings},
     retry::{self, AsError},
     transaction::Transaction,
 };
 
 /// How long closing a handle may take over what is not necessary.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// After how long without an answer a cluster file is read again.
+const REREAD_AFTER: Duration = Duration::from_secs(2);
 
 /// A database. Clones are the same handle, and share its connections and caches.
 ///
@@ -29,6 +36,7 @@ pub struct Database {
 /// What all clones and transactions of a handle share.
 struct Inner {
     cluster: Cluster,
+    connection: Connection,
     acknowledged_ids: AcknowledgedIds,
     /// The servers, if they run inside this process for this handle alone.
     #[cfg(feature = "embedded")]
@@ -36,14 +44,78 @@ struct Inner {
 }
 
 impl Database {
-    /// Connects to a cluster by its controllers, `host:port[,host:port...]`.
+    /// Connects to a cluster by its controllers, `host:port[,host:port...]`, or by the line of a cluster file,
+    /// `description:id@host:port,...`. One controller that answers is enough.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::InvalidArgument`] for a list that is not of that form; otherwise why no controller
+    /// [`ErrorCode::ConnectionStringInvalid`](crate::ErrorCode::ConnectionStringInvalid) for a list that is not of that form; otherwise why no controller
     /// answered within ten seconds.
     pub async fn connect(controllers: &str) -> Result<Database> {
-        Self::connect_with(Network::new(), parse_controllers(controllers)?).await
+        Self::connect_to(controllers.parse()?, Settings::default()).await
+    }
+
+    /// Connects to the cluster of a cluster file; of the one that is found where one is looked for, if no path is given: see
+    /// [`Connection::find`].
+    ///
+    /// The file is read again while nobody answers, so it may be corrected meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::read`]; why no controller answered within ten seconds.
+    pub async fn connect_by_file(path: Option<&Path>) -> Result<Database> {
+        let read = || path.map_or_else(Connection::find, Connection::read);
+        let settings = Settings::default();
+        let deadline = runtime::now() + settings.connect_limit;
+        let mut connection = read()?;
+        loop {
+            let left = deadline.saturating_duration_since(runtime::now());
+            let connect_limit = left.min(REREAD_AFTER);
+            let patient = Settings { connect_limit, ..settings.clone() };
+            match Self::connect_to(connection.clone(), patient).await {
+                Err(_) if runtime::now() < deadline => connection = read().unwrap_or(connection),
+                result => return result,
+            }
+        }
+    }
+
+    /// Connects with settings of the caller's to a cluster that is described as in a cluster file.
+    ///
+    /// # Errors
+    ///
+    /// Why no controller answered within [`Settings::connect_limit`].
+    pub async fn connect_to(connection: Connection, settings: Settings) -> Result<Database> {
+        let database = Self::connect_lazily(connection, settings)?;
+        database.cluster().connected().await?;
+        Ok(database)
+    }
+
+    /// A handle that does not wait until anybody answers: whatever is asked for waits instead, and fails if that takes too
+    /// long.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::WrongCluster`](crate::ErrorCode::WrongCluster) for an id that contradicts what is known.
+    pub fn connect_lazily(connection: Connection, settings: Settings) -> Result<Database> {
+        Self::on_network(Network::new(), connection, settings)
+    }
+
+    fn on_network(
+        network: Network,
+        connection: Connection,
+        settings: Settings,
+    ) -> Result<Database> {
+        if let Some(id) = connection.cluster_id() {
+            network.join(id)?;
+        }
+        let inner = Inner {
+            cluster: Cluster::new(network, connection.addresses.clone(), settings),
+            connection,
+            acknowledged_ids: AcknowledgedIds::default(),
+            #[cfg(feature = "embedded")]
+            embedded: parking_lot::Mutex::default(),
+        };
+        Ok(Database { inner: Arc::new(inner) })
     }
 
     /// Connects over a network of the caller's: in process, or simulated.
@@ -65,15 +137,24 @@ impl Database {
         controllers: Vec<Address>,
         settings: Settings,
     ) -> Result<Database> {
-        let cluster = Cluster::new(network, controllers, settings);
-        cluster.connected().await?;
-        let inner = Inner {
-            cluster,
-            acknowledged_ids: AcknowledgedIds::default(),
-            #[cfg(feature = "embedded")]
-            embedded: parking_lot::Mutex::default(),
-        };
-        Ok(Database { inner: Arc::new(inner) })
+        let database = Self::on_network(network, Connection::to(controllers), settings)?;
+        database.cluster().connected().await?;
+        Ok(database)
+    }
+
+    /// How the cluster is reached, as it was given.
+    pub fn connection(&self) -> &Connection {
+        &self.inner.connection
+    }
+
+    /// The id that the cluster has given itself.
+    ///
+    /// # Errors
+    ///
+    /// Why no controller answered.
+    pub async fn cluster_id(&self) -> Result<ClusterId> {
+        let limit = self.settings().connect_limit;
+        Ok(self.cluster().state_after(0, limit).await?.cluster_id)
     }
 
     /// A new transaction. Nothing is sent before its first read or its commit.
@@ -104,7 +185,7 @@ impl Database {
     /// # Errors
     ///
     /// What the body returned, an error that a retry does not help, or the last one when a limit of time or
-    /// retries was reached. [`ErrorCode::CommitUnknownResult`] if such a limit was reached before the fate
+    /// retries was reached. [`ErrorCode::CommitUnknownResult`](crate::ErrorCode::CommitUnknownResult) if such a limit was reached before the fate
     /// of an attempt was found out (I-6), or if that took longer than the cluster remembers it: ten minutes
     /// at least.
     pub async fn run_transaction<T, E, F, Fut>(&self, body: F) -> Result<T, E>
@@ -154,7 +235,7 @@ impl Database {
         };
         request.read_version = match self.cluster().recent_version() {
             Some(version) => version,
-            None => self.cluster().read_version().await?,
+            None => self.cluster().read_version(Priority::Default).await?,
         };
         self.cluster().commit(request, None).await?;
         clearing.done();
@@ -183,33 +264,5 @@ impl Database {
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Database")
-    }
-}
-
-fn parse_controllers(text: &str) -> Result<Vec<Address>> {
-    let parse = |address: &str| {
-        let address = address.trim();
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-            let detail = format!("'{address}' is not of the form host:port");
-            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
-        }
-        Ok(Address::new(address))
-    };
-    text.split(',').map(parse).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controllers_are_a_list_of_addresses() {
-        let addresses = parse_controllers("a:1, [::1]:2").unwrap();
-        assert_eq!(addresses, [Address::new("a:1"), Address::new("[::1]:2")]);
-        for wrong in ["", "a", "a:", ":1", "a:b", "a:1,", "a:70000"] {
-            let error = parse_controllers(wrong).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{wrong}");
-        }
     }
 }

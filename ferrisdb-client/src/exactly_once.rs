@@ -29,12 +29,17 @@
 //! may use any version that this handle has heard of: every later attempt commits after that, and is seen. It
 //! should be a recent one, or the commit is refused as too old. Later attempts look for the record, and ask.
 
+use std::time::Duration;
+
 use ferrisdb_core::{
-    KeyRange, Mutation, Value, Versionstamp,
+    ErrorCode, Key, KeyRange, Mutation, Result, Value, Versionstamp,
     idempotency::record_key,
+    runtime,
     transaction::{CommitRequest, IdempotencyId},
 };
 use parking_lot::Mutex;
+
+use crate::cluster::Cluster;
 
 /// Most records that are remembered to be cleared; further ones are left to the sweeper.
 const ACKNOWLEDGED_MAX: usize = 10_000;
@@ -68,6 +73,56 @@ pub(crate) fn add_record(request: &mut CommitRequest, id: IdempotencyId, attempt
     request.write_conflicts.push(KeyRange::single(&key));
     let value = Value::from(value);
     request.mutations.push(Mutation::SetVersionstampedValue { key, value, offset: 0 });
+}
+
+/// Keeps a commit of which nobody knows from taking effect later.
+///
+/// ```text
+///   the commit      reads nothing, writes k       and reads \xff/SC/<random>
+///   no answer       it may be committed, or still be on its way
+///   the fence       a commit that writes \xff/SC/<random>: once it is committed, the other one is or never will be
+/// ```
+///
+/// Whoever tries again after that sees what has become of it. (FoundationDB does the same.)
+#[derive(Debug)]
+pub(crate) struct Fence(Key);
+
+/// How long a fence is tried to be committed before the caller hears that nobody knows.
+const FENCE_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait before it is tried again.
+const FENCE_PAUSE: Duration = Duration::from_millis(50);
+
+impl Fence {
+    /// Makes a commit one that can be fenced off.
+    pub(crate) fn add_to(request: &mut CommitRequest) -> Fence {
+        let mut key = b"\xff/SC/".to_vec();
+        key.extend_from_slice(&runtime::random_u64().to_be_bytes());
+        key.extend_from_slice(&runtime::random_u64().to_be_bytes());
+        let key = Key::from(key);
+        request.read_conflicts.push(KeyRange::single(&key));
+        Fence(key)
+    }
+
+    /// Sees to it that the commit has taken effect or never will.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::CommitUnknownResult`] if the cluster does not commit for so long: then it may still be on its way.
+    pub(crate) async fn close(self, cluster: &Cluster) -> Result<()> {
+        let deadline = runtime::now() + FENCE_LIMIT;
+        loop {
+            let request = CommitRequest {
+                write_conflicts: vec![KeyRange::single(&self.0)],
+                may_write_system_keys: true,
+                ..CommitRequest::default()
+            };
+            let Err(error) = cluster.commit(request, Some(deadline)).await else { return Ok(()) };
+            if runtime::now() >= deadline {
+                return Err(error.with_code(ErrorCode::CommitUnknownResult));
+            }
+            runtime::sleep(runtime::jitter(FENCE_PAUSE)).await;
+        }
+    }
 }
 
 /// Ids of transactions that are known to be committed, whose records can be cleared.

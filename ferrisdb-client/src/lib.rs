@@ -50,20 +50,25 @@
 mod administration;
 mod batch;
 mod cluster;
+mod cluster_file;
 mod connections;
 mod consistency;
 mod database;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod exactly_once;
+mod hedge;
 mod locations;
 mod options;
 mod range_stream;
 mod read_your_writes;
 mod retry;
+mod selector;
+pub mod special_keys;
 mod transaction;
 
 pub use administration::{ControllerAnswer, ask_controllers};
+pub use cluster_file::{CLUSTER_FILE_NAME, CLUSTER_FILE_VARIABLE, Connection};
 pub use consistency::{
     ConsistencyProgress, ConsistencyReport, Difference, Replica, ReplicaRow, Unchecked,
 };
@@ -80,11 +85,12 @@ pub use ferrisdb_core::{
     transport::Network,
 };
 pub use options::{
-    ExactlyOnce, KeyValue, RangePage, RangeQuery, Settings, TransactionOption, TransactionOptions,
-    VersionedValue,
+    ConflictingRange, ExactlyOnce, KeyValue, Priority, RangePage, RangeQuery, Settings,
+    StreamingMode, TransactionOption, TransactionOptions, VersionedValue,
 };
 pub use range_stream::RangeStream;
 pub use retry::{AsError, find_error};
+pub use selector::KeySelector;
 pub use transaction::{Committed, Snapshot, Transaction};
 
 /// The example of the README is a test.

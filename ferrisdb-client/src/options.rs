@@ -5,8 +5,10 @@ use std::{ops::Range, time::Duration};
 
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version, limits,
-    transaction::IdempotencyId,
+    transaction::{self, IdempotencyId},
 };
+
+use crate::selector::KeySelector;
 
 /// Settings of a database handle: how long it waits for what. The defaults fit a healthy cluster.
 #[derive(Clone, Debug)]
@@ -58,7 +60,7 @@ pub enum TransactionOption {
     /// Allows reads and writes of the system keyspace.
     AccessSystemKeys,
     /// After a conflict, [`Transaction::conflicting_ranges`](crate::Transaction::conflicting_ranges)
-    /// says which reads were concerned.
+    /// names all reads that were concerned, however many; otherwise the first sixteen.
     ReportConflicts,
     /// Every call fails with `transaction_timed_out` this long after the transaction was created or
     /// reset; zero removes the limit. Survives `on_error`.
@@ -73,9 +75,43 @@ pub enum TransactionOption {
     NextWriteWithoutConflict,
     /// Reads see the database only, not the transaction's own writes. Only before the first operation.
     ReadYourWritesDisabled,
+    /// Snapshot reads see own writes, as they do from the beginning. Undoes one
+    /// [`TransactionOption::SnapshotReadYourWritesDisabled`].
+    SnapshotReadYourWritesEnabled,
+    /// Snapshot reads do not see own writes. Calls are counted: it takes as many of the other one to undo them.
+    SnapshotReadYourWritesDisabled,
+    /// A read of what depends on an own versionstamp is no error: it sees keys and values as they were given, without the
+    /// stamp.
+    BypassUnreadable,
+    /// The transaction may read a version that this handle was given at most so long ago, without asking for one. It then may
+    /// miss what others have committed meanwhile; what it reads is one state of the database all the same, and if it writes
+    /// it is as serializable as any other.
+    ReadAtMostStale(Duration),
+    /// Writes and write conflicts are errors: such a transaction never waits for a commit.
+    ReadOnly,
+    /// Whether to wait behind others, or not even that, when the cluster has too much to do.
+    Priority(Priority),
+    /// After an unknown commit result it is not made sure that the commit is not still on its way: a retry by hand could
+    /// see nothing of it, and take effect a second time. Saves blind writes some bytes. Transactions with an idempotency id
+    /// do not need it.
+    CausalWriteRisky,
+    /// Reads of the special keyspace may span several of its modules.
+    SpecialKeysRelaxed,
     /// The transaction has this id: it commits at most once, however many attempts `on_error` begins. The id
     /// must not have been used by another transaction. `run_transaction` draws one by itself.
     IdempotencyId(IdempotencyId),
+}
+
+/// What a transaction is worth when there is too much to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// For work in the background: refused with `batch_transaction_throttled`, which is worth a retry, while proxies are busy.
+    Batch,
+    /// As all others.
+    #[default]
+    Default,
+    /// Before all others.
+    Immediate,
 }
 
 /// The options of a transaction, as they stand.
@@ -90,6 +126,13 @@ pub struct TransactionOptions {
     pub(crate) size_limit: usize,
     pub(crate) next_write_without_conflict: bool,
     pub(crate) read_your_writes: bool,
+    pub(crate) snapshot_read_your_writes: i32,
+    pub(crate) bypass_unreadable: bool,
+    pub(crate) staleness_max: Option<Duration>,
+    pub(crate) read_only: bool,
+    pub(crate) priority: Priority,
+    pub(crate) causal_write_risky: bool,
+    pub(crate) special_keys_relaxed: bool,
     pub(crate) idempotency_id: Option<IdempotencyId>,
 }
 
@@ -105,6 +148,13 @@ impl Default for TransactionOptions {
             size_limit: limits::TRANSACTION_BYTES_MAX,
             next_write_without_conflict: false,
             read_your_writes: true,
+            snapshot_read_your_writes: 0,
+            bypass_unreadable: false,
+            staleness_max: None,
+            read_only: false,
+            priority: Priority::Default,
+            causal_write_risky: false,
+            special_keys_relaxed: false,
             idempotency_id: None,
         }
     }
@@ -141,6 +191,18 @@ impl TransactionOptions {
             }
             TransactionOption::NextWriteWithoutConflict => self.next_write_without_conflict = true,
             TransactionOption::ReadYourWritesDisabled => self.read_your_writes = false,
+            TransactionOption::SnapshotReadYourWritesEnabled => {
+                self.snapshot_read_your_writes = self.snapshot_read_your_writes.saturating_add(1);
+            }
+            TransactionOption::SnapshotReadYourWritesDisabled => {
+                self.snapshot_read_your_writes = self.snapshot_read_your_writes.saturating_sub(1);
+            }
+            TransactionOption::BypassUnreadable => self.bypass_unreadable = true,
+            TransactionOption::ReadAtMostStale(age) => self.staleness_max = Some(age),
+            TransactionOption::ReadOnly => self.read_only = true,
+            TransactionOption::Priority(priority) => self.priority = priority,
+            TransactionOption::CausalWriteRisky => self.causal_write_risky = true,
+            TransactionOption::SpecialKeysRelaxed => self.special_keys_relaxed = true,
             TransactionOption::IdempotencyId(id) => self.idempotency_id = Some(id),
         }
         Ok(())
@@ -159,6 +221,22 @@ impl TransactionOptions {
         }
     }
 
+    /// Checks that a key may be read.
+    pub(crate) fn check_readable(&self, key: &Key) -> Result<()> {
+        if transaction::is_metadata_version(key) {
+            return Ok(());
+        }
+        transaction::check_key(key, &self.read_end(), Stage::Client)
+    }
+
+    /// Checks that the transaction was not declared to read only.
+    pub(crate) fn check_may_write(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(ErrorCode::TransactionReadOnly, Stage::Client, ""));
+        }
+        Ok(())
+    }
+
     /// Where the keys end that may be read.
     pub(crate) fn read_end(&self) -> Key {
         if self.read_system_keys { Key::SYSTEM_END } else { Key::USER_END }
@@ -170,21 +248,29 @@ impl TransactionOptions {
     }
 }
 
-/// What a range read asks for: the keys, the direction, and how much at most.
+/// What a range read asks for: from where, up to where, in which direction, and how much at most.
+///
+/// Both ends are [`KeySelector`]s; a plain key stands for itself. A range that ends before it begins has no rows if a selector
+/// says so, but is an error if it was given as plain keys.
 ///
 /// ```
-/// use ferrisdb_client::{KeyRange, RangeQuery};
+/// use ferrisdb_client::{KeyRange, KeySelector, RangeQuery};
 /// let newest_ten = RangeQuery::from("event/".."event0").reverse().rows(10);
 /// let everything_of_a_user = RangeQuery::from(KeyRange::prefix(b"user/7/"));
+/// let after_the_last_one_read = RangeQuery::between(KeySelector::first_greater_than("event/17"), "event0");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeQuery {
-    /// The keys.
-    pub range: KeyRange,
+    /// Where the range begins.
+    pub begin: KeySelector,
+    /// Where it ends: this key is not inside.
+    pub end: KeySelector,
     /// Most rows to return; no limit if `None`. Zero is an error.
     pub rows_max: Option<usize>,
     /// Bytes of keys and values after which no further row is added; the first row comes in any case.
     pub bytes_max: Option<usize>,
+    /// How many rows come at once, where that is not said otherwise.
+    pub mode: StreamingMode,
     /// Whether to begin at the end of the range and go down.
     pub reverse: bool,
 }
@@ -192,7 +278,20 @@ pub struct RangeQuery {
 impl RangeQuery {
     /// All rows of a range, upwards.
     pub fn new(range: impl Into<KeyRange>) -> RangeQuery {
-        RangeQuery { range: range.into(), rows_max: None, bytes_max: None, reverse: false }
+        let range = range.into();
+        RangeQuery::between(range.begin, range.end)
+    }
+
+    /// All rows from one key to another one, upwards.
+    pub fn between(begin: impl Into<KeySelector>, end: impl Into<KeySelector>) -> RangeQuery {
+        RangeQuery {
+            begin: begin.into(),
+            end: end.into(),
+            rows_max: None,
+            bytes_max: None,
+            mode: StreamingMode::default(),
+            reverse: false,
+        }
     }
 
     /// At most so many rows.
@@ -209,11 +308,23 @@ impl RangeQuery {
         self
     }
 
+    /// How many rows come at once.
+    #[must_use]
+    pub fn mode(mut self, mode: StreamingMode) -> RangeQuery {
+        self.mode = mode;
+        self
+    }
+
     /// From the end of the range down.
     #[must_use]
     pub fn reverse(mut self) -> RangeQuery {
         self.reverse = true;
         self
+    }
+
+    /// The keys, if it does not take a look at the database to know them.
+    pub fn plain_range(&self) -> Option<KeyRange> {
+        Some(KeyRange { begin: self.begin.as_bound()?, end: self.end.as_bound()? })
     }
 }
 
@@ -233,6 +344,66 @@ impl<K: Into<Key>> From<Range<K>> for RangeQuery {
     fn from(range: Range<K>) -> RangeQuery {
         RangeQuery::new(range)
     }
+}
+
+impl From<Range<KeySelector>> for RangeQuery {
+    fn from(range: Range<KeySelector>) -> RangeQuery {
+        RangeQuery::between(range.start, range.end)
+    }
+}
+
+/// How many rows of a range come at once: what is not going to be looked at costs time, and so does another request.
+///
+/// The names and sizes are FoundationDB's. [`Transaction::get_range`](crate::Transaction::get_range) gets all rows in any case,
+/// and asks for large parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamingMode {
+    /// Few at first and more with each request: for whoever does not know yet how many he needs.
+    #[default]
+    Iterator,
+    /// Everything, in large parts.
+    WantAll,
+    /// Exactly as many as the limits of the query say, at once. It needs such a limit.
+    Exact,
+    /// About 256 bytes at once.
+    Small,
+    /// About 1,000 bytes at once.
+    Medium,
+    /// About 4,096 bytes at once.
+    Large,
+    /// About 80,000 bytes at once: as much as is useful for one reader.
+    Serial,
+}
+
+impl StreamingMode {
+    /// Bytes of the page after so many others of the same read.
+    pub(crate) fn page_bytes(self, pages: u32) -> Option<usize> {
+        const LARGE: usize = 4_096;
+        const SERIAL: usize = 80_000;
+        match self {
+            StreamingMode::Iterator => {
+                let factor = 1usize.checked_shl(pages).unwrap_or(usize::MAX);
+                Some(LARGE.saturating_mul(factor).min(ITERATOR_BYTES_MAX))
+            }
+            StreamingMode::Small => Some(256),
+            StreamingMode::Medium => Some(1_000),
+            StreamingMode::Large => Some(LARGE),
+            StreamingMode::WantAll | StreamingMode::Serial => Some(SERIAL),
+            StreamingMode::Exact => None,
+        }
+    }
+}
+
+/// The most that [`StreamingMode::Iterator`] comes to ask for at once.
+const ITERATOR_BYTES_MAX: usize = 1024 * 1024;
+
+/// A read that was overtaken by another transaction's write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictingRange {
+    /// What was read.
+    pub range: KeyRange,
+    /// The version of the commit that last wrote some of it, as of this one's commit.
+    pub written_at: Version,
 }
 
 /// A row of a range read.

@@ -13,12 +13,9 @@ use futures::{
 
 use crate::{
     options::{KeyValue, RangeQuery},
+    selector::KeySelector,
     transaction::{Isolation, Transaction},
 };
-
-/// Bytes of the first page; a consumer that stops early has not read much. Doubles up to the maximum.
-const PAGE_BYTES_MIN: usize = 16 * 1024;
-const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The rows of a range, read in pages as they are consumed. Made by
 /// [`Transaction::range_stream`](crate::Transaction::range_stream).
@@ -33,7 +30,7 @@ impl RangeStream {
         query: RangeQuery,
         isolation: Isolation,
     ) -> RangeStream {
-        let scan = Scan { transaction, query, isolation, page_bytes: PAGE_BYTES_MIN };
+        let scan = Scan { transaction, query, isolation, pages: 0 };
         let pages = stream::try_unfold(Some(scan), |scan| async {
             let Some(mut scan) = scan else { return Ok::<_, Error>(None) };
             let (rows, more) = scan.page().await?;
@@ -48,23 +45,26 @@ struct Scan {
     transaction: Transaction,
     query: RangeQuery,
     isolation: Isolation,
-    page_bytes: usize,
+    /// How many were read so far.
+    pages: u32,
 }
 
 impl Scan {
     /// The next page, and whether there may be more after it.
     async fn page(&mut self) -> Result<(Vec<KeyValue>, bool)> {
         let mut query = self.query.clone();
-        query.bytes_max = Some(query.bytes_max.unwrap_or(usize::MAX).min(self.page_bytes));
-        self.page_bytes = (self.page_bytes * 2).min(PAGE_BYTES_MAX);
+        if let Some(page_bytes) = query.mode.page_bytes(self.pages) {
+            query.bytes_max = Some(query.bytes_max.unwrap_or(usize::MAX).min(page_bytes));
+        }
+        self.pages = self.pages.saturating_add(1);
         let page = self.transaction.read_range(query, self.isolation).await?;
         let bytes: usize = page.rows.iter().map(KeyValue::size).sum();
         let rest = &mut self.query;
         rest.rows_max = rest.rows_max.map(|max| max.saturating_sub(page.rows.len()));
         rest.bytes_max = rest.bytes_max.map(|max| max.saturating_sub(bytes));
         match page.rows.last() {
-            Some(last) if rest.reverse => rest.range.end = last.key.clone(),
-            Some(last) => rest.range.begin = last.key.successor(),
+            Some(last) if rest.reverse => rest.end = last.key.clone().into(),
+            Some(last) => rest.begin = KeySelector::first_greater_than(last.key.clone()),
             None => {}
         }
         let limit_reached = rest.rows_max == Some(0) || rest.bytes_max == Some(0);

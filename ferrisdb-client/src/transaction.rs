@@ -9,10 +9,10 @@
 //!
 //! Everything lies in one state under one lock, which is never held across a wait. A call that waits takes
 //! with it what it needs, and compares the attempt when it comes back: an answer that arrives after a reset
-//! belongs to no attempt any more and is an error, and so is a read that a commit has overtaken, because its
-//! conflict range was not sent (I-15).
+//! belongs to no attempt any more and is an error. A commit waits for the reads under way, because their conflict ranges
+//! go with it (I-15).
 //!
-//! Start with [`Transaction::read_key`], then [`Transaction::commit`].
+//! Start with [`Transaction::get`] in `reads.rs`, then [`Transaction::commit`] in `commit.rs`.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use ferrisdb_core::{
     atomic::AtomicOp,
     idempotency, limits,
     runtime::{self, Instant},
-    transaction::{self, CommitOutcome, CommitRequest, IdempotencyId},
+    transaction::{self, CommitOutcome, CommitRequest, ConflictingRead, IdempotencyId},
 };
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
@@ -30,14 +30,22 @@ use crate::{
     database::Database,
     exactly_once::{self, Record},
     options::{
-        KeyValue, RangePage, RangeQuery, TransactionOption, TransactionOptions, VersionedValue,
+        ConflictingRange, KeyValue, Priority, RangePage, RangeQuery, TransactionOption,
+        TransactionOptions, VersionedValue,
     },
     range_stream::RangeStream,
-    read_your_writes::{Lookup, Overlay, RangeRead, RangeSet, stamped_range},
+    read_your_writes::{Lookup, Overlay, RangeRead, RangeSet, Scan, stamped_range},
     retry::Backoff,
+    selector::KeySelector,
 };
+use outstanding::Outstanding;
+use stamps::Stamps;
 
 mod commit;
+mod outstanding;
+mod reads;
+mod snapshot;
+mod stamps;
 
 /// How a transaction was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +69,7 @@ pub(crate) enum Isolation {
 /// A transaction. Clones are the same transaction, so that several tasks can read and write in it.
 ///
 /// Reads see the database at one version, and the transaction's own writes over it. Writes are kept here until
-/// [`Transaction::commit`]. A read that is still waiting when the commit begins fails.
+/// [`Transaction::commit`], which waits for reads that were begun before it.
 #[derive(Clone)]
 pub struct Transaction {
     shared: Arc<Shared>,
@@ -84,12 +92,15 @@ struct State {
     fate: Fate,
     work: Work,
     committed: Option<Committed>,
-    conflicting_ranges: Vec<KeyRange>,
+    conflicting_ranges: Vec<ConflictingRange>,
+    /// Who waits for the versionstamp.
+    stamps: Stamps,
 }
 
 /// What one attempt has done so far.
 #[derive(Default)]
 struct Work {
+    outstanding: Arc<Outstanding>,
     read_version: Arc<OnceCell<Version>>,
     /// Shared with range reads under way, which go on seeing the writes of their beginning.
     overlay: Arc<Overlay>,
@@ -104,6 +115,8 @@ struct Work {
 enum Phase {
     /// Reads, writes, commit.
     Open,
+    /// The commit waits for reads that were begun before it: they belong to the transaction.
+    Closing,
     /// Nothing before the commit has ended, or a reset.
     Committing,
     /// Nothing but a reset, or `on_error`.
@@ -131,6 +144,8 @@ struct Call {
     attempt: u64,
     deadline: Option<Instant>,
     read_version: Arc<OnceCell<Version>>,
+    staleness_max: Option<Duration>,
+    priority: Priority,
 }
 
 /// The same reads as a transaction's, without read conflicts: made by [`Transaction::snapshot`].
@@ -140,51 +155,8 @@ struct Call {
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a>(&'a Transaction);
 
-/// Reads.
+/// The version that is read, and the ranges that may conflict.
 impl Transaction {
-    /// Reads a key.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorCode::AccessedUnreadable`] if the value depends on an own versionstamp; a limit that the key
-    /// passes; what became of the read.
-    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Value>> {
-        let found = self.read_key(key.into(), Isolation::Serializable).await?;
-        Ok(found.map(|found| found.value))
-    }
-
-    /// Reads a key, with the version of the commit that wrote it (unless this transaction changed it).
-    ///
-    /// # Errors
-    ///
-    /// As for [`Transaction::get`].
-    pub async fn get_versioned(&self, key: impl Into<Key>) -> Result<Option<VersionedValue>> {
-        self.read_key(key.into(), Isolation::Serializable).await
-    }
-
-    /// Reads a range, up to the limits of the query: `transaction.get_range("a".."b")`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Transaction::get`], and [`ErrorCode::InvertedRange`].
-    pub async fn get_range(&self, query: impl Into<RangeQuery>) -> Result<Vec<KeyValue>> {
-        Ok(self.read_range(query.into(), Isolation::Serializable).await?.rows)
-    }
-
-    /// Reads a range and says whether a limit of the query ended it.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Transaction::get_range`].
-    pub async fn get_range_page(&self, query: impl Into<RangeQuery>) -> Result<RangePage> {
-        self.read_range(query.into(), Isolation::Serializable).await
-    }
-
-    /// Reads a range in pages, as the rows are consumed: for scans that would not fit into memory.
-    pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
-        RangeStream::new(self.clone(), query.into(), Isolation::Serializable)
-    }
-
     /// The same reads, without read conflicts.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot(self)
@@ -196,7 +168,15 @@ impl Transaction {
     ///
     /// What became of the request.
     pub async fn read_version(&self) -> Result<Version> {
-        let call = self.open()?.call();
+        let call = {
+            let state = self.shared.state.lock();
+            let known = state.work.read_version.get().copied();
+            if let (Phase::Committing | Phase::Ended, Some(version)) = (state.phase, known) {
+                return Ok(version);
+            }
+            drop(state);
+            self.open()?.call()
+        };
         let version = within(call.deadline, self.version_for(&call)).await?;
         drop(self.still_open(&call)?);
         Ok(version)
@@ -206,16 +186,23 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::VersionInvalid`] for zero; [`ErrorCode::InvalidArgument`] if a version is known already.
+    /// [`ErrorCode::VersionInvalid`] for zero; [`ErrorCode::ReadVersionAlreadySet`] if a version is known already.
     pub fn set_read_version(&self, version: Version) -> Result<()> {
         let state = self.open()?;
         if version == Version::ZERO {
             return Err(Error::new(ErrorCode::VersionInvalid, Stage::Client, "zero"));
         }
-        state.work.read_version.set(version).map_err(|_| {
-            let detail = "the transaction has a read version already";
-            Error::new(ErrorCode::InvalidArgument, Stage::Client, detail)
-        })
+        let set = state.work.read_version.set(version);
+        set.map_err(|_| Error::new(ErrorCode::ReadVersionAlreadySet, Stage::Client, ""))
+    }
+
+    /// Lets a later write to this key be a conflict, as if it had been read.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the key.
+    pub fn add_read_conflict_key(&self, key: impl Into<Key>) -> Result<()> {
+        self.add_read_conflict_range(KeyRange::single(&key.into()))
     }
 
     /// Lets a later write to any of these keys be a conflict, as if they had been read.
@@ -229,61 +216,6 @@ impl Transaction {
         transaction::check_range(&range, &state.options.read_end(), Stage::Client)?;
         state.work.read_conflicts.insert(&range);
         Ok(())
-    }
-
-    async fn read_key(&self, key: Key, isolation: Isolation) -> Result<Option<VersionedValue>> {
-        let (call, lookup) = {
-            let state = self.open()?;
-            transaction::check_key(&key, &state.options.read_end(), Stage::Client)?;
-            (state.call(), state.work.overlay.lookup(&key)?)
-        };
-        let operations = match lookup {
-            Lookup::Known(value) => {
-                return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
-            }
-            Lookup::Database(operations) => operations,
-        };
-        let found = within(call.deadline, self.fetch_key(&call, &key)).await?;
-        let mut state = self.still_open(&call)?;
-        if isolation == Isolation::Serializable {
-            state.work.read_conflicts.insert(&KeyRange::single(&key));
-        }
-        if operations.is_empty() {
-            return Ok(found);
-        }
-        let value = Lookup::Database(operations).resolve(found.as_ref().map(|found| &found.value));
-        Ok(value.map(|value| VersionedValue { value, commit_version: None }))
-    }
-
-    pub(crate) async fn read_range(
-        &self,
-        query: RangeQuery,
-        isolation: Isolation,
-    ) -> Result<RangePage> {
-        let (call, mut read) = {
-            let state = self.open()?;
-            transaction::check_range(&query.range, &state.options.read_end(), Stage::Client)?;
-            if query.rows_max == Some(0) {
-                let detail = "a range read of zero rows";
-                return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
-            }
-            (state.call(), RangeRead::new(Arc::clone(&state.work.overlay), query))
-        };
-        let fetches = async {
-            while let Some(fetch) = read.next()? {
-                let read_version = self.version_for(&call).await?;
-                let part = self.shared.database.cluster().get_range(&fetch, read_version).await?;
-                read.supply(part.covered, part.rows)?;
-            }
-            Ok(())
-        };
-        within(call.deadline, fetches).await?;
-        let (page, observed) = read.finish();
-        let mut state = self.still_open(&call)?;
-        if isolation == Isolation::Serializable {
-            state.work.read_conflicts.extend(&observed);
-        }
-        Ok(page)
     }
 
     async fn fetch_key(&self, call: &Call, key: &Key) -> Result<Option<VersionedValue>> {
@@ -309,7 +241,13 @@ impl Transaction {
 
     /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
     async fn version_for(&self, call: &Call) -> Result<Version> {
-        let ask = || self.shared.database.cluster().read_version();
+        let ask = || async {
+            let cluster = self.shared.database.cluster();
+            if let Some(version) = call.staleness_max.and_then(|age| cluster.version_within(age)) {
+                return Ok(version);
+            }
+            cluster.read_version(call.priority).await
+        };
         call.read_version.get_or_try_init(ask).await.copied()
     }
 }
@@ -404,6 +342,15 @@ impl Transaction {
         })
     }
 
+    /// Lets this transaction be a conflict for others that read this key, as if it had written it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the key.
+    pub fn add_write_conflict_key(&self, key: impl Into<Key>) -> Result<()> {
+        self.add_write_conflict_range(KeyRange::single(&key.into()))
+    }
+
     /// Lets this transaction be a conflict for others that read any of these keys, as if it had written them.
     ///
     /// # Errors
@@ -412,6 +359,7 @@ impl Transaction {
     pub fn add_write_conflict_range(&self, range: impl Into<KeyRange>) -> Result<()> {
         let range = range.into();
         let mut state = self.open()?;
+        state.options.check_may_write()?;
         transaction::check_range(&range, &state.options.write_end(), Stage::Client)?;
         state.work.write_conflicts.insert(&range);
         Ok(())
@@ -419,6 +367,7 @@ impl Transaction {
 
     fn write(&self, mutation: Mutation) -> Result<()> {
         let mut state = self.open()?;
+        state.options.check_may_write()?;
         transaction::check_mutation(&mutation, &state.options.write_end(), Stage::Client)?;
         let size = state.work.size() + mutation.size();
         if size > state.options.size_limit {
@@ -444,15 +393,21 @@ impl Transaction {
         state.check_time()?;
         match state.phase {
             Phase::Open => Ok(state),
-            Phase::Committing | Phase::Ended => Err(used_during_commit()),
+            Phase::Closing | Phase::Committing | Phase::Ended => Err(used_during_commit()),
             Phase::Cancelled => Err(cancelled()),
         }
     }
 
     /// The state, if it is still the one that the call began in.
     fn still_open(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
-        let state = self.open()?;
-        if state.attempt == call.attempt { Ok(state) } else { Err(cancelled()) }
+        let state = self.shared.state.lock();
+        state.check_time()?;
+        match state.phase {
+            _ if state.attempt != call.attempt => Err(cancelled()),
+            Phase::Open | Phase::Closing => Ok(state),
+            Phase::Committing | Phase::Ended => Err(used_during_commit()),
+            Phase::Cancelled => Err(cancelled()),
+        }
     }
 
     /// The state, if the commit that the call belongs to is still wanted.
@@ -489,6 +444,8 @@ impl State {
             attempt: self.attempt,
             deadline: self.deadline(),
             read_version: Arc::clone(&self.work.read_version),
+            staleness_max: self.options.staleness_max,
+            priority: self.options.priority,
         }
     }
 
@@ -503,6 +460,17 @@ impl State {
         }
     }
 
+    /// The commit conflicts because of these, by their numbers in the request.
+    fn note_conflicts(&mut self, reads: &[ConflictingRead]) {
+        // The request had them in this order, and perhaps some of its own behind them.
+        let ranges: Vec<KeyRange> = self.work.read_conflicts.iter().collect();
+        let named = reads.iter().filter_map(|read| {
+            let range = ranges.get(read.index as usize)?.clone();
+            Some(ConflictingRange { range, written_at: read.written_at })
+        });
+        self.conflicting_ranges = named.collect();
+    }
+
     fn begin_attempt(&mut self, options: TransactionOptions) {
         self.attempt += 1;
         self.phase = Phase::Open;
@@ -511,6 +479,7 @@ impl State {
         self.work = Work::default();
         self.committed = None;
         self.conflicting_ranges.clear();
+        self.stamps = Stamps::default();
     }
 }
 
@@ -572,52 +541,6 @@ impl Work {
                 self.write_conflicts.insert(&stamped_range(key, *offset, least.to_bytes()));
             }
         }
-    }
-}
-
-/// Reads without read conflicts.
-impl Snapshot<'_> {
-    /// Reads a key.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorCode::AccessedUnreadable`] if the value depends on an own versionstamp; a limit that the key
-    /// passes; what became of the read.
-    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Value>> {
-        let found = self.0.read_key(key.into(), Isolation::Snapshot).await?;
-        Ok(found.map(|found| found.value))
-    }
-
-    /// Reads a key, with the version of the commit that wrote it (unless this transaction changed it).
-    ///
-    /// # Errors
-    ///
-    /// As for [`Transaction::get`].
-    pub async fn get_versioned(&self, key: impl Into<Key>) -> Result<Option<VersionedValue>> {
-        self.0.read_key(key.into(), Isolation::Snapshot).await
-    }
-
-    /// Reads a range, up to the limits of the query: `transaction.get_range("a".."b")`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Transaction::get`], and [`ErrorCode::InvertedRange`].
-    pub async fn get_range(&self, query: impl Into<RangeQuery>) -> Result<Vec<KeyValue>> {
-        Ok(self.0.read_range(query.into(), Isolation::Snapshot).await?.rows)
-    }
-
-    /// Reads a range and says whether a limit of the query ended it.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Transaction::get_range`].
-    pub async fn get_range_page(&self, query: impl Into<RangeQuery>) -> Result<RangePage> {
-        self.0.read_range(query.into(), Isolation::Snapshot).await
-    }
-
-    /// Reads a range in pages, as the rows are consumed: for scans that would not fit into memory.
-    pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
-        RangeStream::new(self.0.clone(), query.into(), Isolation::Snapshot)
     }
 }
 

@@ -19,7 +19,10 @@ use ferrisdb_core::{
             HeartbeatReply, Leader, Phase, Progress, StorageServer,
         },
         proxy::{Proxy, ProxyService},
-        storage::{PointRead, RangeRead, RangeReply, Row, Storage, StorageService, VersionedValue},
+        storage::{
+            Measure, Measured, PointRead, RangeRead, RangeReply, Row, Storage, StorageService,
+            VersionedValue,
+        },
     },
     transaction::{CommitOutcome, CommitRequest},
     transport::Router,
@@ -219,13 +222,17 @@ impl Storage for StorageFake {
         Ok(RangeReply { rows, more })
     }
 
+    async fn measure(self, _: Context, _: Measure) -> Result<Measured> {
+        Err(read_error(ErrorCode::Unsupported))
+    }
+
     async fn progress(self, _: Context) -> Result<Progress> {
         Ok(Progress::default())
     }
 }
 
 impl Proxy for Cluster {
-    async fn read_version(self, _: Context) -> Result<Version> {
+    async fn read_version(self, _: Context, _: bool) -> Result<Version> {
         let mut world = self.world.lock();
         world.version = Version(world.version.0 + 1);
         Ok(world.version)

@@ -190,7 +190,7 @@ async fn a_transaction_by_hand_has_no_id_unless_asked() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;
     let transaction = database.transaction();
-    cluster.faults([Fault::LoseAnswer, Fault::LoseAnswer]);
+    cluster.faults([Fault::LoseAnswer]);
     transaction.add("n", 1).unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
@@ -198,6 +198,7 @@ async fn a_transaction_by_hand_has_no_id_unless_asked() {
     assert_eq!(cluster.data(records()), []);
 
     // With an id, the commit of the next attempt is that of the one before.
+    cluster.faults([Fault::LoseAnswer]);
     transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
     transaction.add("n", 1).unwrap();
     let error = transaction.commit().await.unwrap_err();
@@ -207,6 +208,25 @@ async fn a_transaction_by_hand_has_no_id_unless_asked() {
     let committed = transaction.commit().await.unwrap();
     assert!(committed.versionstamp.is_some());
     assert_eq!((cluster.counts().commits, number(&cluster)), (commits, 2));
+}
+
+#[tokio::test]
+async fn an_unknown_commit_by_hand_does_not_take_effect_later() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    for risky in [false, true] {
+        let transaction = database.transaction();
+        if risky {
+            transaction.set_option(TransactionOption::CausalWriteRisky).unwrap();
+        }
+        transaction.add("n", 1).unwrap();
+        cluster.faults([Fault::Hold]);
+        let error = transaction.commit().await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
+        let arrived = cluster.deliver_held();
+        assert_eq!(matches!(arrived[..], [CommitOutcome::Committed(_)]), risky, "{arrived:?}");
+    }
+    assert_eq!(number(&cluster), 1);
 }
 
 #[tokio::test]

@@ -118,7 +118,9 @@ async fn a_write_to_what_was_read_is_a_conflict() {
     one.commit().await.unwrap();
     let error = two.commit().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotCommitted);
-    assert_eq!(two.conflicting_ranges(), [KeyRange::single(&"b".into())]);
+    let [conflict] = &two.conflicting_ranges()[..] else { panic!("one read was overtaken") };
+    assert_eq!(conflict.range, KeyRange::single(&"b".into()));
+    assert_eq!(Some(conflict.written_at), one.committed_version());
     two.on_error(error).await.unwrap();
     assert_eq!(two.get("b").await.unwrap(), Some("x".into()));
 
@@ -180,14 +182,13 @@ async fn reads_issued_together_travel_together() {
     future::try_join_all((0..100).map(|index| transaction.get(format!("{index}")))).await.unwrap();
     let counts = cluster.counts();
     assert_eq!((counts.read_versions, counts.point_reads), (1, 100));
-    // Two replicas share them.
-    assert_eq!(counts.point_requests, 2);
+    // Two replicas share them. The futures are polled in a few portions; each starts a round at most.
+    assert!(counts.point_requests <= 4, "{} requests", counts.point_requests);
 
     let transactions: Vec<_> = (0..100).map(|_| database.transaction()).collect();
     future::try_join_all(transactions.iter().map(|transaction| transaction.read_version()))
         .await
         .unwrap();
-    // The futures are polled in a few portions; each starts a round at most.
     let rounds = cluster.counts().read_versions - counts.read_versions;
     assert!(rounds <= 4, "{rounds} rounds");
 }
@@ -237,7 +238,7 @@ async fn limits_are_typed_errors_before_anything_is_sent() {
     let system = transaction.get(b"\xff/conf").await;
     assert_eq!(code(system), Some(ErrorCode::KeyOutsideLegalRange));
     let nothing = transaction.get_range(RangeQuery::from("a".."b").rows(0)).await;
-    assert_eq!(code(nothing), Some(ErrorCode::InvalidArgument));
+    assert_eq!(code(nothing), Some(ErrorCode::RangeLimitsInvalid));
     transaction.set_option(TransactionOption::SizeLimit(100)).unwrap();
     assert_eq!(code(transaction.set("k", vec![0; 100])), Some(ErrorCode::TransactionTooLarge));
     transaction.set("k", "small").unwrap();
@@ -277,13 +278,25 @@ async fn a_transaction_that_has_ended_says_how() {
 }
 
 #[tokio::test]
-async fn a_read_that_a_commit_overtakes_is_an_error() {
+async fn a_commit_waits_for_the_reads_before_it() {
     let database = Cluster::new().connect().await;
     let transaction = database.transaction();
+    transaction.read_version().await.unwrap();
+    put(&database, &[("b", "later")]).await;
     transaction.set("a", "1").unwrap();
     let (read, committed) = future::join(transaction.get("b"), transaction.commit()).await;
-    assert_eq!(code(read), Some(ErrorCode::UsedDuringCommit));
-    committed.unwrap();
+    assert_eq!(read.unwrap(), None);
+    assert_eq!(code(committed), Some(ErrorCode::NotCommitted), "what was read goes with it");
+
+    // A read that was given up is not waited for.
+    transaction.reset();
+    transaction.set("a", "1").unwrap();
+    drop(transaction.get("b"));
+    let begun = future::poll_immediate(Box::pin(transaction.get("c"))).await;
+    assert!(begun.is_none());
+    transaction.commit().await.unwrap();
+    assert_eq!(code(transaction.get("a").await), Some(ErrorCode::UsedDuringCommit));
+    assert!(transaction.read_version().await.is_ok(), "that is known");
 }
 
 #[tokio::test]
@@ -307,7 +320,7 @@ async fn a_version_that_nobody_has_reached_is_an_error_soon() {
     let old = database.transaction();
     old.set_read_version(Version(1)).unwrap();
     assert_eq!(code(old.get("a").await), Some(ErrorCode::TransactionTooOld));
-    assert_eq!(code(old.set_read_version(Version(2))), Some(ErrorCode::InvalidArgument));
+    assert_eq!(code(old.set_read_version(Version(2))), Some(ErrorCode::ReadVersionAlreadySet));
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ error_codes! {
     NotCommitted = 1020, "not_committed", "the transaction conflicts with another one", "retry the transaction";
     /// Nobody knows whether the transaction was committed.
     CommitUnknownResult = 1021, "commit_unknown_result", "the transaction may or may not have been committed", "check the transaction's effect before repeating it";
+    /// Work in the background, while there is too much to do.
+    BatchTransactionThrottled = 1051, "batch_transaction_throttled", "the cluster is too busy for work in the background", "retry later, or raise the transaction's priority";
     /// The transaction was cancelled.
     TransactionCancelled = 1025, "transaction_cancelled", "the transaction was cancelled", "begin a new transaction";
     /// The transaction's own timeout has passed.
@@ -92,6 +94,32 @@ error_codes! {
     InvertedRange = 2005, "inverted_range", "the range ends before it begins", "exchange begin and end";
     /// A value that an option or operation does not take.
     InvalidArgument = 2006, "invalid_option_value", "an argument is not valid", "see the detail";
+    /// A call that makes no sense in this state or with these arguments.
+    ClientInvalidOperation = 2000, "client_invalid_operation", "the call makes no sense here", "see the detail";
+    /// The transaction has a read version already.
+    ReadVersionAlreadySet = 2010, "read_version_already_set", "the transaction has a read version already", "set the version before the first read";
+    /// The limits of a range read contradict each other.
+    RangeLimitsInvalid = 2012, "range_limits_invalid", "the limits of the range read are not valid", "ask for at least one row";
+    /// A transaction that wrote nothing has no commit version.
+    NoCommitVersion = 2021, "no_commit_version", "the transaction wrote nothing, so it has no versionstamp", "ask for it in transactions that write";
+    /// A write in a transaction that was declared to read only.
+    TransactionReadOnly = 2023, "transaction_read_only", "the transaction only reads", "write in another transaction, or do not declare this one read-only";
+    /// A list of servers, or a cluster file, that is not of the right form.
+    ConnectionStringInvalid = 2104, "connection_string_invalid", "the cluster file or connection string is not of the right form", "it is description:id@host:port,host:port";
+    /// No cluster file was found where one was looked for.
+    NoClusterFile = 1515, "no_cluster_file_found", "there is no cluster file", "pass its path, set FERRISDB_CLUSTER_FILE, or put it into the default place";
+    /// A transaction with too many tags.
+    TooManyTags = 2109, "too_many_tags", "the transaction has too many tags", "use at most five";
+    /// A tag that is too long.
+    TagTooLong = 2110, "tag_too_long", "the tag is longer than allowed", "use at most sixteen bytes";
+    /// A read over several modules of the special keyspace.
+    SpecialKeysCrossModuleRead = 2112, "special_keys_cross_module_read", "the range spans several modules of the special keyspace", "read one module at a time, or set the option that allows it";
+    /// A read of a special key that no module answers for.
+    SpecialKeysNoModuleFound = 2113, "special_keys_no_module_found", "nothing is there in the special keyspace", "see the reference for the special keys there are";
+    /// A write to the special keyspace without the option for it.
+    SpecialKeysWriteDisabled = 2114, "special_keys_write_disabled", "the special keyspace is only read", "use the client's own functions to change things";
+    /// Exact streaming without a limit.
+    ExactModeWithoutLimits = 2210, "exact_mode_without_limits", "the exact streaming mode needs a limit", "set a limit of rows or bytes";
     /// The read version is one that nobody can have been given.
     VersionInvalid = 2011, "version_invalid", "the version is not valid", "take read versions from the cluster";
     /// The transaction is being committed, or was.
@@ -133,14 +161,55 @@ impl ErrorCode {
     pub fn is_retryable(self) -> bool {
         use ErrorCode::*;
         match self {
-            WrongShard | TransactionTooOld | FutureVersion | NotCommitted | CommitUnknownResult
-            | TooBusy | GenerationEnded | Unreachable | NoSuchEndpoint | Unavailable
-            | ShuttingDown | NotLeader => true,
-            TimedOut | TransactionCancelled | TransactionTimedOut | IncompatibleProtocol | Disk
-            | Corrupt | KeyOutsideLegalRange | InvertedRange | InvalidArgument | VersionInvalid
-            | UsedDuringCommit | AccessedUnreadable | InvalidMutation | TransactionTooLarge
-            | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster | DirectoryLocked
-            | WrongDirectory | Protocol | NotSatisfiable | Internal => false,
+            WrongShard
+            | TransactionTooOld
+            | FutureVersion
+            | NotCommitted
+            | CommitUnknownResult
+            | TooBusy
+            | GenerationEnded
+            | Unreachable
+            | NoSuchEndpoint
+            | Unavailable
+            | ShuttingDown
+            | NotLeader
+            | BatchTransactionThrottled => true,
+            TimedOut
+            | TransactionCancelled
+            | TransactionTimedOut
+            | IncompatibleProtocol
+            | Disk
+            | Corrupt
+            | KeyOutsideLegalRange
+            | InvertedRange
+            | InvalidArgument
+            | VersionInvalid
+            | UsedDuringCommit
+            | AccessedUnreadable
+            | InvalidMutation
+            | TransactionTooLarge
+            | KeyTooLarge
+            | ValueTooLarge
+            | Unsupported
+            | WrongCluster
+            | DirectoryLocked
+            | WrongDirectory
+            | Protocol
+            | NotSatisfiable
+            | Internal
+            | ClientInvalidOperation
+            | ReadVersionAlreadySet
+            | RangeLimitsInvalid
+            | NoCommitVersion
+            | TransactionReadOnly
+            | ConnectionStringInvalid
+            | NoClusterFile
+            | TooManyTags
+            | TagTooLong
+            | SpecialKeysCrossModuleRead
+            | SpecialKeysNoModuleFound
+            | SpecialKeysWriteDisabled
+            | ExactModeWithoutLimits => false,
         }
     }
 
@@ -149,14 +218,54 @@ impl ErrorCode {
         use ErrorCode::*;
         match self {
             CommitUnknownResult => true,
-            WrongShard | TransactionTooOld | FutureVersion | NotCommitted | TooBusy
-            | GenerationEnded | Unreachable | NoSuchEndpoint | Unavailable | ShuttingDown
-            | TimedOut | TransactionCancelled | TransactionTimedOut | IncompatibleProtocol
-            | Disk | Corrupt | KeyOutsideLegalRange | InvertedRange | InvalidArgument
-            | VersionInvalid | UsedDuringCommit | AccessedUnreadable | InvalidMutation
-            | TransactionTooLarge | KeyTooLarge | ValueTooLarge | Unsupported | WrongCluster
-            | DirectoryLocked | WrongDirectory | Protocol | NotLeader | NotSatisfiable
-            | Internal => false,
+            WrongShard
+            | TransactionTooOld
+            | FutureVersion
+            | NotCommitted
+            | TooBusy
+            | GenerationEnded
+            | Unreachable
+            | NoSuchEndpoint
+            | Unavailable
+            | ShuttingDown
+            | TimedOut
+            | TransactionCancelled
+            | TransactionTimedOut
+            | IncompatibleProtocol
+            | Disk
+            | Corrupt
+            | KeyOutsideLegalRange
+            | InvertedRange
+            | InvalidArgument
+            | VersionInvalid
+            | UsedDuringCommit
+            | AccessedUnreadable
+            | InvalidMutation
+            | TransactionTooLarge
+            | KeyTooLarge
+            | ValueTooLarge
+            | Unsupported
+            | WrongCluster
+            | DirectoryLocked
+            | WrongDirectory
+            | Protocol
+            | NotLeader
+            | NotSatisfiable
+            | Internal
+            | ClientInvalidOperation
+            | ReadVersionAlreadySet
+            | RangeLimitsInvalid
+            | NoCommitVersion
+            | TransactionReadOnly
+            | ConnectionStringInvalid
+            | NoClusterFile
+            | TooManyTags
+            | TagTooLong
+            | SpecialKeysCrossModuleRead
+            | SpecialKeysNoModuleFound
+            | SpecialKeysWriteDisabled
+            | ExactModeWithoutLimits
+            | BatchTransactionThrottled => false,
         }
     }
 }

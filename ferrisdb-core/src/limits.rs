@@ -8,6 +8,10 @@ pub const KEY_BYTES_MAX: usize = 10_000;
 pub const VALUE_BYTES_MAX: usize = 100_000;
 /// Most data that one transaction may affect: its mutations and conflict ranges, in bytes.
 pub const TRANSACTION_BYTES_MAX: usize = 10_000_000;
+/// What a client may add to a transaction of that size, for finding out what became of its commit.
+pub const TRANSACTION_OVERHEAD_BYTES_MAX: usize = 10_000;
+/// The same in mutations and conflict ranges.
+pub const TRANSACTION_OVERHEAD_ITEMS_MAX: usize = 100;
 /// Most conflict ranges and mutations together that one transaction may send.
 pub const TRANSACTION_ITEMS_MAX: usize = 1_000_000;
 

@@ -89,6 +89,18 @@ impl Mutation {
         }
     }
 
+    /// The same mutation as if its gap for a versionstamp were just bytes.
+    #[must_use]
+    pub fn without_stamp(&self) -> Mutation {
+        match self {
+            Mutation::SetVersionstampedKey { key, value, .. }
+            | Mutation::SetVersionstampedValue { key, value, .. } => {
+                Mutation::Set { key: key.clone(), value: value.clone() }
+            }
+            other => other.clone(),
+        }
+    }
+
     /// Fills in the versionstamp where the mutation has a gap for one.
     ///
     /// The gap was checked to be inside when the transaction arrived; one outside leaves the bytes as they are.

@@ -29,7 +29,7 @@ pub struct CommitRequest {
     pub mutations: Vec<Mutation>,
     /// Set when the client wants to find out later whether this commit took effect.
     pub idempotency_id: Option<IdempotencyId>,
-    /// Whether a conflict is answered with the ranges that conflicted.
+    /// Whether a conflict is answered with all the ranges that conflicted, however many.
     pub report_conflicts: bool,
     /// Whether the transaction may write to the system keyspace.
     pub may_write_system_keys: bool,
@@ -48,8 +48,17 @@ pub struct Committed {
 /// Why a transaction was not committed although it was well-formed and its cluster was well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// Indexes into the request's read conflicts; empty unless they were asked for.
-    pub read_conflict_indexes: Vec<u32>,
+    /// What it read that was written later: all of it if the request asked for that, or else some of it.
+    pub reads: Vec<ConflictingRead>,
+}
+
+/// A read that was overtaken by a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConflictingRead {
+    /// Index into the request's read conflicts.
+    pub index: u32,
+    /// When some key of that range was last written.
+    pub written_at: Version,
 }
 
 /// How a commit ended.
@@ -80,12 +89,17 @@ impl CommitRequest {
     pub fn check(&self, stage: Stage) -> Result<()> {
         let key_end = if self.may_write_system_keys { Key::SYSTEM_END } else { Key::USER_END };
         let items = self.mutations.len() + self.read_conflicts.len() + self.write_conflicts.len();
-        if items > limits::TRANSACTION_ITEMS_MAX {
+        // The client adds to the transaction what it needs itself, once it has checked the user's part.
+        let (more_items, more_bytes) = match stage {
+            Stage::Client => (0, 0),
+            _ => (limits::TRANSACTION_OVERHEAD_ITEMS_MAX, limits::TRANSACTION_OVERHEAD_BYTES_MAX),
+        };
+        if items > limits::TRANSACTION_ITEMS_MAX + more_items {
             let detail = format!("{items} items, {} are allowed", limits::TRANSACTION_ITEMS_MAX);
             return Err(Error::new(ErrorCode::TransactionTooLarge, stage, detail));
         }
         let size = self.size();
-        if size > limits::TRANSACTION_BYTES_MAX {
+        if size > limits::TRANSACTION_BYTES_MAX + more_bytes {
             let detail = format!("{size} bytes, {} are allowed", limits::TRANSACTION_BYTES_MAX);
             return Err(Error::new(ErrorCode::TransactionTooLarge, stage, detail));
         }
@@ -200,11 +214,23 @@ pub fn check_mutation(mutation: &Mutation, end: &Key, stage: Stage) -> Result<()
             check_gap(key.len(), *offset, stage)
         }
         Mutation::SetVersionstampedValue { key, value, offset } => {
-            check_key(key, end, stage)?;
+            // Anybody may set the version of his metadata, to nothing but the version.
+            if !(is_metadata_version(key) && *offset == 0 && **value == [0; Versionstamp::LEN]) {
+                check_key(key, end, stage)?;
+            }
             check_value(value, stage)?;
             check_gap(value.len(), *offset, stage)
         }
     }
+}
+
+/// The key with the version of the application's metadata: set to its own versionstamp by each transaction that changes what
+/// others keep in memory, and read by all of them. It may be read, and set so, without access to system keys.
+pub const METADATA_VERSION_KEY: &[u8] = b"\xff/metadataVersion";
+
+/// Whether a key is [`METADATA_VERSION_KEY`].
+pub fn is_metadata_version(key: &[u8]) -> bool {
+    key == METADATA_VERSION_KEY
 }
 
 fn check_gap(length: usize, offset: u32, stage: Stage) -> Result<()> {

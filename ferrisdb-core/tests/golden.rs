@@ -30,7 +30,7 @@ use ferrisdb_core::{
         storage::*,
         worker::*,
     },
-    transaction::{CommitOutcome, CommitRequest, Committed, Conflict},
+    transaction::{CommitOutcome, CommitRequest, Committed, Conflict, ConflictingRead},
     transport::{decode, encode},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -412,7 +412,7 @@ fn sequencer() {
 #[test]
 fn proxy() {
     let mut golden = Golden::new("proxy.txt");
-    golden.line("Request read_version", &ProxyRequest::ReadVersion {});
+    golden.line("Request read_version", &ProxyRequest::ReadVersion { is_background: true });
     let request = CommitRequest {
         read_version: Version(300),
         read_conflicts: vec![range()],
@@ -432,7 +432,12 @@ fn proxy() {
     let versionstamp = Versionstamp { commit_version: Version(300), batch_index: 2 };
     let committed = CommitOutcome::Committed(Committed { versionstamp });
     golden.line("Response commit, committed", &ProxyResponse::Commit(Ok(committed)));
-    let conflict = CommitOutcome::Conflict(Conflict { read_conflict_indexes: vec![0, 2] });
+    let conflict = CommitOutcome::Conflict(Conflict {
+        reads: vec![
+            ConflictingRead { index: 0, written_at: Version(310) },
+            ConflictingRead { index: 2, written_at: Version(320) },
+        ],
+    });
     golden.line("Response commit, conflict", &ProxyResponse::Commit(Ok(conflict)));
     golden.line("Response commit, failed", &ProxyResponse::Commit(failed()));
 
@@ -470,7 +475,7 @@ fn resolver() {
     golden.line("Request resolve", &ResolverRequest::Resolve { request });
     let verdicts = vec![
         Verdict::Accepted,
-        Verdict::Conflict { read_conflict_indexes: vec![7] },
+        Verdict::Conflict { reads: vec![ConflictingRead { index: 7, written_at: Version(310) }] },
         Verdict::TooOld,
     ];
     for verdict in &verdicts {

@@ -166,7 +166,7 @@ async fn a_coordinator_that_slept_for_a_minute_serves_nobody() {
         old.push((proxy.clone(), network.connect::<ProxyService>(proxy).await.unwrap()));
     }
     let limit = Duration::from_secs(5);
-    let before = call(limit, Stage::ReadVersion, |context| old[0].1.read_version(context));
+    let before = call(limit, Stage::ReadVersion, |context| old[0].1.read_version(context, false));
     let before = before.await.unwrap().unwrap();
 
     let mut asleep: Vec<String> =
@@ -184,7 +184,8 @@ async fn a_coordinator_that_slept_for_a_minute_serves_nobody() {
     for (proxy, client) in &old {
         // It may take them a moment to find out, but they never answer.
         for _ in 0..20 {
-            let version = call(limit, Stage::ReadVersion, |context| client.read_version(context));
+            let version =
+                call(limit, Stage::ReadVersion, |context| client.read_version(context, false));
             let version = version.await.and_then(|version| version);
             assert!(version.is_err(), "{proxy} of the old generation gave out {version:?} (I-12)");
             let request = CommitRequest {

@@ -531,7 +531,8 @@ impl Recorder {
     }
 
     async fn read_range(&self, query: RangeQuery, is_snapshot: bool) -> Result<Vec<KeyValue>> {
-        self.history.check_tracked(&query.range)?;
+        let range = query.plain_range().expect("recorded reads have plain ends");
+        self.history.check_tracked(&range)?;
         self.transaction.read_version().await.inspect(|&version| self.read_at(version))?;
         let after_mutations = self.note(|operation| operation.mutations.len());
         let found = match is_snapshot {

@@ -486,7 +486,8 @@ impl Serial {
                 ReadKind::Point { key: key.clone(), found }
             }
             ReadKind::Range { query, .. } => {
-                let inside = rows.into_iter().filter(|(key, _)| query.range.contains(key));
+                let range = query.plain_range().unwrap();
+                let inside = rows.into_iter().filter(|(key, _)| range.contains(key));
                 let mut rows: Vec<KeyValue> = inside
                     .map(|(key, (value, commit_version))| KeyValue { key, value, commit_version })
                     .collect();
@@ -521,7 +522,7 @@ impl Serial {
             Step::Range { client, keys: (begin, count), rows_max, reverse } => {
                 let mut operation = self.take(client);
                 let range = KeyRange::new(key(begin), key(begin + count));
-                let query = RangeQuery { range, rows_max, bytes_max: None, reverse };
+                let query = RangeQuery { rows_max, reverse, ..RangeQuery::new(range) };
                 let found = RangePage { rows: Vec::new(), more: false };
                 self.read(&mut operation, &ReadKind::Range { query, found }, false);
                 self.open.insert(client, operation);

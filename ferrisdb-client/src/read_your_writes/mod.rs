@@ -24,4 +24,4 @@ mod range_read;
 
 pub(crate) use conflicts::RangeSet;
 pub(crate) use overlay::{Lookup, Overlay, stamped_range};
-pub(crate) use range_read::{Fetch, RangeRead};
+pub(crate) use range_read::{Fetch, RangeRead, Scan};

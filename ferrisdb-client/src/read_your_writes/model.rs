@@ -7,8 +7,7 @@ use ferrisdb_core::{
 };
 use proptest::prelude::*;
 
-use super::{Overlay, RangeRead};
-use crate::options::RangeQuery;
+use super::{Overlay, RangeRead, Scan};
 
 /// Few keys, so that writes meet; each with the key right after it.
 fn keys() -> Vec<Key> {
@@ -38,10 +37,10 @@ fn any_mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-fn any_query() -> impl Strategy<Value = RangeQuery> {
+fn any_query() -> impl Strategy<Value = Scan> {
     let limit = || prop::option::of(1usize..6);
     (any_range(), limit(), limit(), any::<bool>()).prop_map(
-        |(range, rows_max, bytes_max, reverse)| RangeQuery { range, rows_max, bytes_max, reverse },
+        |(range, rows_max, bytes_max, reverse)| Scan { range, rows_max, bytes_max, reverse },
     )
 }
 
@@ -85,6 +84,10 @@ fn apply(database: &BTreeMap<Key, Value>, mutations: &[Mutation]) -> BTreeMap<Ke
     model
 }
 
+fn scan(begin: &str, end: &str) -> Scan {
+    Scan { range: KeyRange::new(begin, end), rows_max: None, bytes_max: None, reverse: false }
+}
+
 fn overlay_of(mutations: &[Mutation]) -> Overlay {
     let mut overlay = Overlay::default();
     mutations.iter().for_each(|mutation| overlay.apply(mutation));
@@ -95,7 +98,7 @@ fn overlay_of(mutations: &[Mutation]) -> Overlay {
 fn read(
     database: &BTreeMap<Key, Value>,
     overlay: Overlay,
-    query: RangeQuery,
+    query: Scan,
     server_rows_max: usize,
     boundary: &Key,
 ) -> (RangeRead, usize) {
@@ -203,11 +206,12 @@ proptest! {
 fn a_limit_ends_what_was_observed_at_the_last_row() {
     let database: BTreeMap<Key, Value> =
         ["b", "d", "f"].iter().map(|key| (Key::from(*key), "x".into())).collect();
-    let query = RangeQuery::from("a".."z").rows(2);
+    let query = Scan { rows_max: Some(2), ..scan("a", "z") };
     let (read, _) = read(&database, Overlay::default(), query.clone(), 9, &"c".into());
     let observed: Vec<_> = read.finish().1.iter().collect();
     assert_eq!(observed, [KeyRange::new("a", b"d\0")]);
-    let (read, _) = self::read(&database, Overlay::default(), query.reverse(), 9, &"c".into());
+    let (read, _) =
+        self::read(&database, Overlay::default(), Scan { reverse: true, ..query }, 9, &"c".into());
     let observed: Vec<_> = read.finish().1.iter().collect();
     assert_eq!(observed, [KeyRange::new("d", "z")]);
 }
@@ -235,10 +239,16 @@ fn versionstamps_cannot_be_read_before_the_commit() {
 
     // A range read fails where it comes upon one, not before.
     let database = BTreeMap::from([(Key::from("a"), Value::from("x"))]);
-    let query = RangeQuery::from("a".."z");
-    let (read, _) = read(&database, overlay.clone(), query.clone().rows(1), 9, &"m".into());
+    let query = scan("a", "z");
+    let (read, _) = read(
+        &database,
+        overlay.clone(),
+        Scan { rows_max: Some(1), ..query.clone() },
+        9,
+        &"m".into(),
+    );
     assert_eq!(read.finish().0.rows.len(), 1);
-    for query in [RangeQuery::from("q".."r"), RangeQuery::from("q".."r").reverse(), query] {
+    for query in [scan("q", "r"), Scan { reverse: true, ..scan("q", "r") }, query] {
         let mut read = RangeRead::new(Arc::new(overlay.clone()), query);
         let failed = loop {
             match read.next() {

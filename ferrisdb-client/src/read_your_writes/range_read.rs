@@ -15,16 +15,25 @@ use super::{
     conflicts::RangeSet,
     overlay::{Lookup, Overlay},
 };
-use crate::options::{KeyValue, RangePage, RangeQuery};
+use crate::options::{KeyValue, RangePage};
 
 /// Bytes asked for at first when the caller has set no limit of bytes.
 const FETCH_BYTES: usize = 256 * 1024;
+
+/// What a range read looks for, once its ends are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scan {
+    pub(crate) range: KeyRange,
+    pub(crate) rows_max: Option<usize>,
+    pub(crate) bytes_max: Option<usize>,
+    pub(crate) reverse: bool,
+}
 
 /// A range read under way.
 #[derive(Debug)]
 pub(crate) struct RangeRead {
     overlay: Arc<Overlay>,
-    query: RangeQuery,
+    query: Scan,
     /// What was not looked at yet.
     rest: KeyRange,
     /// Fetches so far. Each asks for more than the one before, because own clears may eat the rows.
@@ -45,7 +54,7 @@ pub(crate) struct Fetch {
 }
 
 impl RangeRead {
-    pub(crate) fn new(overlay: Arc<Overlay>, query: RangeQuery) -> RangeRead {
+    pub(crate) fn new(overlay: Arc<Overlay>, query: Scan) -> RangeRead {
         let rest = query.range.clone();
         RangeRead {
             overlay,

@@ -21,6 +21,7 @@ impl Transaction {
             work: Work::default(),
             committed: None,
             conflicting_ranges: Vec::new(),
+            stamps: Stamps::default(),
         };
         Transaction { shared: Arc::new(Shared { database, state: Mutex::new(state) }) }
     }
@@ -53,19 +54,39 @@ impl Transaction {
     /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6);
     /// after any other error the transaction did not take effect.
     pub async fn commit(&self) -> Result<Committed> {
-        let call = {
+        let (call, outstanding) = {
             let mut state = self.open()?;
-            let call = state.call();
-            state.phase = Phase::Committing;
-            call
+            state.phase = Phase::Closing;
+            (state.call(), Arc::clone(&state.work.outstanding))
         };
-        let result = self.commit_attempt(&call).await;
+        let result = self.close_and_commit(&call, &outstanding).await;
         let mut state = self.shared.state.lock();
-        if state.attempt == call.attempt && state.phase == Phase::Committing {
+        let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
+        if state.attempt == call.attempt && is_committing {
             state.phase = Phase::Ended;
             state.committed = result.as_ref().ok().copied();
+            state.stamps.tell(&result);
         }
         result
+    }
+
+    /// Commits once the reads have ended that were begun before: what they see is part of the transaction.
+    async fn close_and_commit(&self, call: &Call, outstanding: &Outstanding) -> Result<Committed> {
+        if !outstanding.is_none() {
+            let ended = async {
+                outstanding.all_ended().await;
+                Ok(())
+            };
+            within(call.deadline, ended).await?;
+        }
+        {
+            let mut state = self.shared.state.lock();
+            if state.attempt != call.attempt || state.phase != Phase::Closing {
+                return Err(cancelled());
+            }
+            state.phase = Phase::Committing;
+        }
+        self.commit_attempt(call).await
     }
 
     async fn commit_attempt(&self, call: &Call) -> Result<Committed> {
@@ -89,9 +110,19 @@ impl Transaction {
             exactly_once::add_record(&mut request, id, call.attempt);
             acknowledged_ids.clear_some(&mut request)
         });
-        let read_conflicts =
-            if options.report_conflicts { request.read_conflicts.clone() } else { Vec::new() };
-        match self.shared.database.cluster().commit(request, call.deadline).await? {
+        let fence = (clearing.is_none() && !options.causal_write_risky)
+            .then(|| exactly_once::Fence::add_to(&mut request));
+        let cluster = self.shared.database.cluster();
+        let outcome = match cluster.commit(request, call.deadline).await {
+            Err(error) if error.is_maybe_committed() => {
+                if let Some(fence) = fence {
+                    within(call.deadline, fence.close(cluster)).await?;
+                }
+                return Err(error);
+            }
+            outcome => outcome?,
+        };
+        match outcome {
             CommitOutcome::Committed(committed) => {
                 clearing.into_iter().for_each(exactly_once::Clearing::done);
                 options.idempotency_id.into_iter().for_each(|id| acknowledged_ids.add(id));
@@ -102,12 +133,9 @@ impl Transaction {
                 })
             }
             CommitOutcome::Conflict(conflict) => {
-                let indexes = conflict.read_conflict_indexes.iter().map(|&index| index as usize);
-                let ranges =
-                    indexes.filter_map(|index| read_conflicts.get(index).cloned()).collect();
                 let mut state = self.shared.state.lock();
                 if state.attempt == call.attempt {
-                    state.conflicting_ranges = ranges;
+                    state.note_conflicts(&conflict.reads);
                 }
                 Err(Error::new(ErrorCode::NotCommitted, Stage::Resolve, ""))
             }
@@ -187,7 +215,9 @@ impl Transaction {
     ///
     /// A commit under way goes on.
     pub fn cancel(&self) {
-        self.shared.state.lock().phase = Phase::Cancelled;
+        let mut state = self.shared.state.lock();
+        state.phase = Phase::Cancelled;
+        state.stamps = Stamps::default();
     }
 
     /// How the transaction was committed, once it was.
@@ -206,9 +236,33 @@ impl Transaction {
         self.shared.state.lock().work.size()
     }
 
-    /// After a conflict, with [`TransactionOption::ReportConflicts`]: the reads that were concerned.
-    pub fn conflicting_ranges(&self) -> Vec<KeyRange> {
+    /// After a conflict: the reads that were concerned, with the versions at which they were overtaken; sixteen at most
+    /// without [`TransactionOption::ReportConflicts`].
+    pub fn conflicting_ranges(&self) -> Vec<ConflictingRange> {
         self.shared.state.lock().conflicting_ranges.clone()
+    }
+}
+
+/// For the special keyspace.
+impl Transaction {
+    pub(crate) fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    /// What was read so far, once the reads under way have ended.
+    pub(crate) async fn read_conflicts(&self) -> Vec<KeyRange> {
+        let outstanding = Arc::clone(&self.shared.state.lock().work.outstanding);
+        outstanding.all_ended().await;
+        self.shared.state.lock().work.read_conflicts.iter().collect()
+    }
+
+    /// What was written so far.
+    pub(crate) fn write_conflicts(&self) -> Vec<KeyRange> {
+        self.shared.state.lock().work.write_conflicts.iter().collect()
+    }
+
+    pub(crate) fn reads_special_keys_relaxed(&self) -> bool {
+        self.shared.state.lock().options.special_keys_relaxed
     }
 }
 

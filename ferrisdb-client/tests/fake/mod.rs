@@ -24,9 +24,12 @@ use ferrisdb_core::{
             HeartbeatReply, Leader, Phase, Progress, Status, StorageServer,
         },
         proxy::{Proxy, ProxyService},
-        storage::{PointRead, RangeRead, RangeReply, Row, Storage, StorageService, VersionedValue},
+        storage::{
+            Measure, Measured, PointRead, RangeRead, RangeReply, Row, Storage, StorageService,
+            VersionedValue,
+        },
     },
-    transaction::{CommitOutcome, CommitRequest, Committed, Conflict},
+    transaction::{CommitOutcome, CommitRequest, Committed, Conflict, ConflictingRead},
     transport::Router,
 };
 use parking_lot::Mutex;
@@ -237,17 +240,20 @@ impl World {
     }
 
     fn commit(&mut self, request: CommitRequest) -> CommitOutcome {
-        let conflicts = |range: &KeyRange| {
+        let last_write = |range: &KeyRange| {
             let later = self.written.iter().filter(|(at, _)| *at > request.read_version);
-            later.flat_map(|(_, ranges)| ranges).any(|written| written.intersects(range))
+            let meets =
+                |ranges: &[KeyRange]| ranges.iter().any(|written| written.intersects(range));
+            later.filter(|(_, ranges)| meets(ranges)).map(|(at, _)| *at).max()
         };
-        let indexes: Vec<u32> = (0..)
+        let reads: Vec<ConflictingRead> = (0..)
             .zip(&request.read_conflicts)
-            .filter(|(_, range)| conflicts(range))
-            .map(|(index, _)| index)
+            .filter_map(|(index, range)| {
+                Some(ConflictingRead { index, written_at: last_write(range)? })
+            })
             .collect();
-        if !indexes.is_empty() {
-            return CommitOutcome::Conflict(Conflict { read_conflict_indexes: indexes });
+        if !reads.is_empty() {
+            return CommitOutcome::Conflict(Conflict { reads });
         }
         let (newest, data) = self.newest();
         let (version, mut data) = (Version(newest.0 + 10), data.clone());
@@ -277,7 +283,7 @@ impl World {
 }
 
 impl Proxy for Cluster {
-    async fn read_version(self, _: Context) -> Result<Version> {
+    async fn read_version(self, _: Context, _is_background: bool) -> Result<Version> {
         let mut world = self.world.lock();
         world.counts.read_versions += 1;
         Ok(world.newest().0)
@@ -356,6 +362,20 @@ impl Storage for Cluster {
         let more = kept < rows.len();
         rows.truncate(kept);
         Ok(RangeReply { rows, more })
+    }
+
+    async fn measure(self, _: Context, request: Measure) -> Result<Measured> {
+        let world = self.world.lock();
+        let data = world.at(request.read_version)?;
+        let inside = data.iter().filter(|(key, _)| request.range.contains(key));
+        let bytes = inside.map(|(key, (value, _))| (key.len() + value.len()) as u64).sum();
+        Ok(Measured {
+            bytes,
+            through: request.range.end,
+            split_points: Vec::new(),
+            has_passed: request.has_passed + bytes,
+            on_disk: (0, 0),
+        })
     }
 
     async fn progress(self, _: Context) -> Result<Progress> {

@@ -11,7 +11,9 @@ use crate::{
 #[tarpc::service]
 pub trait Proxy {
     /// A version that covers every commit acknowledged before the call (I-1).
-    async fn read_version() -> Result<Version>;
+    ///
+    /// Work in the background is refused while the proxy is busy.
+    async fn read_version(is_background: bool) -> Result<Version>;
     /// Commits a transaction, or says why not.
     ///
     /// An error other than [`crate::ErrorCode::CommitUnknownResult`] means that it did not take effect.

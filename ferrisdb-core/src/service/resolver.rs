@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     mutation::Mutation,
     range::KeyRange,
+    transaction::ConflictingRead,
     version::{Generation, Version},
 };
 
@@ -82,8 +83,8 @@ pub enum Verdict {
     Accepted,
     /// It read what was written after its read version.
     Conflict {
-        /// The indexes of the conflicting ranges; empty unless they were asked for.
-        read_conflict_indexes: Vec<u32>,
+        /// The conflicting ranges: all if that was asked for, or else some of them.
+        reads: Vec<ConflictingRead>,
     },
     /// Its read version is older than the window.
     TooOld,

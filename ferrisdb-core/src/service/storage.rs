@@ -17,6 +17,8 @@ pub trait Storage {
     async fn get(reads: Vec<PointRead>) -> Vec<Result<Option<VersionedValue>>>;
     /// The rows of a range, at a version, up to a limit.
     async fn get_range(request: RangeRead) -> Result<RangeReply>;
+    /// Counts the bytes of a range at a version, or of its lower end as far as one call goes.
+    async fn measure(request: Measure) -> Result<Measured>;
     /// How far the server is.
     async fn progress() -> Result<Progress>;
 }
@@ -77,4 +79,32 @@ pub struct RangeReply {
     pub rows: Vec<Row>,
     /// Whether a limit ended the read: there may be more behind the last row.
     pub more: bool,
+}
+
+/// A question about the size of a range, which lies within one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measure {
+    /// The keys.
+    pub range: KeyRange,
+    /// The version to measure at (I-2).
+    pub read_version: Version,
+    /// A split point is wanted for each so many bytes; zero for none.
+    pub chunk_bytes: u64,
+    /// Bytes before the range that belong to its first chunk.
+    pub has_passed: u64,
+}
+
+/// The size of a range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The bytes of keys and values below `through`.
+    pub bytes: u64,
+    /// How far was counted: the range's end, if one call was enough.
+    pub through: Key,
+    /// Where chunks end, in order.
+    pub split_points: Vec<Key>,
+    /// Bytes counted since the last split point.
+    pub has_passed: u64,
+    /// The bytes of what was counted, and of the whole range, on the server's disk: only their ratio means something.
+    pub on_disk: (u64, u64),
 }

@@ -449,7 +449,7 @@ impl Shared {
         let Some(proxy) = proxies.get(turn % proxies.len().max(1)) else { return Ok(()) };
         let client = self.network.connect::<ProxyService>(proxy).await?;
         let read_version =
-            call(FOLLOW_LIMIT, Stage::ReadVersion, |context| client.read_version(context))
+            call(FOLLOW_LIMIT, Stage::ReadVersion, |context| client.read_version(context, false))
                 .await??;
         self.followed(read_version, state.generation).await?;
         let request = self.machine.lock().relocation(read_version, runtime::now());

@@ -73,7 +73,8 @@ async fn sweep_page(
     };
     let proxy = network.connect::<ProxyService>(proxy).await?;
     let read_version =
-        call(CALL_LIMIT, Stage::ReadVersion, |context| proxy.read_version(context)).await??;
+        call(CALL_LIMIT, Stage::ReadVersion, |context| proxy.read_version(context, false))
+            .await??;
     let Some(page) = sweeper.on_read_version(read_version, runtime::now()) else {
         return Ok(Progress::Done);
     };

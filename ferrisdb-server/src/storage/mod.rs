@@ -23,6 +23,7 @@ pub mod engine;
 pub mod fetch;
 mod flushing;
 pub mod machine;
+mod measure;
 mod pulling;
 pub mod read;
 pub mod server;

@@ -139,7 +139,7 @@ fn ends_range(row: &Row, request: &RangeRead) -> bool {
 }
 
 /// The rows of a range at a version, in order.
-struct MergedRows<'a> {
+pub(super) struct MergedRows<'a> {
     written: Peekable<Writes<'a>>,
     written_stretches: Stretches<'a>,
     engine: EngineRows<'a>,
@@ -147,7 +147,12 @@ struct MergedRows<'a> {
 }
 
 impl<'a> MergedRows<'a> {
-    fn new(view: View<'a>, engine: &'a dyn Engine, range: &KeyRange, reverse: bool) -> Self {
+    pub(super) fn new(
+        view: View<'a>,
+        engine: &'a dyn Engine,
+        range: &KeyRange,
+        reverse: bool,
+    ) -> Self {
         MergedRows {
             written: view.writes(range, reverse).peekable(),
             written_stretches: view.stretches(),
@@ -156,7 +161,7 @@ impl<'a> MergedRows<'a> {
         }
     }
 
-    fn next(&mut self) -> Result<Option<Row>> {
+    pub(super) fn next(&mut self) -> Result<Option<Row>> {
         loop {
             let engine_row = self.engine.peek()?;
             let Some(&(key, _)) = self.written.peek() else { return Ok(self.engine.take()) };

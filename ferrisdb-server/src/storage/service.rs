@@ -18,12 +18,12 @@ use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, Version, limits, runtime,
     service::{
         controller::Progress,
-        storage::{PointRead, RangeRead, RangeReply, Storage, VersionedValue},
+        storage::{Measure, Measured, PointRead, RangeRead, RangeReply, Storage, VersionedValue},
     },
 };
 use tarpc::context::Context;
 
-use super::{read, server::Shared, window::Lookup};
+use super::{measure, read, server::Shared, window::Lookup};
 
 /// Range reads of at most so many rows are answered where they arrive, longer ones where they may block.
 const ROWS_INLINE_MAX: u32 = 256;
@@ -70,6 +70,18 @@ impl Storage for Reads {
             return self.0.get_range_now(&request);
         }
         runtime::blocking(move || self.0.get_range_now(&request)).await
+    }
+
+    async fn measure(self, _: Context, request: Measure) -> Result<Measured> {
+        if request.range.is_empty() {
+            let detail = format!("{:?}", request.range);
+            return Err(Error::new(ErrorCode::InvertedRange, Stage::Read, detail));
+        }
+        self.0.check_serving()?;
+        if request.read_version > self.0.applied_version() {
+            self.0.wait_for(request.read_version).await?;
+        }
+        runtime::blocking(move || self.0.measure_now(&request)).await
     }
 
     async fn progress(self, _: Context) -> Result<Progress> {
@@ -157,6 +169,22 @@ impl Shared {
             self.fail(error.clone());
         }
         reply
+    }
+
+    fn measure_now(&self, request: &Measure) -> Result<Measured> {
+        let serving = self.serving.read();
+        serving.failure.clone().map_or(Ok(()), Err)?;
+        serving.shards.check_tag()?;
+        serving.window.check_version(request.read_version)?;
+        serving.shards.check_range(&request.range, request.read_version)?;
+        let measured = measure::measure(&serving.window, &*self.engine, request);
+        drop(serving);
+        if let Err(error) = &measured
+            && matches!(error.code(), ErrorCode::Disk | ErrorCode::Corrupt)
+        {
+            self.fail(error.clone());
+        }
+        measured
     }
 
     /// Waits until a version was applied, but not longer than reads may.

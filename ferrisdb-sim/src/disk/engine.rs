@@ -206,6 +206,10 @@ impl Engine for FaultyEngine {
         Box::new(FaultyCursor { inner, failure, damaged: self.store.damaged.lock().clone() })
     }
 
+    fn approximate_bytes(&self, range: &KeyRange) -> u64 {
+        self.inner.approximate_bytes(range)
+    }
+
     fn write(&self, batch: &EngineBatch) -> Result<()> {
         self.change("write to the engine", || self.inner.write(batch))
     }

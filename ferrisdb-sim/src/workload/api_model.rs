@@ -138,9 +138,12 @@ impl ApiModel {
         model.attempts += 1;
         let attempt = model.attempts;
         set_marker(&transaction, client.number, attempt)?;
+        let promised = transaction.versionstamp();
         match fate(transaction.commit().await)? {
             Fate::Committed(committed) => {
                 let stamp = committed.versionstamp.context("a commit that wrote has a stamp")?;
+                let promised = promised.await?;
+                ensure!(promised == stamp, "the versionstamp was to be {promised}, it is {stamp}");
                 check_ended(&transaction, stamp).await?;
                 model.on_committed(attempt, &writes, stamp);
             }

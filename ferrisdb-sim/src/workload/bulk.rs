@@ -177,8 +177,8 @@ impl Bulk {
             match page(client, &query, is_streamed).await {
                 Ok((rows, more)) => {
                     match rows.last() {
-                        Some(last) if reverse => query.range.end = last.key.clone(),
-                        Some(last) => query.range.begin = last.key.successor(),
+                        Some(last) if reverse => query.end = last.key.clone().into(),
+                        Some(last) => query.begin = last.key.successor().into(),
                         None => {}
                     }
                     for row in rows {

@@ -175,11 +175,12 @@ impl Actor {
             }
             3..=6 => {
                 let limit = || one_in(2).then(|| 1 + draw(3));
+                let range = map.draw_range();
                 let query = RangeQuery {
-                    range: map.draw_range(),
                     rows_max: limit(),
                     bytes_max: limit().map(|limit| limit * 25).filter(|_| one_in(3)),
                     reverse: one_in(2),
+                    ..RangeQuery::new(range)
                 };
                 self.read_range(map, query, one_in(5)).await?;
             }
@@ -271,7 +272,7 @@ impl Actor {
 
 /// The part of a range read up to the row at which a limit ended it.
 fn looked_at(query: &RangeQuery, rows: &[(Key, Value)], more: bool) -> KeyRange {
-    let mut range = query.range.clone();
+    let mut range = query.plain_range().expect("this workload has plain ranges");
     if let (true, Some((last, _))) = (more, rows.last()) {
         if query.reverse {
             range.begin = last.clone();
@@ -475,7 +476,9 @@ impl ConflictRanges {
             Fate::Refused(error) if is_conflict(&error) => {
                 about(false)?;
                 if actor.reports {
-                    let ranges = actor.transaction.conflicting_ranges();
+                    let conflicts = actor.transaction.conflicting_ranges();
+                    let ranges: Vec<KeyRange> =
+                        conflicts.into_iter().map(|conflict| conflict.range).collect();
                     round.check_report(map, actor, &ranges)?;
                 }
                 let mut total = self.total.lock();

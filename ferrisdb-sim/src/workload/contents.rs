@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use ferrisdb_client::{Key, KeyRange, RangeQuery, Value, Version, Versionstamp};
+use ferrisdb_client::{Key, KeyRange, KeySelector, RangeQuery, Value, Version, Versionstamp};
 use ferrisdb_core::Mutation;
 
 use super::atomic_model;
@@ -34,6 +34,17 @@ pub enum Point {
     /// The value, or that there is none.
     Found(Option<(Value, Option<Version>)>),
     /// That it depends on a versionstamp.
+    Unreadable,
+}
+
+/// What a key selector must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selected {
+    /// This key.
+    Key(Key),
+    /// One outside of the keys that the model knows.
+    Outside,
+    /// Nothing before the commit: a stamped key may come to lie in between.
     Unreadable,
 }
 
@@ -78,20 +89,45 @@ impl Contents {
         Point::Found(self.rows.get(key).cloned())
     }
 
+    /// What a selector must name, for a model that knows the rows of `known` only.
+    pub fn select(&self, selector: &KeySelector, known: &KeyRange) -> Selected {
+        let KeySelector { key, or_equal, offset } = selector;
+        let anchor = if *or_equal { key.successor() } else { key.clone() };
+        let inside = |range: &KeyRange| -> Vec<&Key> {
+            self.rows.keys().filter(|key| range.contains(key)).collect()
+        };
+        let (found, looked_at) = if *offset >= 1 {
+            let range = KeyRange { begin: anchor.clone(), end: known.end.clone() };
+            let found = inside(&range).get(*offset as usize - 1).map(|key| (*key).clone());
+            let end = found.as_ref().map_or(known.end.clone(), Key::successor);
+            (found, KeyRange { begin: anchor, end })
+        } else {
+            let range = KeyRange { begin: known.begin.clone(), end: anchor.clone() };
+            let found = inside(&range).iter().rev().nth(offset.unsigned_abs() as usize).cloned();
+            let begin = found.cloned().unwrap_or_else(|| known.begin.clone());
+            (found.cloned(), KeyRange { begin, end: anchor })
+        };
+        if self.unreadable.iter().any(|hidden| hidden.intersects(&looked_at)) {
+            return Selected::Unreadable;
+        }
+        found.map_or(Selected::Outside, Selected::Key)
+    }
+
     /// What a range read must return: the rows, and whether a limit ended it; `None` if it comes upon something that
     /// cannot be read before the commit.
     pub fn range(&self, query: &RangeQuery) -> Option<(Vec<Row>, bool)> {
+        let range = query.plain_range().expect("a model is asked for plain ranges");
         let mut inside: Vec<Row> = self
             .rows
             .iter()
-            .filter(|(key, _)| query.range.contains(key))
+            .filter(|(key, _)| range.contains(key))
             .map(|(key, (value, version))| (key.clone(), value.clone(), *version))
             .collect();
         if query.reverse {
             inside.reverse();
         }
         let (mut bytes, mut is_limited) = (0, false);
-        let mut looked_at = query.range.clone();
+        let mut looked_at = range;
         for index in 0..inside.len() {
             let (key, value, _) = &inside[index];
             bytes += key.len() + value.len();

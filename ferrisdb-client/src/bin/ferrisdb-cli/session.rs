@@ -149,9 +149,9 @@ fn not_committed(error: Error, transaction: &Transaction) -> anyhow::Error {
             let ranges = transaction.conflicting_ranges();
             let ranges: Vec<String> = ranges
                 .iter()
-                .map(|range| match range.is_single_key() {
-                    true => range.begin.to_string(),
-                    false => range.to_string(),
+                .map(|conflict| match conflict.range.is_single_key() {
+                    true => conflict.range.begin.to_string(),
+                    false => conflict.range.to_string(),
                 })
                 .collect();
             let read = match ranges.is_empty() {

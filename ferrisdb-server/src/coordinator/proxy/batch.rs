@@ -69,6 +69,11 @@ impl<R> Waiting<R> {
         self.queue.drain(..count).collect()
     }
 
+    /// Whether so much waits that work in the background had better not begin.
+    pub fn is_busy(&self) -> bool {
+        self.bytes > self.bytes_max / 4
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

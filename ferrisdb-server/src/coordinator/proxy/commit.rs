@@ -12,6 +12,8 @@
 //! This file holds what is decided in them, as pure functions over one context; `server.rs` waits for the
 //! network between them.
 
+use std::cmp::Reverse;
+
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Key, KeyRange, Mutation, Result, Stage, Version, Versionstamp,
@@ -155,9 +157,9 @@ impl<R> Batch<R> {
                     }
                     Ok(CommitOutcome::Committed(Committed { versionstamp: stamp }))
                 }
-                Verdict::Conflict { read_conflict_indexes } => {
+                Verdict::Conflict { reads } => {
                     mark(Mark::Conflict);
-                    Ok(CommitOutcome::Conflict(Conflict { read_conflict_indexes }))
+                    Ok(CommitOutcome::Conflict(Conflict { reads }))
                 }
                 Verdict::TooOld => {
                     let detail = format!(
@@ -186,13 +188,11 @@ fn join<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Verdict {
             (_, Verdict::Accepted) => {}
             // Too old says more than a conflict: retrying at the same version cannot help.
             (Verdict::TooOld, _) | (_, Verdict::TooOld) => joined = Verdict::TooOld,
-            (
-                Verdict::Conflict { read_conflict_indexes: all },
-                Verdict::Conflict { read_conflict_indexes },
-            ) => {
-                all.extend_from_slice(read_conflict_indexes);
-                all.sort_unstable();
-                all.dedup();
+            (Verdict::Conflict { reads: all }, Verdict::Conflict { reads }) => {
+                // A range that lies in the keys of several resolvers may conflict in several of them.
+                all.extend_from_slice(reads);
+                all.sort_unstable_by_key(|read| (read.index, Reverse(read.written_at)));
+                all.dedup_by_key(|read| read.index);
             }
             (Verdict::Accepted, conflict) => joined = conflict.clone(),
         }
@@ -208,7 +208,7 @@ pub fn unknown_result(cause: &Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use ferrisdb_core::{Shard, ShardMap, Tag, Teams};
+    use ferrisdb_core::{Shard, ShardMap, Tag, Teams, transaction::ConflictingRead};
 
     use super::*;
 
@@ -240,8 +240,9 @@ mod tests {
         Routing::new(ShardMap::new(vec![Shard { range, teams: Teams::of([Tag(0)]) }]))
     }
 
-    fn conflict(indexes: &[u32]) -> Verdict {
-        Verdict::Conflict { read_conflict_indexes: indexes.to_vec() }
+    fn conflict(reads: &[(u32, u64)]) -> Verdict {
+        let read = |&(index, at)| ConflictingRead { index, written_at: Version(at) };
+        Verdict::Conflict { reads: reads.iter().map(read).collect() }
     }
 
     #[test]
@@ -257,19 +258,32 @@ mod tests {
 
     #[test]
     fn accepted_only_if_every_resolver_accepts() {
-        let one = vec![Verdict::Accepted, conflict(&[1]), Verdict::Accepted, conflict(&[2, 4])];
-        let two = vec![Verdict::Accepted, Verdict::Accepted, Verdict::TooOld, conflict(&[0, 2])];
+        let one = vec![
+            Verdict::Accepted,
+            conflict(&[(1, 12)]),
+            Verdict::Accepted,
+            conflict(&[(2, 12), (4, 12)]),
+        ];
+        let two = vec![
+            Verdict::Accepted,
+            Verdict::Accepted,
+            Verdict::TooOld,
+            conflict(&[(0, 13), (2, 14)]),
+        ];
         let (_, answers) = batch(4).resolved(vec![one, two], &mut routing()).unwrap();
         let answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
         let stamp = Versionstamp { commit_version: Version(20), batch_index: 0 };
         assert_eq!(answers[0], Ok(CommitOutcome::Committed(Committed { versionstamp: stamp })));
-        let indexes = |answer: &Result<CommitOutcome>| match answer {
-            Ok(CommitOutcome::Conflict(conflict)) => conflict.read_conflict_indexes.clone(),
+        let reads = |answer: &Result<CommitOutcome>| match answer {
+            Ok(CommitOutcome::Conflict(conflict)) => {
+                let read = |read: &ConflictingRead| (read.index, read.written_at.0);
+                conflict.reads.iter().map(read).collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         };
-        assert_eq!(indexes(&answers[1]), [1]);
+        assert_eq!(reads(&answers[1]), [(1, 12)]);
         assert_eq!(answers[2].as_ref().unwrap_err().code(), ErrorCode::TransactionTooOld);
-        assert_eq!(indexes(&answers[3]), [0, 2, 4]);
+        assert_eq!(reads(&answers[3]), [(0, 13), (2, 14), (4, 12)]);
     }
 
     #[test]

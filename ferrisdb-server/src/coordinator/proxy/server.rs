@@ -153,8 +153,13 @@ impl ProxyServer {
 }
 
 impl ProxyService for ProxyServer {
-    async fn read_version(self, _: Context) -> Result<Version> {
+    async fn read_version(self, _: Context, is_background: bool) -> Result<Version> {
         self.shared.failure.check(Stage::ReadVersion)?;
+        if is_background && self.shared.commits.lock().is_busy() {
+            let detail = "commits wait in the proxy";
+            let code = ErrorCode::BatchTransactionThrottled;
+            return Err(Error::new(code, Stage::ReadVersion, detail));
+        }
         let (reply, answer) = oneshot::channel();
         {
             let mut requests = self.shared.version_requests.lock();
@@ -294,7 +299,7 @@ impl Shared {
                 // Only what would have been committed is in doubt: a conflict is one either way.
                 let outcome = match outcome {
                     Ok(CommitOutcome::Committed(_)) if planted(Plant::FailedPushIsConflict) => {
-                        Ok(CommitOutcome::Conflict(Conflict { read_conflict_indexes: Vec::new() }))
+                        Ok(CommitOutcome::Conflict(Conflict { reads: Vec::new() }))
                     }
                     Ok(CommitOutcome::Committed(_)) => {
                         mark(Mark::CommitUnknown);

@@ -160,6 +160,22 @@ impl ConflictSet {
         self.is_written_between(range, first, last, read_version)
     }
 
+    /// When some key of the range was last written, given that one was after `read_version`.
+    ///
+    /// Only conflicts ask for it, so it costs a search over the versions, and the set does not have to keep anything for it.
+    pub fn last_write(&self, range: &KeyRange, read_version: Version) -> Version {
+        let (mut before, mut through) = (read_version.0, self.newest.0);
+        while through - before > 1 {
+            let middle = before + (through - before) / 2;
+            if self.is_written_after(range, Version(middle)) {
+                before = middle;
+            } else {
+                through = middle;
+            }
+        }
+        Version(through)
+    }
+
     /// [`ConflictSet::is_written_after`] for a range whose keys begin in one block and end in another.
     fn is_written_between(
         &self,

@@ -23,6 +23,7 @@ use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, KeyRange, Mutation, Result, Stage, Version, limits,
     service::resolver::{MetadataBatch, ResolveReply, ResolveRequest, ResolveTransaction, Verdict},
+    transaction::ConflictingRead,
 };
 
 use super::{
@@ -32,6 +33,9 @@ use super::{
 
 /// So many transactions are looked up together: a usual one has about seven ranges.
 const PREFETCHED_TRANSACTIONS: usize = PREFETCHED_RANGES / 8;
+
+/// Most conflicting ranges that are reported to a transaction that did not ask for all of them.
+const REPORTED_MAX: usize = 16;
 
 /// How much a resolver keeps, besides the window.
 #[derive(Clone, Copy, Debug)]
@@ -346,18 +350,21 @@ impl<R> Resolver<R> {
         let mut conflicts = transaction.read_conflicts[..looked_at]
             .iter()
             .filter(|(_, range)| self.window.is_written_after(range, read_version))
-            .map(|(index, _)| *index)
             .peekable();
         if conflicts.peek().is_some() {
-            let read_conflict_indexes =
-                if transaction.report_conflicts { conflicts.collect() } else { Vec::new() };
+            let reported_max = if transaction.report_conflicts { usize::MAX } else { REPORTED_MAX };
+            let reads = conflicts.take(reported_max).map(|(index, range)| ConflictingRead {
+                index: *index,
+                written_at: self.window.last_write(range, read_version),
+            });
+            let reads = reads.collect();
             self.progress.conflicts += 1;
             if planted(Plant::RefusedWritesCount) {
                 for range in &transaction.write_conflicts {
                     self.window.insert(range, batch.commit_version);
                 }
             }
-            return Verdict::Conflict { read_conflict_indexes };
+            return Verdict::Conflict { reads };
         }
         let inserts_at_once = !planted(Plant::IgnoreConflictsInBatch);
         for range in transaction.write_conflicts.iter().filter(|_| inserts_at_once) {
@@ -413,14 +420,12 @@ fn size_of_request(request: &ResolveRequest) -> usize {
 
 /// About how much memory a reply takes.
 fn size_of_reply(reply: &ResolveReply) -> usize {
-    let indexes = |verdict: &Verdict| match verdict {
-        Verdict::Conflict { read_conflict_indexes } => {
-            size_of_val(read_conflict_indexes.as_slice())
-        }
+    let reads = |verdict: &Verdict| match verdict {
+        Verdict::Conflict { reads } => size_of_val(reads.as_slice()),
         Verdict::Accepted | Verdict::TooOld => 0,
     };
     let verdicts = reply.verdicts.iter();
-    verdicts.map(|verdict| size_of::<Verdict>() + indexes(verdict)).sum()
+    verdicts.map(|verdict| size_of::<Verdict>() + reads(verdict)).sum()
 }
 
 #[cfg(test)]

@@ -98,10 +98,10 @@ fn verdicts(reply: &ResolveReply) -> String {
     let words = reply.verdicts.iter().map(|verdict| match verdict {
         Verdict::Accepted => "accepted".to_owned(),
         Verdict::TooOld => "too_old".to_owned(),
-        Verdict::Conflict { read_conflict_indexes } if read_conflict_indexes.is_empty() => {
-            "conflict".to_owned()
+        Verdict::Conflict { reads } => {
+            let reads = reads.iter().map(|read| format!("{} at {}", read.index, read.written_at));
+            format!("conflict[{}]", reads.collect::<Vec<_>>().join(", "))
         }
-        Verdict::Conflict { read_conflict_indexes } => format!("conflict{read_conflict_indexes:?}"),
     });
     let words = words.collect::<Vec<_>>().join(" ");
     if words.is_empty() { "no transactions".to_owned() } else { words }

@@ -192,6 +192,15 @@ impl Engine for MemoryEngine {
         Box::new(MemoryCursor { rows: self.rows(), rest: range.clone(), reverse })
     }
 
+    fn approximate_bytes(&self, range: &KeyRange) -> u64 {
+        let Ok(rows) = self.rows() else { return 0 };
+        if range.is_empty() {
+            return 0;
+        }
+        let inside = rows.range(range.begin.clone()..range.end.clone());
+        inside.map(|(key, found)| (key.len() + found.value.len()) as u64).sum()
+    }
+
     fn write(&self, batch: &EngineBatch) -> Result<()> {
         let mut stored = self.storage.0.write();
         self.check_open(&stored)?;

@@ -41,6 +41,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Iterates over the rows of a range, upwards or downwards.
     fn cursor<'a>(&'a self, range: &KeyRange, reverse: bool) -> Box<dyn Cursor + 'a>;
 
+    /// About how many bytes the rows of a range take on disk: good for comparing ranges with each other. What was written
+    /// a moment ago may not count yet.
+    fn approximate_bytes(&self, range: &KeyRange) -> u64;
+
     /// Applies a batch and its version as one step, and returns when both are on disk.
     ///
     /// # Errors

@@ -223,6 +223,11 @@ impl Engine for RocksEngine {
         Box::new(RocksCursor { iterator, reverse, place: Place::Start })
     }
 
+    fn approximate_bytes(&self, range: &KeyRange) -> u64 {
+        let sizes = self.db.get_approximate_sizes(&[rocksdb::Range::new(&range.begin, &range.end)]);
+        sizes.into_iter().sum()
+    }
+
     fn write(&self, batch: &EngineBatch) -> Result<()> {
         let _one_at_a_time = self.writing.lock();
         let version = self.version();

@@ -68,6 +68,10 @@ impl Engine for TestEngine {
         Box::new(TestCursor { rows, reverse, use_of_cursors: &self.use_of_cursors })
     }
 
+    fn approximate_bytes(&self, _: &KeyRange) -> u64 {
+        0
+    }
+
     fn write(&self, batch: &EngineBatch) -> Result<()> {
         let (version, rows) = &mut *self.state.lock();
         assert!(*version <= batch.version, "from {version} to {}", batch.version);

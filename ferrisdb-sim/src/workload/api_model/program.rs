@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use ferrisdb_client::{
-    AtomicOp, Error, ErrorCode, Key, KeyRange, RangeQuery, Transaction, TransactionOption, Value,
+    AtomicOp, Error, ErrorCode, Key, KeyRange, KeySelector, RangeQuery, Transaction,
+    TransactionOption, Value,
 };
 use ferrisdb_core::{Mutation, limits};
 use futures::{StreamExt as _, future::try_join_all};
 
 use crate::workload::{
-    contents::{Contents, Point, Row, Rows},
+    contents::{Contents, Point, Row, Rows, Selected},
     support::{draw, few_bytes, one_in, pick},
 };
 
@@ -27,8 +28,12 @@ pub(super) struct Keyspace {
 pub(super) enum Step {
     /// Point reads that are issued together.
     Get { keys: Vec<Key>, is_snapshot: bool },
+    /// Keys by their places.
+    Select { selectors: Vec<KeySelector>, is_snapshot: bool },
     /// A range read.
     Range { query: RangeQuery, is_snapshot: bool, is_streamed: bool },
+    /// How large a range is, and where it would be divided.
+    Measure { range: KeyRange, chunk_bytes: u64 },
     /// A write that must be taken.
     Write { mutation: Mutation, with_conflict: bool },
     /// A write that must be refused, and leave nothing behind.
@@ -42,8 +47,13 @@ pub(super) enum Step {
 /// The steps of a transaction.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
+    /// All keys of the client.
+    keys: KeyRange,
     steps: Vec<Step>,
     reads_own_writes: bool,
+    snapshots_see_writes: bool,
+    /// Stamped keys and values are seen without their stamps.
+    bypasses_unreadable: bool,
 }
 
 impl Keyspace {
@@ -81,6 +91,14 @@ impl Keyspace {
             3 => self.readable(rows).successor(),
             _ => self.readable(rows),
         }
+    }
+
+    fn selector(&self, rows: &Rows) -> KeySelector {
+        let offset = match draw(6) {
+            0 => draw(12) as i32 - 5,
+            _ => draw(2) as i32,
+        };
+        KeySelector { key: self.bound(rows), or_equal: one_in(2), offset }
     }
 
     fn range(&self, rows: &Rows) -> KeyRange {
@@ -154,26 +172,41 @@ impl Keyspace {
     /// A transaction over what the client's keys hold.
     pub(super) fn program(&self, rows: &Rows, steps_max: u32) -> Program {
         let limit = || (!one_in(3)).then(|| 1 + draw(6));
-        let steps = (0..=draw(steps_max.max(1) as usize)).map(|_| match draw(20) {
+        let steps = (0..=draw(steps_max.max(1) as usize)).map(|_| match draw(24) {
             0..=4 => {
                 let keys = (0..=draw(3)).map(|_| self.readable(rows)).collect();
                 Step::Get { keys, is_snapshot: one_in(3) }
             }
             5..=9 => {
+                let range = self.range(rows);
                 let query = RangeQuery {
-                    range: self.range(rows),
                     rows_max: limit(),
                     bytes_max: limit().map(|limit| limit * 20).filter(|_| one_in(2)),
                     reverse: one_in(2),
+                    ..match one_in(3) {
+                        true => RangeQuery::between(self.selector(rows), self.selector(rows)),
+                        false => RangeQuery::new(range),
+                    }
                 };
                 Step::Range { query, is_snapshot: one_in(3), is_streamed: one_in(3) }
             }
             10 => self.refused(),
             11 => Step::Conflicts(self.range(rows)),
             12 => Step::ReadVersion,
+            13 => Step::Measure { range: self.range(rows), chunk_bytes: 1 + draw(100) as u64 },
+            14..=16 => {
+                let selectors = (0..=draw(2)).map(|_| self.selector(rows)).collect();
+                Step::Select { selectors, is_snapshot: one_in(3) }
+            }
             _ => Step::Write { mutation: self.mutation(rows), with_conflict: !one_in(6) },
         });
-        Program { steps: steps.collect(), reads_own_writes: !one_in(8) }
+        Program {
+            keys: self.all(),
+            steps: steps.collect(),
+            reads_own_writes: !one_in(8),
+            snapshots_see_writes: !one_in(6),
+            bypasses_unreadable: one_in(6),
+        }
     }
 }
 
@@ -182,6 +215,12 @@ impl Program {
     pub(super) fn prepare(&self, transaction: &Transaction) -> Result<(), Error> {
         if !self.reads_own_writes {
             transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+        }
+        if !self.snapshots_see_writes {
+            transaction.set_option(TransactionOption::SnapshotReadYourWritesDisabled)?;
+        }
+        if self.bypasses_unreadable {
+            transaction.set_option(TransactionOption::BypassUnreadable)?;
         }
         Ok(())
     }
@@ -196,7 +235,9 @@ impl Program {
         transaction: &Transaction,
         rows: &Rows,
     ) -> Result<Vec<Mutation>> {
-        let mut sees = Contents::new(rows.clone());
+        let without_writes = Contents::new(rows.clone());
+        let mut sees = without_writes.clone();
+        let keys = &self.keys;
         let mut written = Vec::new();
         let mut read_version = None;
         for step in &self.steps {
@@ -204,13 +245,67 @@ impl Program {
                 Step::Get { keys, is_snapshot } => {
                     let found =
                         try_join_all(keys.iter().map(|key| get(transaction, key, *is_snapshot)));
+                    let sees = self.seen(&sees, &without_writes, *is_snapshot);
                     for (key, found) in keys.iter().zip(found.await?) {
                         check_point(key, &found, &sees.point(key))?;
                     }
                 }
+                Step::Select { selectors, is_snapshot } => {
+                    let select = |selector: &KeySelector| {
+                        get_key(transaction, selector.clone(), *is_snapshot)
+                    };
+                    let found = try_join_all(selectors.iter().map(select)).await?;
+                    let sees = self.seen(&sees, &without_writes, *is_snapshot);
+                    for (selector, found) in selectors.iter().zip(found) {
+                        check_selected(
+                            selector,
+                            found.as_ref(),
+                            &sees.select(selector, keys),
+                            keys,
+                        )?;
+                    }
+                }
                 Step::Range { query, is_snapshot, is_streamed } => {
+                    let sees = self.seen(&sees, &without_writes, *is_snapshot);
+                    let plain = |end: &KeySelector| {
+                        let is_plain = end.offset == 1;
+                        let anchor =
+                            if end.or_equal { end.key.successor() } else { end.key.clone() };
+                        if is_plain { Selected::Key(anchor) } else { sees.select(end, keys) }
+                    };
+                    let expected = match [plain(&query.begin), plain(&query.end)] {
+                        // Where a read would leave the client's keys it meets those of others.
+                        [Selected::Outside, _] | [_, Selected::Outside] => continue,
+                        [Selected::Key(begin), Selected::Key(end)] if begin < end => {
+                            sees.range(&RangeQuery {
+                                begin: begin.into(),
+                                end: end.into(),
+                                ..query.clone()
+                            })
+                        }
+                        [Selected::Key(begin), Selected::Key(end)] => {
+                            let is_inverted = query.plain_range().is_some() && begin > end;
+                            if is_inverted {
+                                continue;
+                            }
+                            Some((Vec::new(), false))
+                        }
+                        _ => None,
+                    };
                     let found = range(transaction, query, *is_snapshot, *is_streamed).await?;
-                    check_range(query, &found, &sees.range(query))?;
+                    check_range(query, &found, &expected)?;
+                }
+                Step::Measure { range, chunk_bytes } => {
+                    let size = |(key, (value, _)): (&Key, &(Value, _))| key.len() + value.len();
+                    let inside = rows.iter().filter(|(key, _)| range.contains(key));
+                    let expected: usize = inside.map(size).sum();
+                    let found = transaction.estimated_range_size(range).await?;
+                    ensure!(
+                        found == expected as u64,
+                        "{range} was measured as {found} bytes, it has {expected} (I-2)"
+                    );
+                    let points = transaction.range_split_points(range, *chunk_bytes, None).await?;
+                    check_split(rows, range, *chunk_bytes as usize, &points)?;
                 }
                 Step::Write { mutation, with_conflict } => {
                     if !with_conflict {
@@ -219,7 +314,10 @@ impl Program {
                     write(transaction, mutation)?;
                     written.push(mutation.clone());
                     if self.reads_own_writes {
-                        sees.write(mutation);
+                        match self.bypasses_unreadable {
+                            true => sees.write(&mutation.without_stamp()),
+                            false => sees.write(mutation),
+                        }
                     }
                 }
                 Step::Refused(mutation, code) => {
@@ -241,6 +339,16 @@ impl Program {
             }
         }
         Ok(written)
+    }
+
+    /// What a read sees that is done now.
+    fn seen<'a>(
+        &self,
+        sees: &'a Contents,
+        without_writes: &'a Contents,
+        is_snapshot: bool,
+    ) -> &'a Contents {
+        if is_snapshot && !self.snapshots_see_writes { without_writes } else { sees }
     }
 }
 
@@ -268,6 +376,17 @@ async fn get(transaction: &Transaction, key: &Key, is_snapshot: bool) -> Result<
     Ok(found.map_or(Point::Unreadable, |found| {
         Point::Found(found.map(|found| (found.value, found.commit_version)))
     }))
+}
+
+async fn get_key(
+    transaction: &Transaction,
+    selector: KeySelector,
+    is_snapshot: bool,
+) -> Result<Option<Key>, Error> {
+    readable(match is_snapshot {
+        true => transaction.snapshot().get_key(selector).await,
+        false => transaction.get_key(selector).await,
+    })
 }
 
 async fn range(
@@ -324,6 +443,52 @@ fn write(transaction: &Transaction, mutation: &Mutation) -> Result<(), Error> {
 /// If it differs.
 pub(super) fn check_point(key: &Key, found: &Point, expected: &Point) -> Result<()> {
     ensure!(found == expected, "{key} was read as {found:?}, it is {expected:?} (I-2, I-15)");
+    Ok(())
+}
+
+/// Compares the key that a selector has named with the one it must name; none if it depends on a versionstamp.
+///
+/// # Errors
+///
+/// If it differs.
+pub(super) fn check_selected(
+    selector: &KeySelector,
+    found: Option<&Key>,
+    expected: &Selected,
+    keys: &KeyRange,
+) -> Result<()> {
+    let is_right = match (found, expected) {
+        (Some(found), Selected::Key(expected)) => found == expected,
+        (Some(found), Selected::Outside) => !keys.contains(found),
+        (found, Selected::Unreadable) => found.is_none(),
+        (None, _) => false,
+    };
+    ensure!(is_right, "{selector:?} named {found:?}, it is {expected:?} (I-2, I-15)");
+    Ok(())
+}
+
+/// Checks that split points divide a range into parts of the right size.
+///
+/// # Errors
+///
+/// If they do not.
+pub(super) fn check_split(
+    rows: &Rows,
+    range: &KeyRange,
+    chunk_bytes: usize,
+    points: &[Key],
+) -> Result<()> {
+    let mut expected = vec![range.begin.clone()];
+    let mut passed = 0;
+    for (key, (value, _)) in rows.iter().filter(|(key, _)| range.contains(key)) {
+        if passed >= chunk_bytes {
+            expected.push(key.clone());
+            passed = 0;
+        }
+        passed += key.len() + value.len();
+    }
+    expected.push(range.end.clone());
+    ensure!(points == expected, "{range} is split at {points:?}, not at {expected:?}");
     Ok(())
 }
 
