@@ -32,7 +32,7 @@
 use std::time::Duration;
 
 use ferrisdb_core::{
-    ErrorCode, Key, KeyRange, Mutation, Result, Value, Versionstamp,
+    Key, KeyRange, Mutation, Value, Versionstamp,
     idempotency::record_key,
     runtime,
     transaction::{CommitRequest, IdempotencyId},
@@ -87,8 +87,6 @@ pub(crate) fn add_record(request: &mut CommitRequest, id: IdempotencyId, attempt
 #[derive(Debug)]
 pub(crate) struct Fence(Key);
 
-/// How long a fence is tried to be committed before the caller hears that nobody knows.
-const FENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before it is tried again.
 const FENCE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -103,22 +101,18 @@ impl Fence {
         Fence(key)
     }
 
-    /// Sees to it that the commit has taken effect or never will.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorCode::CommitUnknownResult`] if the cluster does not commit for so long: then it may still be on its way.
-    pub(crate) async fn close(self, cluster: &Cluster) -> Result<()> {
-        let deadline = runtime::now() + FENCE_LIMIT;
+    /// Sees to it that the commit has taken effect or never will, however long that takes: whoever does not want to wait gives
+    /// his transaction a timeout.
+    pub(crate) async fn close(self, cluster: &Cluster) {
         loop {
             let request = CommitRequest {
                 write_conflicts: vec![KeyRange::single(&self.0)],
                 may_write_system_keys: true,
                 ..CommitRequest::default()
             };
-            let Err(error) = cluster.commit(request, Some(deadline)).await else { return Ok(()) };
-            if runtime::now() >= deadline {
-                return Err(error.with_code(ErrorCode::CommitUnknownResult));
+            match cluster.commit(request, None).await {
+                Ok(_) => return,
+                Err(error) => tracing::debug!(%error, "fencing off a commit of which nobody knows"),
             }
             runtime::sleep(runtime::jitter(FENCE_PAUSE)).await;
         }

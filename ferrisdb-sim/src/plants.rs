@@ -37,6 +37,8 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::MissOwnClear => &["api"],
         Plant::RangeConflictTooSmall => &["api", "serializability"],
         Plant::ResendUnknown => &["exactly-once"],
+        Plant::SelectorConflictTooSmall => &["conflicts"],
+        Plant::NoFence => &["exactly-once", "two-generations"],
         Plant::ReuseReadVersion => &["side-channel"],
     }
 }

@@ -110,13 +110,18 @@ impl Transaction {
             exactly_once::add_record(&mut request, id, call.attempt);
             acknowledged_ids.clear_some(&mut request)
         });
-        let fence = (clearing.is_none() && !options.causal_write_risky)
+        let is_safe = clearing.is_none() && !options.causal_write_risky;
+        let fence = (is_safe && !planted(Plant::NoFence))
             .then(|| exactly_once::Fence::add_to(&mut request));
         let cluster = self.shared.database.cluster();
         let outcome = match cluster.commit(request, call.deadline).await {
             Err(error) if error.is_maybe_committed() => {
                 if let Some(fence) = fence {
-                    within(call.deadline, fence.close(cluster)).await?;
+                    let closed = async {
+                        fence.close(cluster).await;
+                        Ok(())
+                    };
+                    within(call.deadline, closed).await?;
                 }
                 return Err(error);
             }

@@ -9,6 +9,8 @@
 //!
 //! A read takes its view of the own writes when it is first polled; writes after that are not in it.
 
+use ferrisdb_core::simulation::{Plant, planted};
+
 use super::*;
 use crate::{options::StreamingMode, special_keys};
 
@@ -308,7 +310,13 @@ impl Transaction {
             observed.extend(&of_rows);
             left -= page.rows.len();
             match page.rows.into_iter().next_back() {
-                Some(last) if left == 0 => return Ok((last.key, observed)),
+                Some(last) if left == 0 => {
+                    if planted(Plant::SelectorConflictTooSmall) {
+                        observed = RangeSet::default();
+                        observed.insert(&KeyRange::single(&last.key));
+                    }
+                    return Ok((last.key, observed));
+                }
                 Some(last) if page.more && reverse => rest.end = last.key,
                 Some(last) if page.more => rest.begin = last.key.successor(),
                 _ => return Ok((beyond, observed)),

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ferrisdb_client::{
-    AtomicOp, Committed, Error, ErrorCode, Key, KeyRange, RangeQuery, Transaction,
+    AtomicOp, Committed, Error, ErrorCode, Key, KeyRange, KeySelector, RangeQuery, Transaction,
     TransactionOption, Value, Versionstamp,
 };
 use ferrisdb_core::{Mutation, runtime};
@@ -33,7 +33,7 @@ use serde::Deserialize;
 
 use super::{
     Client, Workload, atomic_model,
-    contents::{Contents, Point},
+    contents::{Contents, Point, Selected},
     support::{self, Fate, draw, fate, few_bytes, one_in, passing, persist, pick},
 };
 
@@ -158,7 +158,8 @@ impl Actor {
     /// One read or write that is drawn.
     async fn step(&mut self, map: &Map) -> Result<()> {
         let key = pick(&map.keys);
-        match draw(12) {
+        match draw(14) {
+            12 | 13 => self.read_selector(map).await?,
             0..=2 => {
                 let is_snapshot = one_in(4);
                 let found = if is_snapshot {
@@ -196,6 +197,33 @@ impl Actor {
             }
             _ => self.write(map, key)?,
         }
+        Ok(())
+    }
+
+    /// A key by its place: observes everything from the anchor through it. One outside of the client's keys would observe what
+    /// others write, so such a read comes with no conflict.
+    async fn read_selector(&mut self, map: &Map) -> Result<()> {
+        let selector = KeySelector {
+            key: pick(&map.keys).clone(),
+            or_equal: one_in(2),
+            offset: draw(5) as i32 - 1,
+        };
+        let anchor =
+            if selector.or_equal { selector.key.successor() } else { selector.key.clone() };
+        let Selected::Key(expected) = self.sees.select(&selector, &map.all()) else {
+            return Ok(());
+        };
+        let is_snapshot = one_in(4);
+        let found = match is_snapshot {
+            true => self.transaction.snapshot().get_key(selector.clone()).await,
+            false => self.transaction.get_key(selector.clone()).await,
+        }?;
+        ensure!(found == expected, "{selector:?} named {found}, not {expected} (I-2)");
+        let looked_at = match selector.offset >= 1 {
+            true => KeyRange { begin: anchor, end: found.successor() },
+            false => KeyRange { begin: found, end: anchor },
+        };
+        self.on_read(map.pieces(&looked_at), is_snapshot);
         Ok(())
     }
 

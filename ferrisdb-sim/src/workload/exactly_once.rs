@@ -15,12 +15,15 @@
 //! few. Records of all workloads of the cluster count, and those of clients that never come back are there until
 //! the sweeper's time has come.
 //!
+//! Every third client does not use `run_transaction`. It writes blindly, and after a commit of which nobody knows it looks for
+//! its step before it tries again: that is right only if the first commit cannot take effect after that look.
+//!
 //! Start with [`ExactlyOnce::step`], then [`check_steps`].
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ferrisdb_client::{Database, RangeQuery, Transaction, TransactionOption};
+use ferrisdb_client::{Database, Error, ErrorCode, RangeQuery, Transaction, TransactionOption};
 use ferrisdb_core::{KeyRange, Value, atomic::AtomicOp, idempotency, runtime};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -116,7 +119,11 @@ impl ExactlyOnce {
         };
         let (number, name) = (u32::try_from(step)?, client.number);
         let body = |transaction| async move { count(&transaction, name, number).await };
-        let fate = match client.database.run_transaction(body).await {
+        let done = match name % 3 {
+            2 => step_by_hand(&client.database, name, number).await,
+            _ => client.database.run_transaction(body).await,
+        };
+        let fate = match done {
             Ok(()) => Fate::Acknowledged,
             Err(error) => {
                 let error = explained(error)?;
@@ -137,6 +144,39 @@ async fn count(transaction: &Transaction, client: u32, step: u32) -> Result<()> 
     transaction.atomic(AtomicOp::AppendIfFits, steps_key(client, step), operand)?;
     transaction.add(TOTAL, 1)?;
     Ok(())
+}
+
+/// The same without reading, in a loop that any user could write.
+async fn step_by_hand(database: &Database, client: u32, step: u32) -> Result<()> {
+    let transaction = database.transaction();
+    let mut is_in_doubt = false;
+    loop {
+        let attempt = async {
+            if is_in_doubt && is_done(&transaction, client, step).await? {
+                return Ok(());
+            }
+            transaction.add(count_key(client), 1)?;
+            let operand = Value::from(&step.to_be_bytes());
+            transaction.atomic(AtomicOp::AppendIfFits, steps_key(client, step), operand)?;
+            transaction.add(TOTAL, 1)?;
+            transaction.commit().await?;
+            Ok::<_, Error>(())
+        };
+        let Err(error) = attempt.await else { return Ok(()) };
+        is_in_doubt |= error.is_maybe_committed();
+        if let Err(error) = transaction.on_error(error).await {
+            // What became of an earlier attempt is not known either.
+            return Err(match is_in_doubt {
+                true => error.with_code(ErrorCode::CommitUnknownResult).into(),
+                false => error.into(),
+            });
+        }
+    }
+}
+
+async fn is_done(transaction: &Transaction, client: u32, step: u32) -> Result<bool, Error> {
+    let steps = transaction.get(steps_key(client, step)).await?.unwrap_or_default();
+    Ok(steps.chunks_exact(4).any(|found| found == step.to_be_bytes()))
 }
 
 /// What the database holds of the steps.
