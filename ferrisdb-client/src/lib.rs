@@ -61,7 +61,9 @@ mod options;
 mod range_stream;
 mod read_your_writes;
 mod retry;
+mod subspace;
 mod transaction;
+pub mod tuple;
 
 pub use administration::{ControllerAnswer, ask_controllers};
 pub use consistency::{
@@ -85,6 +87,7 @@ pub use options::{
 };
 pub use range_stream::RangeStream;
 pub use retry::{AsError, find_error};
+pub use subspace::Subspace;
 pub use transaction::{Committed, Snapshot, Transaction};
 
 /// The example of the README is a test.
