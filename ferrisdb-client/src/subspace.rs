@@ -157,7 +157,10 @@ mod tests {
         let users = app.nested(&"user").unwrap();
         assert_eq!(users.pack(&7).unwrap(), app.pack(&("user", 7)).unwrap());
         assert_eq!(users.pack(&7).unwrap(), b"app\x02user\x00\x15\x07");
-        assert_eq!(Subspace::from_tuple(&("a", 1)).unwrap().prefix(), &Key::from(b"\x02a\0\x15\x01"));
+        assert_eq!(
+            Subspace::from_tuple(&("a", 1)).unwrap().prefix(),
+            &Key::from(b"\x02a\0\x15\x01")
+        );
         assert_eq!(users.pack(&()).unwrap(), users.prefix().to_vec());
     }
 
@@ -174,7 +177,10 @@ mod tests {
     fn ranges_hold_the_tuples_and_not_the_prefix() {
         let app = Subspace::from_prefix("app");
         assert_eq!(app.range(), KeyRange::new(b"app\x00", b"app\xff"));
-        assert_eq!(app.range_of(&1).unwrap(), KeyRange::new(b"app\x15\x01\x00", b"app\x15\x01\xff"));
+        assert_eq!(
+            app.range_of(&1).unwrap(),
+            KeyRange::new(b"app\x15\x01\x00", b"app\x15\x01\xff")
+        );
         assert_eq!(app.prefix_range(), KeyRange::new("app", "apq"));
     }
 

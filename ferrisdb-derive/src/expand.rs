@@ -142,18 +142,38 @@ mod tests {
 
     #[test]
     fn a_struct_is_the_tuple_of_its_fields_and_a_newtype_what_it_holds() {
-        let text_of_struct = text(parse_quote!(struct A { b: u8, c: u8 }), Direction::Pack);
+        let text_of_struct = text(
+            parse_quote!(
+                struct A {
+                    b: u8,
+                    c: u8,
+                }
+            ),
+            Direction::Pack,
+        );
         assert!(text_of_struct.contains("encoder.tuple("), "{text_of_struct}");
         assert!(text_of_struct.contains("&self.b"), "{text_of_struct}");
-        let text_of_newtype = text(parse_quote!(struct A(u8);), Direction::Pack);
+        let text_of_newtype = text(
+            parse_quote!(
+                struct A(u8);
+            ),
+            Direction::Pack,
+        );
         assert!(!text_of_newtype.contains("tuple("), "{text_of_newtype}");
-        let text_of_unit = text(parse_quote!(struct A;), Direction::Unpack);
+        let text_of_unit = text(
+            parse_quote!(
+                struct A;
+            ),
+            Direction::Unpack,
+        );
         assert!(text_of_unit.contains("decoder.tuple("), "{text_of_unit}");
     }
 
     #[test]
     fn type_parameters_are_bounded() {
-        let generic = parse_quote!(struct A<'a, T: Clone, const N: usize>(&'a T, [u8; N]););
+        let generic = parse_quote!(
+            struct A<'a, T: Clone, const N: usize>(&'a T, [u8; N]);
+        );
         let text = text(generic, Direction::Pack);
         assert!(text.contains("T:Clone+::ferrisdb_client::tuple::TuplePack"), "{text}");
     }
@@ -161,7 +181,16 @@ mod tests {
     #[test]
     fn what_cannot_be_derived_is_explained() {
         for direction in [Direction::Pack, Direction::Unpack] {
-            let error = implement(parse_quote!(enum A { B }), direction).unwrap_err().to_string();
+            let error = implement(
+                parse_quote!(
+                    enum A {
+                        B,
+                    }
+                ),
+                direction,
+            )
+            .unwrap_err()
+            .to_string();
             assert!(error.contains("structs only"), "{error}");
             assert!(error.contains("by hand"), "{error}");
             let error = implement(parse_quote!(union A { b: u8 }), direction).unwrap_err();

@@ -1,12 +1,7 @@
 //! From elements to bytes.
 
 use super::{
-    code,
-    error::TupleError,
-    integer::BigInt,
-    stamp::Versionstamp,
-    uuid::Uuid,
-    NESTING_MAX,
+    NESTING_MAX, code, error::TupleError, integer::BigInt, stamp::Versionstamp, uuid::Uuid,
 };
 
 /// Writes the elements of one tuple: what [`TuplePack::pack_to`](crate::tuple::TuplePack::pack_to) is given.

@@ -55,8 +55,8 @@ impl FromStr for Uuid {
 
     /// Takes thirty-two hexadecimal digits, with hyphens in the usual places or without any.
     fn from_str(text: &str) -> Result<Uuid, ParseUuidError> {
-        let has_hyphens = text.len() == 36
-            && [8, 13, 18, 23].iter().all(|&index| text.as_bytes()[index] == b'-');
+        let has_hyphens =
+            text.len() == 36 && [8, 13, 18, 23].iter().all(|&index| text.as_bytes()[index] == b'-');
         let digits: String = match has_hyphens {
             true => text.chars().filter(|&character| character != '-').collect(),
             false => text.to_string(),
