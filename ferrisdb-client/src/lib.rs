@@ -53,6 +53,7 @@ mod cluster;
 mod connections;
 mod consistency;
 mod database;
+pub mod directory;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod exactly_once;

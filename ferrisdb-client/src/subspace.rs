@@ -11,7 +11,7 @@
 
 use ferrisdb_core::{Key, KeyRange};
 
-use crate::tuple::{self, TupleError, TuplePack, TupleUnpack};
+use crate::tuple::{self, Encoder, TupleError, TuplePack, TupleUnpack};
 
 /// The keys that begin with a prefix. What follows the prefix is a packed [tuple](crate::tuple).
 ///
@@ -66,6 +66,13 @@ impl Subspace {
     /// As for [`tuple::pack`].
     pub fn nested<T: TuplePack + ?Sized>(&self, tuple: &T) -> Result<Subspace, TupleError> {
         self.pack(tuple).map(Subspace::from_prefix)
+    }
+
+    /// The same for elements of which each has a packed form.
+    pub(crate) fn nested_by(&self, write: impl FnOnce(&mut Encoder)) -> Subspace {
+        let mut encoder = Encoder::new(self.prefix.to_vec());
+        write(&mut encoder);
+        Subspace::from_prefix(encoder.into_bytes())
     }
 
     /// The prefix; as a key it is the packed form of the empty tuple.

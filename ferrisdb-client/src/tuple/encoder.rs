@@ -22,11 +22,11 @@ pub struct Encoder {
 
 impl Encoder {
     /// Appends to `bytes`.
-    pub(super) fn new(bytes: Vec<u8>) -> Encoder {
+    pub(crate) fn new(bytes: Vec<u8>) -> Encoder {
         Encoder { bytes, depth: 0, stamps: 0, stamp_offset: None }
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
