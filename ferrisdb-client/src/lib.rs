@@ -44,6 +44,7 @@
 //! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
 //! | changing the cluster's shape, excluding servers | [`Database::configure`], [`Database::exclude`], [`Command`] |
 //! | whether all replicas hold the same | [`Database::check_consistency`] |
+//! | keys made of values, parts of the keys, names for them | [`mod@tuple`], [`Subspace`], [`directory`] |
 //! | what an error means and what to try | [`Error`], [`ErrorCode`] |
 //! | errors of your own in a transaction | [`AsError`] |
 
@@ -95,3 +96,8 @@ pub use transaction::{Committed, Snapshot, Transaction};
 #[cfg(all(doctest, feature = "embedded"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So are those of the page on layers.
+#[cfg(all(doctest, feature = "embedded", feature = "derive"))]
+#[doc = include_str!("../../docs/layers.md")]
+struct Layers;

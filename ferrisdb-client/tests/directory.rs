@@ -84,7 +84,7 @@ async fn hundreds_of_allocations_at_the_same_time_are_distinct_and_hardly_confli
         }
     })
     .await;
-    let given = given.lock();
+    let given = given.lock().clone();
     let distinct: BTreeSet<_> = given.iter().collect();
     assert_eq!(distinct.len(), TASKS * EACH);
     // Short ones: numbers below 64 + 1024, one or two bytes and the code.

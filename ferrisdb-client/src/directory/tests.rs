@@ -1,5 +1,7 @@
 //! The rows of the layer: as FoundationDB's own layer writes them, and as its format says it.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -319,7 +321,7 @@ async fn data_and_directories_of_others_are_not_taken_over() {
     let database = Database::memory().await.unwrap();
     let transaction = database.transaction();
     transaction.set(b"\x15\x05data", "x").unwrap();
-    let draws = numbers(&[5, 6, 6]);
+    let draws = numbers(&[5, 6, 6, 8]);
     let layer = drawing(&draws).allow_manual_prefixes();
     let error = layer.create(&transaction, "a").await.unwrap_err();
     assert_eq!(error, DirectoryError::PrefixHasData { prefix: b"\x15\x05".into() });
@@ -337,6 +339,10 @@ async fn data_and_directories_of_others_are_not_taken_over() {
         assert_eq!(error, DirectoryError::PrefixInUse { prefix: prefix.into() });
     }
     assert!(!layer.exists(&transaction, "b").await.unwrap());
+    // The missing parent would get what the directory itself has.
+    let options = CreateOptions::new().prefix(b"\x15\x08");
+    let error = layer.create_with(&transaction, ["p", "b"], options).await.unwrap_err();
+    assert_eq!(error, DirectoryError::PrefixConflictsWithManual { prefix: b"\x15\x08".into() });
     let refused = DirectoryLayer::new();
     let options = CreateOptions::new().prefix("free");
     let error = refused.create_with(&transaction, "b", options).await.unwrap_err();

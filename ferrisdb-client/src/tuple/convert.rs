@@ -285,6 +285,12 @@ impl<T: TuplePack + ToOwned + ?Sized> TuplePack for Cow<'_, T> {
     }
 }
 
+impl<T: ToOwned<Owned: TupleUnpack> + ?Sized> TupleUnpack for Cow<'_, T> {
+    fn unpack_from(decoder: &mut Decoder<'_>) -> Result<Self, TupleError> {
+        T::Owned::unpack_from(decoder).map(Cow::Owned)
+    }
+}
+
 impl TuplePack for Element {
     fn pack_to(&self, encoder: &mut Encoder) -> Result<(), TupleError> {
         // By itself it is the tuple of one element, even if that is a tuple.

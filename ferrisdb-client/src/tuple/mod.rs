@@ -80,6 +80,14 @@
 //! # Ok::<(), ferrisdb_client::tuple::TupleError>(())
 //! ```
 //!
+//! An enum has no encoding that other languages would know, so it does not derive them: it
+//! implements [`TuplePack`] and [`TupleUnpack`] by hand, in a few lines.
+//!
+//! ```compile_fail
+//! #[derive(ferrisdb_client::tuple::TuplePack)]
+//! enum Status { Open, Closed }
+//! ```
+//!
 //! # Versionstamps
 //!
 //! A tuple with one incomplete [`Versionstamp`] is packed by [`pack_with_versionstamp`], which also says where
