@@ -12,11 +12,16 @@
 //! ```
 //!
 //! Why no two committed transactions have the same number. Each reads the number's row in `recent`, with a read
-//! conflict, and claims it, with a write conflict. If the other one commits after this one's read version, one
-//! of them fails. If it has committed before, its claim is seen; unless its window was closed
-//! and the claim cleared, which is no conflict, but then the later window is seen, and another number is
-//! drawn. All else goes without conflicts: counters are added to, and read in a snapshot, because
-//! it does not matter whether a window is closed a little early or late.
+//! conflict, and claims it, with a write conflict:
+//!
+//! - The other one commits after this one's read version: one of them fails.
+//! - It has committed before: its claim is seen. Only the closing of its window clears the claim, and then a later window
+//!   is what this one begins with.
+//! - This one has closed the window itself, in another allocation at the same time: claims of others look cleared
+//!   then, so before a number is taken it has to be seen that there is no later window still.
+//!
+//! All else goes without conflicts: counters are added to, and read in a snapshot, because it does not matter
+//! whether a window is closed a little early or late. Nor does it if others still draw from it.
 
 use std::{
     future::{Future as _, poll_fn},
@@ -154,7 +159,7 @@ impl HighContentionAllocator {
         Ok(())
     }
 
-    /// Draws numbers until one is free; `None` if a later window was opened meanwhile.
+    /// Draws numbers until one is free; `None` if this transaction has opened a later window meanwhile.
     async fn claim(
         &self,
         transaction: &Transaction,

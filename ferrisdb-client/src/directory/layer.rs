@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ferrisdb_core::{Key, KeyRange, runtime};
+use futures::future;
 
 use super::{
     allocator::{Draw, HighContentionAllocator},
@@ -285,14 +286,13 @@ impl DirectoryLayer {
     ) -> Result<Directory, DirectoryError> {
         let (mut tree, mut path) = (self.clone(), path);
         loop {
-            tree.check_version(transaction, Access::Read).await?;
             if options.prefix.is_some() {
                 tree.check_manual_prefix()?;
             }
             if path.is_empty() {
                 return Err(DirectoryError::Root);
             }
-            match tree.find(transaction, &path).await? {
+            match tree.look_up(transaction, &path, Access::Read).await? {
                 Place::InPartition { partition, path: at, further } => {
                     tree = tree.inside(&partition, &at);
                     path = further;
@@ -420,14 +420,14 @@ impl DirectoryLayer {
     ) -> Result<Directory, DirectoryError> {
         let (mut tree, mut from, mut to) = (self.clone(), from.into(), to.into());
         loop {
-            tree.check_version(transaction, Access::Write).await?;
             let absolute = || (tree.absolute(&from), tree.absolute(&to));
             if to.starts_with(&from) {
                 let (path, to) = absolute();
                 return Err(DirectoryError::MoveIntoItself { path, to });
             }
-            let (source, target) =
-                (tree.find(transaction, &from).await?, tree.find(transaction, &to).await?);
+            let source = tree.look_up(transaction, &from, Access::Write);
+            let (source, target) = future::join(source, tree.find(transaction, &to)).await;
+            let (source, target) = (source?, target?);
             match (source, target) {
                 (Place::Absent { .. }, _) => {
                     return Err(DirectoryError::DoesNotExist { path: absolute().0 });
@@ -495,11 +495,10 @@ impl DirectoryLayer {
     ) -> Result<bool, DirectoryError> {
         let (mut tree, mut path) = (self.clone(), path.into());
         loop {
-            tree.check_version(transaction, Access::Write).await?;
             if path.is_empty() {
                 return Err(DirectoryError::Root);
             }
-            match tree.find(transaction, &path).await? {
+            match tree.look_up(transaction, &path, Access::Write).await? {
                 Place::Absent { .. } => return Ok(false),
                 Place::InPartition { partition, path: at, further } => {
                     tree = tree.inside(&partition, &at);
@@ -526,8 +525,7 @@ impl DirectoryLayer {
     ) -> Result<Vec<String>, DirectoryError> {
         let (mut tree, mut path) = (self.clone(), path.into());
         loop {
-            tree.check_version(transaction, Access::Read).await?;
-            match tree.find(transaction, &path).await? {
+            match tree.look_up(transaction, &path, Access::Read).await? {
                 Place::Absent { .. } => {
                     return Err(DirectoryError::DoesNotExist { path: tree.absolute(&path) });
                 }
@@ -559,8 +557,7 @@ impl DirectoryLayer {
     ) -> Result<bool, DirectoryError> {
         let (mut tree, mut path) = (self.clone(), path.into());
         loop {
-            tree.check_version(transaction, Access::Read).await?;
-            match tree.find(transaction, &path).await? {
+            match tree.look_up(transaction, &path, Access::Read).await? {
                 Place::Absent { .. } => return Ok(false),
                 Place::Here(_) => return Ok(true),
                 Place::InPartition { partition, path: at, further } => {

@@ -1,6 +1,7 @@
 //! Nodes of the tree, and walking along paths.
 
 use ferrisdb_core::{Key, KeyRange};
+use futures::future;
 
 use super::{PARTITION, error::DirectoryError, layer::DirectoryLayer, path::DirectoryPath};
 use crate::{options::RangeQuery, subspace::Subspace, transaction::Transaction};
@@ -105,6 +106,20 @@ impl DirectoryLayer {
         self.nodes().nested_by(|encoder| encoder.bytes(prefix))
     }
 
+    /// Checks the version and follows a path, at the same time.
+    pub(super) async fn look_up(
+        &self,
+        transaction: &Transaction,
+        path: &DirectoryPath,
+        access: Access,
+    ) -> Result<Place, DirectoryError> {
+        let version = self.check_version(transaction, access);
+        let (version, place) = future::join(version, self.find(transaction, path)).await;
+        // Of another version, nothing that was found means anything.
+        version?;
+        place
+    }
+
     /// Follows a path, up to its end or to the first partition.
     pub(super) async fn find(
         &self,
@@ -112,17 +127,20 @@ impl DirectoryLayer {
         path: &DirectoryPath,
     ) -> Result<Place, DirectoryError> {
         let mut node = self.root();
-        for (depth, name) in path.iter().enumerate() {
-            let entry = node.entry_of(name)?;
-            let Some(prefix) = transaction.get(entry.clone()).await? else {
+        let mut found = self.entry(transaction, &node, path.first()).await?;
+        for depth in 0..path.len() {
+            let Some((entry, prefix)) = found else {
                 return Ok(Place::Absent { parent: node, depth });
             };
-            let prefix = checked_prefix(&entry, &prefix)?;
             let rows = self.rows_of(&prefix);
             node = Node { prefix, rows, layer: Vec::new(), entry };
-            let layer = transaction.get(node.layer_key()?).await?;
-            node.layer = layer.unwrap_or_default().to_vec();
             let names = depth + 1;
+            // In a partition the next entry is nowhere, but in all others it saves waiting once more.
+            let layer_key = node.layer_key()?;
+            let layer = async { Ok(transaction.get(layer_key).await?) };
+            let next = self.entry(transaction, &node, path.get(names));
+            let (layer, next) = future::try_join(layer, next).await?;
+            node.layer = layer.unwrap_or_default().to_vec();
             if node.is_partition() && names < path.len() {
                 return Ok(Place::InPartition {
                     partition: node,
@@ -130,8 +148,23 @@ impl DirectoryLayer {
                     further: path.without_first(names),
                 });
             }
+            found = next;
         }
         Ok(Place::Here(node))
+    }
+
+    /// The row of a node that leads to a directory in it, and that directory's prefix.
+    async fn entry(
+        &self,
+        transaction: &Transaction,
+        node: &Node,
+        name: Option<&String>,
+    ) -> Result<Option<(Vec<u8>, Key)>, DirectoryError> {
+        let Some(name) = name else { return Ok(None) };
+        let entry = node.entry_of(name)?;
+        let Some(prefix) = transaction.get(entry.clone()).await? else { return Ok(None) };
+        let prefix = checked_prefix(&entry, &prefix)?;
+        Ok(Some((entry, prefix)))
     }
 
     /// Checks the version of the format, and writes it if there is none and something is about to be written.

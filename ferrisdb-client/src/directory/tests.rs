@@ -5,9 +5,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
-use ferrisdb_core::{ErrorCode, KeyRange, key};
+use ferrisdb_core::{ErrorCode, KeyRange, key, runtime};
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
@@ -313,6 +314,44 @@ async fn allocations_of_one_transaction_at_the_same_time_are_distinct() {
     given.sort();
     given.dedup();
     assert_eq!(given.len(), 200);
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_window_closed_by_the_same_transaction_is_left() {
+    let database = Database::memory().await.unwrap();
+    let rows = Subspace::from_prefix("a");
+    let draws = Arc::new(Mutex::new(VecDeque::new()));
+    let draws_of_allocator = Arc::clone(&draws);
+    let draw = move |_| draws_of_allocator.lock().pop_front().unwrap();
+    let allocator = HighContentionAllocator::with_draw(&rows, Arc::new(draw));
+    let transaction = database.transaction();
+    for number in 0..30 {
+        draws.lock().push_back(number);
+        allocator.allocate(&transaction).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+
+    // The first allocation counts itself in the window: the thirty-first, which still fits.
+    let transaction = database.transaction();
+    let counter = rows.pack(&(0, 0)).unwrap();
+    let mut first = Box::pin(allocator.allocate(&transaction));
+    while transaction.snapshot().get(counter.clone()).await.unwrap().unwrap()[0] < 31 {
+        assert!(futures::poll!(first.as_mut()).is_pending());
+        runtime::sleep(Duration::from_millis(1)).await;
+    }
+    // The second one is the thirty-second, so it closes the window.
+    draws.lock().push_back(3);
+    let second = allocator.allocate(&transaction).await.unwrap();
+    assert_eq!(second, crate::tuple::pack(&(64 + 3)).unwrap());
+    // Number 7 was given away, although its row looks cleared.
+    draws.lock().extend([7, 5]);
+    let first = first.await.unwrap();
+    assert_eq!(first, crate::tuple::pack(&(64 + 5)).unwrap());
+    transaction.commit().await.unwrap();
+    let recent = database.transaction().get_range(rows.range_of(&1).unwrap()).await.unwrap();
+    let recent: Vec<(u8, i64)> = recent.iter().map(|row| rows.unpack(&row.key).unwrap()).collect();
+    assert!(recent.iter().any(|(_, number)| *number == 64 + 3), "{recent:?}");
     database.close().await.unwrap();
 }
 
