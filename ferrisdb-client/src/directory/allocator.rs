@@ -216,3 +216,14 @@ fn window_size(start: i64) -> i64 {
 fn malformed(key: &Key, detail: &str) -> DirectoryError {
     DirectoryError::Malformed { key: key.clone(), detail: detail.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_grow_where_the_numbers_do() {
+        let sizes = [(0, 64), (254, 64), (255, 1024), (65_534, 1024), (65_535, 8192)];
+        assert!(sizes.iter().all(|&(start, size)| window_size(start) == size));
+    }
+}
