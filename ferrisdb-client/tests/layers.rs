@@ -1,7 +1,6 @@
 //! Tuples and subspaces on a database: what is packed, written, and found again.
 
 #![cfg(all(feature = "embedded", not(madsim)))]
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use ferrisdb_client::{
     Database, Error, Subspace,
