@@ -44,6 +44,7 @@
 //! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
 //! | changing the cluster's shape, excluding servers | [`Database::configure`], [`Database::exclude`], [`Command`] |
 //! | whether all replicas hold the same | [`Database::check_consistency`] |
+//! | keys made of values, parts of the keys, names for them | [`mod@tuple`], [`Subspace`], [`directory`] |
 //! | what an error means and what to try | [`Error`], [`ErrorCode`] |
 //! | errors of your own in a transaction | [`AsError`] |
 
@@ -54,6 +55,7 @@ mod cluster_file;
 mod connections;
 mod consistency;
 mod database;
+pub mod directory;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod exactly_once;
@@ -65,7 +67,9 @@ mod read_your_writes;
 mod retry;
 mod selector;
 pub mod special_keys;
+mod subspace;
 mod transaction;
+pub mod tuple;
 
 pub use administration::{ControllerAnswer, ask_controllers};
 pub use cluster_file::{CLUSTER_FILE_NAME, CLUSTER_FILE_VARIABLE, Connection};
@@ -91,9 +95,15 @@ pub use options::{
 pub use range_stream::RangeStream;
 pub use retry::{AsError, find_error};
 pub use selector::KeySelector;
+pub use subspace::Subspace;
 pub use transaction::{Committed, Snapshot, Transaction};
 
 /// The example of the README is a test.
 #[cfg(all(doctest, feature = "embedded"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So are those of the page on layers.
+#[cfg(all(doctest, feature = "embedded", feature = "derive"))]
+#[doc = include_str!("../../docs/layers.md")]
+struct Layers;

@@ -1,0 +1,570 @@
+//! The tree of directories: what can be done with paths.
+
+use std::sync::Arc;
+
+use ferrisdb_core::{Key, KeyRange, runtime};
+use futures::future;
+
+use super::{
+    allocator::{Draw, HighContentionAllocator},
+    error::DirectoryError,
+    handle::Directory,
+    node::{Access, Node, Place},
+    path::DirectoryPath,
+};
+use crate::{options::RangeQuery, subspace::Subspace, transaction::Transaction};
+
+/// A tree of directories. Clones are the same; it keeps nothing but where its rows are, so it can be made anew at
+/// any time, and everything that it knows it reads in the transaction it is given.
+///
+/// Paths are counted from the root of the tree.
+#[derive(Clone)]
+pub struct DirectoryLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Where the rows of the tree are.
+    nodes: Subspace,
+    /// Where the prefixes are that the allocator chooses.
+    contents: Subspace,
+    root_rows: Subspace,
+    allocator: HighContentionAllocator,
+    draw: Draw,
+    /// Of the partition, from the root of all; empty for the root.
+    path: DirectoryPath,
+    manual_prefixes: ManualPrefixes,
+}
+
+/// Whether callers may choose prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ManualPrefixes {
+    Allowed,
+    Refused,
+}
+
+/// What a directory is created with, see [`DirectoryLayer::create_with`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    layer: Vec<u8>,
+    prefix: Option<Key>,
+}
+
+impl CreateOptions {
+    /// No layer, and a prefix that the allocator chooses.
+    pub fn new() -> CreateOptions {
+        CreateOptions::default()
+    }
+
+    /// What the directory is for: whoever opens it with another layer gets an error. The layer
+    /// [`PARTITION`](super::PARTITION) makes it a partition.
+    #[must_use]
+    pub fn layer(mut self, layer: impl AsRef<[u8]>) -> CreateOptions {
+        self.layer = layer.as_ref().to_vec();
+        self
+    }
+
+    /// The prefix of the directory's content, instead of one that the allocator chooses. Only where
+    /// [`DirectoryLayer::allow_manual_prefixes`] allows it, and never in a partition.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<Key>) -> CreateOptions {
+        self.prefix = Some(prefix.into());
+        self
+    }
+}
+
+/// What is to be done about the directory at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Open,
+    Create,
+    Either,
+}
+
+impl DirectoryLayer {
+    /// The tree that everybody uses who says nothing else: its rows are under `\xfe`, and the contents anywhere
+    /// else, under short prefixes.
+    ///
+    /// Data that is written without regard to directories should have keys that no packed integer is a beginning of,
+    /// best in a directory of its own.
+    pub fn new() -> DirectoryLayer {
+        Self::with_subspaces(Subspace::from_prefix(b"\xfe"), Subspace::all())
+    }
+
+    /// A tree of the caller's own: `nodes` for its rows, `contents` for the prefixes that it chooses. Whoever
+    /// uses the same tree has to give the same two.
+    pub fn with_subspaces(nodes: Subspace, contents: Subspace) -> DirectoryLayer {
+        let draw = Arc::new(|below| runtime::random_u64() % below);
+        Self::build(nodes, contents, DirectoryPath::default(), draw)
+    }
+
+    /// The same tree, in which callers may choose prefixes, see [`CreateOptions::prefix`].
+    #[must_use]
+    pub fn allow_manual_prefixes(&self) -> DirectoryLayer {
+        let mut shared = self.shared.copy();
+        shared.manual_prefixes = ManualPrefixes::Allowed;
+        DirectoryLayer { shared: Arc::new(shared) }
+    }
+
+    fn build(
+        nodes: Subspace,
+        contents: Subspace,
+        path: DirectoryPath,
+        draw: Draw,
+    ) -> DirectoryLayer {
+        // The root is the directory whose content are the nodes.
+        let root_rows = nodes.nested_by(|encoder| encoder.bytes(nodes.prefix()));
+        let allocator_rows = root_rows.nested_by(|encoder| encoder.bytes(b"hca"));
+        let allocator = HighContentionAllocator::with_draw(&allocator_rows, Arc::clone(&draw));
+        let manual_prefixes = ManualPrefixes::Refused;
+        let shared = Shared { nodes, contents, root_rows, allocator, draw, path, manual_prefixes };
+        DirectoryLayer { shared: Arc::new(shared) }
+    }
+
+    /// The tree inside of a partition. `path` is counted from the root of this tree.
+    fn inside(&self, partition: &Node, path: &DirectoryPath) -> DirectoryLayer {
+        let nodes = Subspace::from_prefix([partition.prefix.as_slice(), b"\xfe"].concat());
+        let contents = Subspace::from_prefix(&partition.prefix);
+        Self::build(nodes, contents, self.absolute(path), Arc::clone(&self.shared.draw))
+    }
+
+    /// The same tree, with numbers that a test draws.
+    #[cfg(test)]
+    pub(super) fn with_draw(&self, draw: Draw) -> DirectoryLayer {
+        let shared = &self.shared;
+        let (nodes, contents) = (shared.nodes.clone(), shared.contents.clone());
+        let layer = Self::build(nodes, contents, shared.path.clone(), draw);
+        match shared.manual_prefixes {
+            ManualPrefixes::Allowed => layer.allow_manual_prefixes(),
+            ManualPrefixes::Refused => layer,
+        }
+    }
+
+    pub(super) fn nodes(&self) -> &Subspace {
+        &self.shared.nodes
+    }
+
+    pub(super) fn root_rows(&self) -> &Subspace {
+        &self.shared.root_rows
+    }
+
+    /// The path of this tree's root, from the root of all.
+    pub(super) fn path(&self) -> &DirectoryPath {
+        &self.shared.path
+    }
+
+    fn absolute(&self, path: &DirectoryPath) -> DirectoryPath {
+        self.shared.path.join(path)
+    }
+
+    /// The handle of a node.
+    fn directory(&self, node: &Node, path: &DirectoryPath) -> Directory {
+        let inside = node.is_partition().then(|| self.inside(node, path));
+        Directory::new(self.clone(), inside, self.absolute(path), node)
+    }
+}
+
+impl Shared {
+    fn copy(&self) -> Shared {
+        Shared {
+            nodes: self.nodes.clone(),
+            contents: self.contents.clone(),
+            root_rows: self.root_rows.clone(),
+            allocator: self.allocator.clone(),
+            draw: Arc::clone(&self.draw),
+            path: self.path.clone(),
+            manual_prefixes: self.manual_prefixes,
+        }
+    }
+}
+
+impl Default for DirectoryLayer {
+    fn default() -> DirectoryLayer {
+        DirectoryLayer::new()
+    }
+}
+
+impl std::fmt::Debug for DirectoryLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shared { nodes, contents, path, .. } = &*self.shared;
+        write!(f, "DirectoryLayer('{path}', nodes {nodes}, contents {contents})")
+    }
+}
+
+/// Opening and creating.
+impl DirectoryLayer {
+    /// Opens a directory, or creates it with all that are missing above it.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::Root`]; what became of the transaction's reads and writes.
+    pub async fn create_or_open(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<Directory, DirectoryError> {
+        self.create_or_open_with_layer(transaction, path, b"").await
+    }
+
+    /// Opens a directory of a layer, or creates it with all that are missing above it (which belong to no layer). An
+    /// empty layer stands for any.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DirectoryLayer::create_or_open`], and [`DirectoryError::WrongLayer`].
+    pub async fn create_or_open_with_layer(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+        layer: impl AsRef<[u8]>,
+    ) -> Result<Directory, DirectoryError> {
+        let options = CreateOptions::new().layer(layer);
+        self.provide(transaction, path.into(), options, Wanted::Either).await
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::DoesNotExist`], otherwise as for [`DirectoryLayer::create_or_open`].
+    pub async fn open(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<Directory, DirectoryError> {
+        self.open_with_layer(transaction, path, b"").await
+    }
+
+    /// Opens a directory of a layer. An empty layer stands for any.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DirectoryLayer::open`], and [`DirectoryError::WrongLayer`].
+    pub async fn open_with_layer(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+        layer: impl AsRef<[u8]>,
+    ) -> Result<Directory, DirectoryError> {
+        let options = CreateOptions::new().layer(layer);
+        self.provide(transaction, path.into(), options, Wanted::Open).await
+    }
+
+    /// Creates a directory, with all that are missing above it.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::AlreadyExists`], otherwise as for [`DirectoryLayer::create_or_open`].
+    pub async fn create(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<Directory, DirectoryError> {
+        self.create_with(transaction, path, CreateOptions::new()).await
+    }
+
+    /// Creates a directory with a layer or a prefix of the caller's, and all that are missing above it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DirectoryLayer::create`], and what is wrong with the prefix.
+    pub async fn create_with(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+        options: CreateOptions,
+    ) -> Result<Directory, DirectoryError> {
+        self.provide(transaction, path.into(), options, Wanted::Create).await
+    }
+
+    async fn provide(
+        &self,
+        transaction: &Transaction,
+        path: DirectoryPath,
+        options: CreateOptions,
+        wanted: Wanted,
+    ) -> Result<Directory, DirectoryError> {
+        let (mut tree, mut path) = (self.clone(), path);
+        loop {
+            if options.prefix.is_some() {
+                tree.check_manual_prefix()?;
+            }
+            if path.is_empty() {
+                return Err(DirectoryError::Root);
+            }
+            match tree.look_up(transaction, &path, Access::Read).await? {
+                Place::InPartition { partition, path: at, further } => {
+                    tree = tree.inside(&partition, &at);
+                    path = further;
+                }
+                Place::Here(node) => return tree.open_node(&node, &path, &options, wanted),
+                Place::Absent { .. } if wanted == Wanted::Open => {
+                    return Err(DirectoryError::DoesNotExist { path: tree.absolute(&path) });
+                }
+                Place::Absent { parent, depth } => {
+                    return tree.create_nodes(transaction, &path, parent, depth, options).await;
+                }
+            }
+        }
+    }
+
+    fn check_manual_prefix(&self) -> Result<(), DirectoryError> {
+        match self.shared.manual_prefixes {
+            ManualPrefixes::Allowed => Ok(()),
+            ManualPrefixes::Refused if self.path().is_empty() => {
+                Err(DirectoryError::ManualPrefixesNotAllowed)
+            }
+            ManualPrefixes::Refused => {
+                Err(DirectoryError::ManualPrefixInPartition { path: self.path().clone() })
+            }
+        }
+    }
+
+    fn open_node(
+        &self,
+        node: &Node,
+        path: &DirectoryPath,
+        options: &CreateOptions,
+        wanted: Wanted,
+    ) -> Result<Directory, DirectoryError> {
+        if wanted == Wanted::Create {
+            return Err(DirectoryError::AlreadyExists { path: self.absolute(path) });
+        }
+        if !options.layer.is_empty() && options.layer != node.layer {
+            return Err(DirectoryError::WrongLayer {
+                path: self.absolute(path),
+                expected: options.layer.clone(),
+                found: node.layer.clone(),
+            });
+        }
+        Ok(self.directory(node, path))
+    }
+
+    /// Creates the directory at a path and those that are missing above it, from the `depth`th on, which goes
+    /// into `parent`.
+    async fn create_nodes(
+        &self,
+        transaction: &Transaction,
+        path: &DirectoryPath,
+        parent: Node,
+        depth: usize,
+        options: CreateOptions,
+    ) -> Result<Directory, DirectoryError> {
+        self.check_version(transaction, Access::Write).await?;
+        // From the end of the path up: a wrong prefix is found before anything is written.
+        let prefix = match options.prefix {
+            None => self.allocate(transaction).await?,
+            Some(prefix) => {
+                if !self.is_prefix_free(transaction, &prefix, true).await? {
+                    return Err(DirectoryError::PrefixInUse { prefix });
+                }
+                prefix
+            }
+        };
+        let created = self.create_node(transaction, prefix, options.layer)?;
+        let mut below = created.clone();
+        for name in path[depth + 1..].iter().rev() {
+            let prefix = self.allocate(transaction).await?;
+            let node = self.create_node(transaction, prefix, Vec::new())?;
+            transaction.set(node.entry_of(name)?, below.prefix.as_slice())?;
+            below = node;
+        }
+        transaction.set(parent.entry_of(&path[depth])?, below.prefix.as_slice())?;
+        Ok(self.directory(&created, path))
+    }
+
+    fn create_node(
+        &self,
+        transaction: &Transaction,
+        prefix: Key,
+        layer: Vec<u8>,
+    ) -> Result<Node, DirectoryError> {
+        let rows = self.rows_of(&prefix);
+        let node = Node { prefix, rows, layer, entry: Vec::new() };
+        transaction.set(node.layer_key()?, node.layer.as_slice())?;
+        Ok(node)
+    }
+
+    /// A prefix that no directory has and under which there is no data.
+    async fn allocate(&self, transaction: &Transaction) -> Result<Key, DirectoryError> {
+        let chosen = self.shared.allocator.allocate(transaction).await?;
+        let prefix = Key::from([self.shared.contents.prefix().as_slice(), &chosen].concat());
+        let content = RangeQuery::from(KeyRange::prefix(&prefix)).rows(1);
+        if !transaction.get_range(content).await?.is_empty() {
+            return Err(DirectoryError::PrefixHasData { prefix });
+        }
+        // Without conflicts: the allocator keeps its own numbers apart, and this is about manual prefixes, which
+        // are looked for with conflicts when they come.
+        if !self.is_prefix_free(transaction, &prefix, false).await? {
+            return Err(DirectoryError::PrefixConflictsWithManual { prefix });
+        }
+        Ok(prefix)
+    }
+}
+
+/// Everything else.
+impl DirectoryLayer {
+    /// Gives a directory another path. Its prefix and its content stay as they are, so handles that are open go on
+    /// working.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::DoesNotExist`], [`DirectoryError::AlreadyExists`], [`DirectoryError::ParentDoesNotExist`],
+    /// [`DirectoryError::MoveIntoItself`], [`DirectoryError::MoveBetweenPartitions`]; what became of the
+    /// transaction's reads and writes.
+    pub async fn move_path(
+        &self,
+        transaction: &Transaction,
+        from: impl Into<DirectoryPath>,
+        to: impl Into<DirectoryPath>,
+    ) -> Result<Directory, DirectoryError> {
+        let (mut tree, mut from, mut to) = (self.clone(), from.into(), to.into());
+        loop {
+            let absolute = || (tree.absolute(&from), tree.absolute(&to));
+            if to.starts_with(&from) {
+                let (path, to) = absolute();
+                return Err(DirectoryError::MoveIntoItself { path, to });
+            }
+            let source = tree.look_up(transaction, &from, Access::Write);
+            let (source, target) = future::join(source, tree.find(transaction, &to)).await;
+            let (source, target) = (source?, target?);
+            match (source, target) {
+                (Place::Absent { .. }, _) => {
+                    return Err(DirectoryError::DoesNotExist { path: absolute().0 });
+                }
+                (
+                    Place::InPartition { partition, path: at, further: from_inside },
+                    Place::InPartition { path: to_at, further: to_inside, .. },
+                ) if at == to_at => {
+                    tree = tree.inside(&partition, &at);
+                    (from, to) = (from_inside, to_inside);
+                }
+                (Place::InPartition { .. }, _) | (_, Place::InPartition { .. }) => {
+                    let (path, to) = absolute();
+                    return Err(DirectoryError::MoveBetweenPartitions { path, to });
+                }
+                (Place::Here(_), Place::Here(_)) => {
+                    return Err(DirectoryError::AlreadyExists { path: absolute().1 });
+                }
+                (Place::Here(node), Place::Absent { parent, depth }) => {
+                    let Some((to_parent, name)) = to.split_last() else {
+                        return Err(DirectoryError::Root);
+                    };
+                    if depth < to_parent.len() {
+                        let path = tree.absolute(&to_parent);
+                        return Err(DirectoryError::ParentDoesNotExist { path });
+                    }
+                    transaction.set(parent.entry_of(name)?, node.prefix.as_slice())?;
+                    transaction.clear(node.entry.clone())?;
+                    return Ok(tree.directory(&node, &to));
+                }
+            }
+        }
+    }
+
+    /// Removes a directory, its content, and all directories below.
+    ///
+    /// Whoever has it open can still write under its prefix, which nobody will look for any more. Handles should be
+    /// opened in the transaction that writes.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::DoesNotExist`], [`DirectoryError::Root`]; what became of the transaction's reads and
+    /// writes.
+    pub async fn remove(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<(), DirectoryError> {
+        let path = path.into();
+        if self.remove_if_exists(transaction, &path).await? {
+            return Ok(());
+        }
+        Err(DirectoryError::DoesNotExist { path: self.absolute(&path) })
+    }
+
+    /// Removes a directory like [`DirectoryLayer::remove`], and returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::Root`]; what became of the transaction's reads and writes.
+    pub async fn remove_if_exists(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<bool, DirectoryError> {
+        let (mut tree, mut path) = (self.clone(), path.into());
+        loop {
+            if path.is_empty() {
+                return Err(DirectoryError::Root);
+            }
+            match tree.look_up(transaction, &path, Access::Write).await? {
+                Place::Absent { .. } => return Ok(false),
+                Place::InPartition { partition, path: at, further } => {
+                    tree = tree.inside(&partition, &at);
+                    path = further;
+                }
+                Place::Here(node) => {
+                    transaction.clear(node.entry.clone())?;
+                    tree.remove_all(transaction, node).await?;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// The names of the directories in a directory, in order. The path `()` is the root.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError::DoesNotExist`]; what became of the transaction's reads.
+    pub async fn list(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<Vec<String>, DirectoryError> {
+        let (mut tree, mut path) = (self.clone(), path.into());
+        loop {
+            match tree.look_up(transaction, &path, Access::Read).await? {
+                Place::Absent { .. } => {
+                    return Err(DirectoryError::DoesNotExist { path: tree.absolute(&path) });
+                }
+                Place::InPartition { partition, path: at, further } => {
+                    tree = tree.inside(&partition, &at);
+                    path = further;
+                }
+                Place::Here(node) if node.is_partition() => {
+                    tree = tree.inside(&node, &path);
+                    path = DirectoryPath::default();
+                }
+                Place::Here(node) => {
+                    let entries = node.entries(transaction).await?;
+                    return Ok(entries.into_iter().map(|(name, _)| name).collect());
+                }
+            }
+        }
+    }
+
+    /// Whether there is a directory at a path. The root is always there.
+    ///
+    /// # Errors
+    ///
+    /// What became of the transaction's reads.
+    pub async fn exists(
+        &self,
+        transaction: &Transaction,
+        path: impl Into<DirectoryPath>,
+    ) -> Result<bool, DirectoryError> {
+        let (mut tree, mut path) = (self.clone(), path.into());
+        loop {
+            match tree.look_up(transaction, &path, Access::Read).await? {
+                Place::Absent { .. } => return Ok(false),
+                Place::Here(_) => return Ok(true),
+                Place::InPartition { partition, path: at, further } => {
+                    tree = tree.inside(&partition, &at);
+                    path = further;
+                }
+            }
+        }
+    }
+}
