@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    Error, ErrorCode, Result, Stage, id::Address, runtime, service::controller::Status,
+    Error, ErrorCode, Result, Stage, id::Address, limits, runtime, service::controller::Status,
     transport::Network,
 };
 
@@ -13,6 +13,7 @@ use crate::{
     options::Settings,
     retry::{self, AsError},
     transaction::Transaction,
+    watch::Watches,
 };
 
 /// How long closing a handle may take over what is not necessary.
@@ -28,7 +29,9 @@ pub struct Database {
 
 /// What all clones and transactions of a handle share.
 struct Inner {
-    cluster: Cluster,
+    /// First, so that its tasks end first.
+    watches: Watches,
+    cluster: Arc<Cluster>,
     acknowledged_ids: AcknowledgedIds,
     /// The servers, if they run inside this process for this handle alone.
     #[cfg(feature = "embedded")]
@@ -59,15 +62,23 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Why no controller answered within [`Settings::connect_limit`].
+    /// Why no controller answered within [`Settings::connect_limit`]; [`ErrorCode::InvalidArgument`] for a setting out of
+    /// its bounds.
     pub async fn connect_with_settings(
         network: Network,
         controllers: Vec<Address>,
         settings: Settings,
     ) -> Result<Database> {
-        let cluster = Cluster::new(network, controllers, settings);
+        if settings.watches_max > limits::WATCHES_MAX {
+            let detail =
+                format!("{} watches, at most {}", settings.watches_max, limits::WATCHES_MAX);
+            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+        }
+        let watches_max = settings.watches_max;
+        let cluster = Arc::new(Cluster::new(network, controllers, settings));
         cluster.connected().await?;
         let inner = Inner {
+            watches: Watches::new(Arc::clone(&cluster), watches_max),
             cluster,
             acknowledged_ids: AcknowledgedIds::default(),
             #[cfg(feature = "embedded")]
@@ -141,6 +152,9 @@ impl Database {
             // Taken out under the lock, stopped after it.
             let embedded = self.inner.embedded.lock().take();
             if let Some(embedded) = embedded {
+                let detail = "the database was closed";
+                let closed = Error::new(ErrorCode::ShuttingDown, Stage::Client, detail);
+                self.watches().close(&closed);
                 embedded.shut_down().await;
             }
         }
@@ -169,6 +183,10 @@ impl Database {
 
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.inner.cluster
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.inner.watches
     }
 
     pub(crate) fn settings(&self) -> &Settings {

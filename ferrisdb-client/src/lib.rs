@@ -41,6 +41,7 @@
 //! |---|---|
 //! | connecting, running transactions | [`Database`] |
 //! | reads, writes, commit | [`Transaction`] |
+//! | hearing of changes | [`Transaction::watch`], [`Watch`] |
 //! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
 //! | changing the cluster's shape, excluding servers | [`Database::configure`], [`Database::exclude`], [`Command`] |
 //! | whether all replicas hold the same | [`Database::check_consistency`] |
@@ -62,6 +63,7 @@ mod range_stream;
 mod read_your_writes;
 mod retry;
 mod transaction;
+mod watch;
 
 pub use administration::{ControllerAnswer, ask_controllers};
 pub use consistency::{
@@ -86,6 +88,7 @@ pub use options::{
 pub use range_stream::RangeStream;
 pub use retry::{AsError, find_error};
 pub use transaction::{Committed, Snapshot, Transaction};
+pub use watch::Watch;
 
 /// The example of the README is a test.
 #[cfg(all(doctest, feature = "embedded"))]

@@ -35,9 +35,11 @@ use crate::{
     range_stream::RangeStream,
     read_your_writes::{Lookup, Overlay, RangeRead, RangeSet, stamped_range},
     retry::Backoff,
+    watch::PendingWatch,
 };
 
 mod commit;
+mod watch;
 
 /// How a transaction was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +99,7 @@ struct Work {
     mutations_bytes: usize,
     read_conflicts: RangeSet,
     write_conflicts: RangeSet,
+    watches: Vec<PendingWatch>,
 }
 
 /// What may be done next.

@@ -19,7 +19,10 @@ use ferrisdb_core::{
             HeartbeatReply, Leader, Phase, Progress, StorageServer,
         },
         proxy::{Proxy, ProxyService},
-        storage::{PointRead, RangeRead, RangeReply, Row, Storage, StorageService, VersionedValue},
+        storage::{
+            PointRead, RangeRead, RangeReply, Row, Storage, StorageService, VersionedValue,
+            WatchChanges, WatchNews, WatchSessionId,
+        },
     },
     transaction::{CommitOutcome, CommitRequest},
     transport::Router,
@@ -221,6 +224,14 @@ impl Storage for StorageFake {
 
     async fn progress(self, _: Context) -> Result<Progress> {
         Ok(Progress::default())
+    }
+
+    async fn change_watches(self, _: Context, _: WatchChanges) -> Result<()> {
+        Err(read_error(ErrorCode::Unsupported))
+    }
+
+    async fn watch_news(self, _: Context, _: WatchSessionId, _: u32) -> Result<WatchNews> {
+        Err(read_error(ErrorCode::Unsupported))
     }
 }
 

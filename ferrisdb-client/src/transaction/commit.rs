@@ -64,6 +64,7 @@ impl Transaction {
         if state.attempt == call.attempt && state.phase == Phase::Committing {
             state.phase = Phase::Ended;
             state.committed = result.as_ref().ok().copied();
+            state.settle_watches(&self.shared.database, &result);
         }
         result
     }
@@ -187,7 +188,9 @@ impl Transaction {
     ///
     /// A commit under way goes on.
     pub fn cancel(&self) {
-        self.shared.state.lock().phase = Phase::Cancelled;
+        let mut state = self.shared.state.lock();
+        state.phase = Phase::Cancelled;
+        state.work.watches.clear();
     }
 
     /// How the transaction was committed, once it was.
@@ -272,6 +275,7 @@ impl Transaction {
         let is_it = state.attempt == record.attempt;
         if is_it {
             state.committed = Some(record.committed());
+            state.arm_watches(&self.shared.database, record.committed().version);
         }
         is_it
     }
