@@ -178,7 +178,7 @@ impl Watches {
                 // The same again.
                 _ => match transaction.get(key.as_str()).await? {
                     Some(value) => transaction.set(key, value)?,
-                    None => transaction.clear_range(&KeyRange::new(&key, format!("{key}\0")))?,
+                    None => transaction.clear_range(&KeyRange::single(&key.into()))?,
                 },
             }
             Ok(())
