@@ -480,6 +480,7 @@ impl Transaction {
         let retried = (state.fate != Fate::Lost).then(|| state.backoff.next(&error, &options));
         let Some(delay) = retried.flatten() else {
             state.phase = Phase::Cancelled;
+            state.work.watches.clear();
             return Err(error);
         };
         Ok((delay, state.deadline()))

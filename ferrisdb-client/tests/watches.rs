@@ -163,6 +163,11 @@ async fn it_fails_with_its_transaction() {
     transaction.commit().await.unwrap();
     change(&database, |transaction| transaction.set("a", "2")).await;
     soon(watch).await.unwrap();
+
+    let transaction = database.transaction();
+    let watch = transaction.watch("a").await.unwrap();
+    transaction.on_error(Error::new(ErrorCode::Internal, Stage::Client, "")).await.unwrap_err();
+    cancelled(watch).await;
 }
 
 #[tokio::test]

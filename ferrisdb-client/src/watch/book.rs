@@ -105,17 +105,21 @@ pub(super) struct Doubt {
 
 impl Book {
     /// Begins a watch, unless nobody waits for it any more.
-    pub(super) fn arm(&mut self, armed: Armed, now: Instant) {
-        if let Some(error) = &self.closed {
-            return armed.signal.give(Err(error.clone()));
-        }
+    ///
+    /// # Errors
+    ///
+    /// What the caller has to tell whoever waits, if the book is closed. Signals are never given in here: nobody may
+    /// be woken while the book is locked.
+    pub(super) fn arm(&mut self, armed: Armed, now: Instant) -> Result<()> {
+        self.closed.clone().map_or(Ok(()), Err)?;
         if armed.signal.outcome().is_some() {
-            return;
+            return Ok(());
         }
         let number = armed.number;
         let place = Place::Waiting { until: now, then: Step::Begin };
         self.watches.insert(number, Entry { armed, place, tries: 0 });
         self.due.insert((now, number));
+        Ok(())
     }
 
     /// Nobody waits for the watch any more.
@@ -138,12 +142,10 @@ impl Book {
         }
     }
 
-    /// No watch waits any more, now and from now on.
-    pub(super) fn close(&mut self, error: &Error) {
-        for entry in std::mem::take(&mut self.watches).into_values() {
-            entry.armed.signal.give(Err(error.clone()));
-        }
-        *self = Book { closed: Some(error.clone()), ..Book::default() };
+    /// No watch waits any more, now and from now on. Returns whom to tell.
+    pub(super) fn close(&mut self, error: Error) -> Vec<Arc<Signal>> {
+        let closed = std::mem::replace(self, Book { closed: Some(error), ..Book::default() });
+        closed.watches.into_values().map(|entry| entry.armed.signal).collect()
     }
 
     /// When [`Book::begin_due`] has something to do next.
@@ -327,19 +329,17 @@ impl Book {
         doubts
     }
 
-    /// What the key of a watch has been found to be, and at which version.
+    /// What the key of a watch has been found to be, and at which version. Returns whom to tell that it has changed.
     pub(super) fn on_looked(
         &mut self,
         number: u64,
         found: Result<(Version, Option<ValueDigest>)>,
         now: Instant,
-    ) {
-        let Some(entry) = self.watches.get_mut(&number) else { return };
+    ) -> Option<Arc<Signal>> {
+        let entry = self.watches.get_mut(&number)?;
         match found {
             Ok((_, digest)) if digest != entry.armed.known => {
-                if let Some(entry) = self.watches.remove(&number) {
-                    entry.armed.signal.give(Ok(()));
-                }
+                return self.watches.remove(&number).map(|entry| entry.armed.signal);
             }
             Ok((version, _)) => {
                 mark(Mark::WatchUnconfirmed);
@@ -352,6 +352,7 @@ impl Book {
                 self.wait_a_while(number, Step::Confirm, now);
             }
         }
+        None
     }
 
     /// Waits, the longer the oftener in a row.

@@ -69,7 +69,9 @@ impl World {
         let known = Some(ValueDigest::of(b"known"));
         let (key, version, signal) = (key.into(), Version(40), Arc::clone(&signal));
         let armed = Armed { number, key, known, version, signal: Arc::clone(&signal) };
-        self.book.arm(armed, self.now);
+        if let Err(closed) = self.book.arm(armed, self.now) {
+            signal.give(Err(closed));
+        }
         signal
     }
 
@@ -102,7 +104,8 @@ impl World {
 
     fn found(&mut self, number: u64, value: &str) {
         let digest = Some(ValueDigest::of(value.as_bytes()));
-        self.book.on_looked(number, Ok((Version(60), digest)), self.now);
+        let changed = self.book.on_looked(number, Ok((Version(60), digest)), self.now);
+        changed.into_iter().for_each(|signal| signal.give(Ok(())));
     }
 }
 
@@ -145,7 +148,7 @@ fn a_change_that_is_not_confirmed_does_not() {
     world.news(1, 1, changed(70));
     world.doubts();
     let error = Error::new(ErrorCode::Unavailable, Stage::Read, "");
-    world.book.on_looked(1, Err(error), world.now);
+    assert!(world.book.on_looked(1, Err(error), world.now).is_none());
     world.go_on();
     assert_eq!(world.doubts(), [(1, Version::ZERO)]);
 }
@@ -240,7 +243,9 @@ fn nothing_waits_in_a_closed_book() {
     let (early, waiting) = (world.arm(1, "a"), world.arm(2, "b"));
     world.go_on();
     let error = Error::new(ErrorCode::ShuttingDown, Stage::Client, "");
-    world.book.close(&error);
+    for signal in world.book.close(error.clone()) {
+        signal.give(Err(error.clone()));
+    }
     let late = world.arm(3, "c");
     for signal in [early, waiting, late] {
         assert_eq!(signal.outcome(), Some(&Err(error.clone())));

@@ -56,7 +56,8 @@ pub(super) async fn drive(shared: Arc<Shared>) {
         tokio::select! {
             biased;
             Some((number, found)) = looks.next() => {
-                shared.book.lock().on_looked(number, found, runtime::now());
+                let changed = shared.book.lock().on_looked(number, found, runtime::now());
+                changed.into_iter().for_each(|signal| signal.give(Ok(())));
             }
             () = woken => {}
             () = shared.cluster.newer_locations(revision) => {}

@@ -208,13 +208,13 @@ impl Watches {
             return;
         }
         let now = runtime::now();
-        let mut book = self.shared.book.lock();
         for mut pending in pending {
             let Some(signal) = pending.signal.take() else { continue };
             let (number, key, known) = (pending.number, pending.key.clone(), pending.known);
-            book.arm(Armed { number, key, known, version, signal }, now);
+            let armed = Armed { number, key, known, version, signal: Arc::clone(&signal) };
+            let armed = self.shared.book.lock().arm(armed, now);
+            armed.unwrap_or_else(|closed| signal.give(Err(closed)));
         }
-        drop(book);
         if !self.is_driven.swap(true, Ordering::AcqRel) {
             self.tasks.spawn(driver::drive(Arc::clone(&self.shared)));
         }
@@ -224,7 +224,8 @@ impl Watches {
     /// Nothing can be watched any more.
     #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "embedded databases close"))]
     pub(crate) fn close(&self, error: &Error) {
-        self.shared.book.lock().close(error);
+        let waiting = self.shared.book.lock().close(error.clone());
+        waiting.into_iter().for_each(|signal| signal.give(Err(error.clone())));
     }
 }
 

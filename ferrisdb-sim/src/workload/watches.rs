@@ -108,6 +108,11 @@ fn new_value() -> Value {
     Value::from(value)
 }
 
+/// The beginning of a value.
+fn brief(value: Option<&Value>) -> String {
+    value.map_or("nothing".into(), |value| Value::from(&value[..value.len().min(20)]).to_string())
+}
+
 impl Watches {
     /// Nobody waits for anything yet.
     pub fn new(settings: WatchesSettings) -> Watches {
@@ -178,7 +183,7 @@ impl Watches {
                 // The same again.
                 _ => match transaction.get(key.as_str()).await? {
                     Some(value) => transaction.set(key, value)?,
-                    None => transaction.clear_range(&KeyRange::single(&key.into()))?,
+                    None => transaction.clear_range(KeyRange::single(&key.into()))?,
                 },
             }
             Ok(())
@@ -221,7 +226,8 @@ impl Watches {
         .await?;
         ensure!(
             now > count,
-            "the watch of {key} is ready, and the key was not changed: {known:?}, {count} times, before and now"
+            "the watch of {key} is ready, but the key has {} and was changed {count} times, before and now",
+            brief(known.as_ref())
         );
         Ok(())
     }
@@ -319,8 +325,9 @@ impl Workload for Watches {
                     let ready = runtime::timeout(READY_LIMIT, Stage::Client, &mut waiting.watch).await;
                     ensure!(
                         ready.is_ok(),
-                        "the watch of {key} knows {:?}, the key has {value:?} now: that was missed",
-                        waiting.known
+                        "the watch of {key} knows {}, the key has {} now: that was missed",
+                        brief(waiting.known.as_ref()),
+                        brief(value)
                     );
                 } else if !waiting.watch.is_ready() {
                     still += 1;
