@@ -207,7 +207,6 @@ fn a_server_with_too_many_is_replaced_by_looking() {
     for _ in 0..2 {
         assert_eq!(world.doubts(), []);
         world.go_on();
-        world.go_on();
     }
     assert_eq!(world.doubts(), [(1, Version::ZERO)]);
     world.found(1, "known");
