@@ -15,6 +15,9 @@ impl Transaction {
     ///
     /// ```
     /// # use ferrisdb_client::{Database, Error};
+    /// # #[cfg(not(feature = "embedded"))]
+    /// # fn main() {}
+    /// # #[cfg(feature = "embedded")]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Error> {
     /// # let database = Database::memory().await?;
