@@ -41,6 +41,7 @@
 //! |---|---|
 //! | connecting, running transactions | [`Database`] |
 //! | reads, writes, commit | [`Transaction`] |
+//! | hearing of changes | [`Transaction::watch`], [`Watch`] |
 //! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
 //! | changing the cluster's shape, excluding servers | [`Database::configure`], [`Database::exclude`], [`Command`] |
 //! | whether all replicas hold the same | [`Database::check_consistency`] |
@@ -70,6 +71,7 @@ pub mod special_keys;
 mod subspace;
 mod transaction;
 pub mod tuple;
+mod watch;
 
 pub use administration::{ControllerAnswer, ask_controllers};
 pub use cluster_file::{CLUSTER_FILE_NAME, CLUSTER_FILE_VARIABLE, Connection};
@@ -97,6 +99,7 @@ pub use retry::{AsError, find_error};
 pub use selector::KeySelector;
 pub use subspace::Subspace;
 pub use transaction::{Committed, Snapshot, Transaction};
+pub use watch::Watch;
 
 /// The example of the README is a test.
 #[cfg(all(doctest, feature = "embedded"))]

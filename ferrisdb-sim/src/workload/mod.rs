@@ -33,6 +33,7 @@ pub mod replica_check;
 pub mod serializability;
 pub mod spec;
 pub mod support;
+pub mod watches;
 
 use std::{
     fmt,
