@@ -48,6 +48,8 @@ use crate::{
 /// How long a process that has ended with an error stays away.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 const PORT: u16 = 4500;
+/// The stack of the thread that runs a simulation.
+const STACK_BYTES: usize = 16 << 20;
 
 /// A simulated cluster. Clones are the same one.
 #[derive(Clone)]
@@ -451,8 +453,9 @@ where
         drop(runtime);
         output
     };
-    #[expect(clippy::disallowed_methods, reason = "it is the world itself that runs on it")]
-    let thread = std::thread::spawn(run);
+    // Without optimization the futures of a whole cluster and its clients need more than a thread has by default.
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run);
+    let thread = thread.expect("a thread can be started");
     match thread.join() {
         Ok(output) => output,
         Err(panic) => std::panic::resume_unwind(panic),

@@ -121,7 +121,7 @@ impl Transaction {
                         fence.close(cluster).await;
                         Ok(())
                     };
-                    within(call.deadline, closed).await?;
+                    Box::pin(within(call.deadline, closed)).await?;
                 }
                 return Err(error);
             }

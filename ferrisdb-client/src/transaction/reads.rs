@@ -177,7 +177,8 @@ impl Transaction {
         isolation: Isolation,
     ) -> Result<Option<VersionedValue>> {
         if special_keys::is_special(&key) {
-            let value = special_keys::get(self, &key).await?;
+            // Boxed, as it is rare: every other read would carry its size.
+            let value = Box::pin(special_keys::get(self, &key)).await?;
             return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
         }
         let (call, lookup, _outstanding) = {
@@ -227,7 +228,7 @@ impl Transaction {
         isolation: Isolation,
     ) -> Result<RangePage> {
         if special_keys::is_special(&query.begin.key) {
-            return special_keys::get_range(self, &query).await;
+            return Box::pin(special_keys::get_range(self, &query)).await;
         }
         let (call, overlay, read_end, _outstanding) = {
             let state = self.open()?;
@@ -282,7 +283,7 @@ impl Transaction {
     ) -> Result<(Key, RangeSet)> {
         match selector.as_bound() {
             Some(key) => Ok((key.min(read_end.clone()), RangeSet::default())),
-            None => self.resolve(call, overlay, selector, read_end).await,
+            None => Box::pin(self.resolve(call, overlay, selector, read_end)).await,
         }
     }
 

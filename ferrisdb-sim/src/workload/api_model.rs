@@ -84,6 +84,8 @@ struct Tally {
     refused: u64,
     unknown: u64,
     given_up: u64,
+    /// Reads and writes in programs that came to their end, each compared.
+    operations: u64,
 }
 
 /// Where the versionstamp begins in a marker's value: after the number of its attempt.
@@ -112,8 +114,12 @@ impl ApiModel {
             match done {
                 Err(error) if passing(&error).is_some() => support::pause().await,
                 Err(error) => return Err(error.context(format!("{program:?}"))),
-                Ok(()) if one_in(4) => self.compare(client, client.number, model).await?,
-                Ok(()) => {}
+                Ok(()) => {
+                    model.tally.operations += program.operations();
+                    if one_in(4) {
+                        self.compare(client, client.number, model).await?;
+                    }
+                }
             }
         }
         Ok(())
@@ -382,6 +388,7 @@ impl Workload for ApiModel {
                 total.refused += model.tally.refused;
                 total.unknown += model.tally.unknown;
                 total.given_up += model.tally.given_up;
+                total.operations += model.tally.operations;
             }
             ensure!(total.committed > 0, "no transaction was committed");
             Ok(format!("{total:?}"))

@@ -211,6 +211,16 @@ impl Keyspace {
 }
 
 impl Program {
+    /// How many reads and writes there are in it.
+    pub(super) fn operations(&self) -> u64 {
+        let of_step = |step: &Step| match step {
+            Step::Get { keys, .. } => keys.len(),
+            Step::Select { selectors, .. } => selectors.len(),
+            _ => 1,
+        };
+        self.steps.iter().map(of_step).sum::<usize>() as u64
+    }
+
     /// Sets the options that must be set before anything else is done.
     pub(super) fn prepare(&self, transaction: &Transaction) -> Result<(), Error> {
         if !self.reads_own_writes {
