@@ -14,6 +14,21 @@
 //! The names are FoundationDB's, so that tools made for it find what they look for. Reading them observes nothing; a range
 //! read stays inside one of these lines, unless the option [`SpecialKeysRelaxed`](crate::TransactionOption) is set. There
 //! is nothing to write here: what it changes elsewhere, [`Database`](crate::Database) has functions for.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+//! # let database = ferrisdb_client::Database::memory().await?;
+//! # let transaction = database.transaction();
+//! let status = transaction.get(b"\xff\xff/status/json").await?.unwrap_or_default();
+//! assert!(String::from_utf8_lossy(&status).contains("database_available"));
+//!
+//! transaction.get("k").await?;
+//! let prefix = b"\xff\xff/transaction/read_conflict_range/".len();
+//! let module = ferrisdb_client::KeyRange::prefix(b"\xff\xff/transaction/read_conflict_range/");
+//! let observed = transaction.get_range(module).await?;
+//! assert_eq!(observed[0].key[prefix..], *b"k");
+//! # Ok(()) }
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -201,26 +216,25 @@ async fn status_json(database: &Database) -> String {
         json!({ "address": address, "reachable": reachable })
     });
     let is_healthy = is_active && status.repairs.is_empty() && status.stuck.is_empty();
-    json!({
-        "client": {
-            "cluster_file": { "path": database.connection().path, "up_to_date": true },
-            "coordinators": {
-                "coordinators": controllers.collect::<Vec<_>>(),
-                "quorum_reachable": true,
-            },
-            "database_status": { "available": is_active, "healthy": is_healthy },
-            "messages": [],
+    let client = json!({
+        "cluster_file": { "path": database.connection().path, "up_to_date": true },
+        "coordinators": {
+            "coordinators": controllers.collect::<Vec<_>>(),
+            "quorum_reachable": true,
         },
-        "cluster": {
-            "connection_string": database.connection().to_string(),
-            "database_available": is_active,
-            "generation": status.cluster.generation.0,
-            "processes": processes,
-            "recovery_state": { "name": if is_active { "fully_recovered" } else { "recovering" } },
-        },
-        "ferrisdb": status,
-    })
-    .to_string()
+        "database_status": { "available": is_active, "healthy": is_healthy },
+        "messages": [],
+    });
+    let cluster = json!({
+        "connection_string": database.connection().to_string(),
+        "database_available": is_active,
+        "generation": status.cluster.generation.0,
+        "processes": processes,
+        "recovery_state": { "name": if is_active { "fully_recovered" } else { "recovering" } },
+    });
+    // Straight to text: ids have 128 bits, which a `serde_json::Value` does not hold.
+    let all = serde_json::to_string(&status).unwrap_or_else(|_| "null".to_owned());
+    format!(r#"{{"client":{client},"cluster":{cluster},"ferrisdb":{all}}}"#)
 }
 
 #[cfg(test)]
