@@ -34,7 +34,10 @@ use ferrisdb_core::{
     service::{
         controller::{ClusterState, Command, Phase, Status},
         proxy::{ProxyClient, ProxyService},
-        storage::{Measure, Measured, PointRead, RangeRead, Row, StorageService, VersionedValue},
+        storage::{
+            Measure, Measured, PointRead, RangeRead, Row, StorageClient, StorageService,
+            VersionedValue,
+        },
     },
     transaction::{CommitOutcome, CommitRequest},
     transport::{self, Network},
@@ -309,6 +312,31 @@ impl Cluster {
         limit: Duration,
     ) -> Result<Arc<ClusterState>> {
         self.links.newer_state(revision, runtime::now() + limit).await
+    }
+
+    /// Where keys are, as far as that is known now.
+    pub(crate) fn known_locations(&self) -> Option<Arc<Locations>> {
+        self.links.view.latest().map(|state| self.links.locations_of(&state))
+    }
+
+    /// Waits until a later revision of the map is known.
+    pub(crate) async fn newer_locations(&self, revision: u64) {
+        self.links.view.newer_than(revision).await;
+    }
+
+    /// Some servers in the order in which to try them.
+    pub(crate) fn in_order(&self, servers: &[Endpoint]) -> Vec<Endpoint> {
+        self.links.storage.in_order(servers, self.links.turn())
+    }
+
+    /// The connection to a storage server.
+    pub(crate) async fn storage(&self, server: &Endpoint) -> Result<StorageClient> {
+        self.links.storage.get(server).await
+    }
+
+    /// A storage server did not answer: it is asked after others for a while, over a new connection.
+    pub(crate) fn storage_failed(&self, server: &Endpoint) {
+        self.links.storage.failed(server);
     }
 
     /// The batcher of a server's point reads.
@@ -593,13 +621,16 @@ impl Links {
 
     /// The map of the newest state.
     async fn locations(&self, deadline: Instant) -> Result<Arc<Locations>> {
-        let state = self.newer_state(0, deadline).await?;
+        Ok(self.locations_of(&*self.newer_state(0, deadline).await?))
+    }
+
+    fn locations_of(&self, state: &ClusterState) -> Arc<Locations> {
         let mut locations = self.locations.lock();
         if locations.revision != state.revision {
             mark(Mark::LocationsForgotten);
-            *locations = Arc::new(Locations::of(&state));
+            *locations = Arc::new(Locations::of(state));
         }
-        Ok(Arc::clone(&locations))
+        Arc::clone(&locations)
     }
 
     /// The newest state, as soon as its revision is past `revision`.

@@ -3,9 +3,9 @@
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
-    Error, Result, Stage,
+    Error, ErrorCode, Result, Stage,
     id::{Address, ClusterId},
-    runtime,
+    limits, runtime,
     service::controller::Status,
     transport::Network,
 };
@@ -17,6 +17,7 @@ use crate::{
     options::{Priority, Settings},
     retry::{self, AsError},
     transaction::Transaction,
+    watch::Watches,
 };
 
 /// How long closing a handle may take over what is not necessary.
@@ -44,7 +45,9 @@ pub struct Database {
 
 /// What all clones and transactions of a handle share.
 struct Inner {
-    cluster: Cluster,
+    /// First, so that its tasks end first.
+    watches: Watches,
+    cluster: Arc<Cluster>,
     connection: Connection,
     acknowledged_ids: AcknowledgedIds,
     /// The servers, if they run inside this process for this handle alone.
@@ -151,8 +154,16 @@ impl Database {
         if let Some(id) = connection.cluster_id() {
             network.join(id)?;
         }
+        if settings.watches_max > limits::WATCHES_MAX {
+            let detail =
+                format!("{} watches, at most {}", settings.watches_max, limits::WATCHES_MAX);
+            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
+        }
+        let watches_max = settings.watches_max;
+        let cluster = Arc::new(Cluster::new(network, connection.addresses.clone(), settings));
         let inner = Inner {
-            cluster: Cluster::new(network, connection.addresses.clone(), settings),
+            watches: Watches::new(Arc::clone(&cluster), watches_max),
+            cluster,
             connection,
             acknowledged_ids: AcknowledgedIds::default(),
             #[cfg(feature = "embedded")]
@@ -174,7 +185,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Why no controller answered within [`Settings::connect_limit`].
+    /// Why no controller answered within [`Settings::connect_limit`]; [`ErrorCode::InvalidArgument`] for a setting out of
+    /// its bounds.
     pub async fn connect_with_settings(
         network: Network,
         controllers: Vec<Address>,
@@ -306,6 +318,9 @@ impl Database {
             // Taken out under the lock, stopped after it.
             let embedded = self.inner.embedded.lock().take();
             if let Some(embedded) = embedded {
+                let detail = "the database was closed";
+                let closed = Error::new(ErrorCode::ShuttingDown, Stage::Client, detail);
+                self.watches().close(&closed);
                 embedded.shut_down().await;
             }
         }
@@ -334,6 +349,10 @@ impl Database {
 
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.inner.cluster
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.inner.watches
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -13,6 +13,7 @@
 //! | connecting, running transactions | [`Database`] |
 //! | reads, writes, commit | [`Transaction`] |
 //! | what a range read asks for, keys by their place | [`RangeQuery`], [`KeySelector`] |
+//! | hearing of changes | [`Transaction::watch`], [`Watch`] |
 //! | options and limits | [`TransactionOption`], [`Settings`], [`ferrisdb_core::limits`] |
 //! | changing the cluster's shape, excluding servers | [`Database::configure`], [`Database::exclude`], [`Command`] |
 //! | whether all replicas hold the same | [`Database::check_consistency`] |
@@ -205,6 +206,36 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Waiting for a change
+//!
+//! Instead of reading again and again, watch a key: the [`Watch`] is ready when the key has another value than the transaction
+//! has seen. It is armed by the commit, and outlives the transaction.
+//!
+//! ```
+//! # #[cfg(feature = "embedded")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), ferrisdb_client::Error> {
+//! # use ferrisdb_client::{Database, Error};
+//! # let database = Database::memory().await?;
+//! let (colour, changed) = database
+//!     .run_transaction(|transaction| async move {
+//!         let colour = transaction.get("colour").await?;
+//!         Ok::<_, Error>((colour, transaction.watch("colour").await?))
+//!     })
+//!     .await?;
+//! assert_eq!(colour, None);
+//!
+//! # let other = database.clone();
+//! // Somebody else, later:
+//! other.run_transaction(|transaction| async move { transaction.set("colour", "red") }).await?;
+//!
+//! changed.await?;
+//! assert_eq!(database.transaction().get("colour").await?, Some("red".into()));
+//! # Ok(()) }
+//! # #[cfg(not(feature = "embedded"))]
+//! # fn main() {}
+//! ```
+//!
 //! # Keys made of values
 //!
 //! Numbers as text sort wrongly, and separators turn up in names. [Tuples](mod@tuple) are keys that sort as their values do, a
@@ -297,6 +328,7 @@ pub mod special_keys;
 mod subspace;
 mod transaction;
 pub mod tuple;
+mod watch;
 
 pub use administration::{ControllerAnswer, ask_controllers};
 pub use cluster_file::{CLUSTER_FILE_NAME, CLUSTER_FILE_VARIABLE, Connection};
@@ -324,6 +356,7 @@ pub use retry::{AsError, find_error};
 pub use selector::KeySelector;
 pub use subspace::Subspace;
 pub use transaction::{Committed, Snapshot, Transaction};
+pub use watch::Watch;
 
 /// The example of the README is a test.
 #[cfg(all(doctest, feature = "embedded"))]

@@ -35,6 +35,8 @@ pub struct Settings {
     /// Whether `run_transaction` gives each transaction an idempotency id, so that it takes effect
     /// exactly once although commits can end with an unknown result (I-6).
     pub exactly_once: ExactlyOnce,
+    /// How many [watches](crate::Watch) may wait at a time; at most [`limits::WATCHES_MAX`].
+    pub watches_max: usize,
     /// The options that each transaction begins with.
     pub defaults: TransactionOptions,
 }
@@ -47,6 +49,7 @@ impl Default for Settings {
             read_limit: Duration::from_secs(5),
             commit_limit: Duration::from_secs(10),
             exactly_once: ExactlyOnce::ById,
+            watches_max: limits::WATCHES_DEFAULT,
             defaults: TransactionOptions::default(),
         }
     }

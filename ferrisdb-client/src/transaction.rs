@@ -37,6 +37,7 @@ use crate::{
     read_your_writes::{Lookup, Overlay, RangeRead, RangeSet, Scan, stamped_range},
     retry::Backoff,
     selector::KeySelector,
+    watch::PendingWatch,
 };
 use outstanding::Outstanding;
 use stamps::Stamps;
@@ -46,6 +47,7 @@ mod outstanding;
 mod reads;
 mod snapshot;
 mod stamps;
+mod watch;
 
 /// How a transaction was committed.
 ///
@@ -131,6 +133,7 @@ struct Work {
     mutations_bytes: usize,
     read_conflicts: RangeSet,
     write_conflicts: RangeSet,
+    watches: Vec<PendingWatch>,
 }
 
 /// What may be done next.
@@ -622,6 +625,7 @@ impl Transaction {
         let retried = (state.fate != Fate::Lost).then(|| state.backoff.next(&error, &options));
         let Some(delay) = retried.flatten() else {
             state.phase = Phase::Cancelled;
+            state.work.watches.clear();
             return Err(error);
         };
         Ok((delay, state.deadline()))

@@ -21,7 +21,7 @@ use ferrisdb_core::{
         proxy::{Proxy, ProxyService},
         storage::{
             Measure, Measured, PointRead, RangeRead, RangeReply, Row, Storage, StorageService,
-            VersionedValue,
+            VersionedValue, WatchChanges, WatchNews, WatchSessionId,
         },
     },
     transaction::{CommitOutcome, CommitRequest},
@@ -228,6 +228,14 @@ impl Storage for StorageFake {
 
     async fn progress(self, _: Context) -> Result<Progress> {
         Ok(Progress::default())
+    }
+
+    async fn change_watches(self, _: Context, _: WatchChanges) -> Result<()> {
+        Err(read_error(ErrorCode::Unsupported))
+    }
+
+    async fn watch_news(self, _: Context, _: WatchSessionId, _: u32) -> Result<WatchNews> {
+        Err(read_error(ErrorCode::Unsupported))
     }
 }
 

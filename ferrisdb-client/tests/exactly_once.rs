@@ -335,3 +335,45 @@ async fn writes_without_reads_share_the_versions_that_were_heard_of() {
     transaction.commit().await.unwrap();
     assert_eq!(cluster.counts().read_versions, asked + 2);
 }
+
+#[tokio::test]
+async fn a_watch_belongs_to_the_attempt_that_was_committed() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    for (faults, attempts) in [(vec![Fault::LoseAnswer], 1), (vec![Fault::LoseRequest], 2)] {
+        cluster.faults(faults);
+        let runs = &Cell::new(0);
+        let watched = database.run_transaction(|transaction| async move {
+            runs.set(runs.get() + 1);
+            transaction.add("n", 1)?;
+            transaction.watch("n").await
+        });
+        let watch = watched.await.unwrap();
+        assert_eq!(runs.get(), attempts);
+        assert!(!watch.is_ready(), "{watch:?}");
+        add_one(&database, &Cell::new(0)).await.unwrap();
+        // No server watches: the key is read every now and then.
+        watch.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_commit_in_doubt_fails() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    for id in [None, Some(7)] {
+        cluster.faults([Fault::LoseRequest]);
+        let transaction = database.transaction();
+        if let Some(id) = id {
+            transaction.set_option(TransactionOption::IdempotencyId(id)).unwrap();
+        }
+        transaction.set("n", "1").unwrap();
+        let watch = transaction.watch("n").await.unwrap();
+        let error = transaction.commit().await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
+        // With an id the next attempt finds out; what it watches is another matter.
+        assert_eq!(watch.is_ready(), id.is_none());
+        transaction.on_error(error).await.unwrap();
+        assert_eq!(watch.await.unwrap_err().code(), ErrorCode::CommitUnknownResult);
+    }
+}

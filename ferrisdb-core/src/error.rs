@@ -74,6 +74,10 @@ error_codes! {
     TransactionCancelled = 1025, "transaction_cancelled", "the transaction was cancelled", "begin a new transaction";
     /// The transaction's own timeout has passed.
     TransactionTimedOut = 1031, "transaction_timed_out", "the transaction did not finish within its timeout", "look at the cluster's status; raise the timeout";
+    /// The database handle has as many watches as its settings allow.
+    TooManyWatches = 1032, "too_many_watches", "more watches wait than the settings of the handle allow", "await or drop watches, or raise Settings::watches_max";
+    /// A transaction that does not read its own writes cannot watch.
+    WatchesDisabled = 1034, "watches_disabled", "a transaction that does not read its own writes cannot watch a key", "watch in a transaction without ReadYourWritesDisabled";
     /// The key's value depends on the versionstamp that the commit will give.
     AccessedUnreadable = 1036, "accessed_unreadable", "the value depends on a versionstamp that is not known before the commit", "read the key after the commit";
     /// A server is over its bound of queued work.
@@ -160,113 +164,27 @@ impl ErrorCode {
     /// Whether the whole transaction may be tried again from its beginning.
     pub fn is_retryable(self) -> bool {
         use ErrorCode::*;
-        match self {
+        matches!(
+            self,
             WrongShard
-            | TransactionTooOld
-            | FutureVersion
-            | NotCommitted
-            | CommitUnknownResult
-            | TooBusy
-            | GenerationEnded
-            | Unreachable
-            | NoSuchEndpoint
-            | Unavailable
-            | ShuttingDown
-            | NotLeader
-            | BatchTransactionThrottled => true,
-            TimedOut
-            | TransactionCancelled
-            | TransactionTimedOut
-            | IncompatibleProtocol
-            | Disk
-            | Corrupt
-            | KeyOutsideLegalRange
-            | InvertedRange
-            | InvalidArgument
-            | VersionInvalid
-            | UsedDuringCommit
-            | AccessedUnreadable
-            | InvalidMutation
-            | TransactionTooLarge
-            | KeyTooLarge
-            | ValueTooLarge
-            | Unsupported
-            | WrongCluster
-            | DirectoryLocked
-            | WrongDirectory
-            | Protocol
-            | NotSatisfiable
-            | Internal
-            | ClientInvalidOperation
-            | ReadVersionAlreadySet
-            | RangeLimitsInvalid
-            | NoCommitVersion
-            | TransactionReadOnly
-            | ConnectionStringInvalid
-            | NoClusterFile
-            | TooManyTags
-            | TagTooLong
-            | SpecialKeysCrossModuleRead
-            | SpecialKeysNoModuleFound
-            | SpecialKeysWriteDisabled
-            | ExactModeWithoutLimits => false,
-        }
+                | TransactionTooOld
+                | FutureVersion
+                | NotCommitted
+                | CommitUnknownResult
+                | TooBusy
+                | BatchTransactionThrottled
+                | GenerationEnded
+                | Unreachable
+                | NoSuchEndpoint
+                | Unavailable
+                | ShuttingDown
+                | NotLeader
+        )
     }
 
     /// Whether the transaction may have taken effect although the caller got an error (I-6).
     pub fn is_maybe_committed(self) -> bool {
-        use ErrorCode::*;
-        match self {
-            CommitUnknownResult => true,
-            WrongShard
-            | TransactionTooOld
-            | FutureVersion
-            | NotCommitted
-            | TooBusy
-            | GenerationEnded
-            | Unreachable
-            | NoSuchEndpoint
-            | Unavailable
-            | ShuttingDown
-            | TimedOut
-            | TransactionCancelled
-            | TransactionTimedOut
-            | IncompatibleProtocol
-            | Disk
-            | Corrupt
-            | KeyOutsideLegalRange
-            | InvertedRange
-            | InvalidArgument
-            | VersionInvalid
-            | UsedDuringCommit
-            | AccessedUnreadable
-            | InvalidMutation
-            | TransactionTooLarge
-            | KeyTooLarge
-            | ValueTooLarge
-            | Unsupported
-            | WrongCluster
-            | DirectoryLocked
-            | WrongDirectory
-            | Protocol
-            | NotLeader
-            | NotSatisfiable
-            | Internal
-            | ClientInvalidOperation
-            | ReadVersionAlreadySet
-            | RangeLimitsInvalid
-            | NoCommitVersion
-            | TransactionReadOnly
-            | ConnectionStringInvalid
-            | NoClusterFile
-            | TooManyTags
-            | TagTooLong
-            | SpecialKeysCrossModuleRead
-            | SpecialKeysNoModuleFound
-            | SpecialKeysWriteDisabled
-            | ExactModeWithoutLimits
-            | BatchTransactionThrottled => false,
-        }
+        self == ErrorCode::CommitUnknownResult
     }
 }
 

@@ -17,6 +17,7 @@
 pub mod atomic;
 pub mod cluster_view;
 pub mod controllers;
+pub mod digest;
 pub mod error;
 pub mod id;
 pub mod idempotency;

@@ -62,6 +62,18 @@ pub const RANGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most point reads that travel in one request.
 pub const READS_PER_REQUEST_MAX: usize = 4_096;
 
+/// How many watches of one database handle wait at a time, unless its settings say otherwise.
+pub const WATCHES_DEFAULT: usize = 10_000;
+/// How many the settings may allow.
+pub const WATCHES_MAX: usize = 1_000_000;
+/// Most watches that one request begins or ends, and most news that one answer brings.
+pub const WATCHES_PER_REQUEST_MAX: usize = 1_000;
+/// How long a storage server waits for news of a session's watches before it answers that there are none.
+pub const WATCH_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Memory for the watches of all clients on one storage server, in bytes; a further one is refused, and its client
+/// looks now and then.
+pub const WATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
+
 /// Most transactions in a commit batch: what a versionstamp's two bytes can count.
 pub const BATCH_TRANSACTIONS_MAX: usize = 32_768;
 /// Bytes of mutations and conflict ranges at which a commit batch is closed.

@@ -105,6 +105,10 @@ named! {
         ServeForeignShard = "serve-foreign-shard",
         /// Storage: a read may see one version later than it asked for (I-2).
         ReadTooNew = "read-too-new",
+        /// Storage: a range clear wakes nobody who watches a key of it.
+        MissWatch = "miss-watch",
+        /// Client: watches are not begun again when their server was lost.
+        ForgetWatch = "forget-watch",
         /// Client: a range read does not see the transaction's own clears (I-15).
         MissOwnClear = "miss-own-clear",
         /// Client: a range read with a limit protects one key too few (I-15).
@@ -195,6 +199,16 @@ named! {
         ShardGivenUp = "storage-shard-given-up",
         /// Storage: a peek was continued at another log of the set.
         OtherLogAsked = "storage-other-log-asked",
+        /// Storage: a watch was begun at a version that was not applied yet.
+        WatchWaited = "storage-watch-waited",
+        /// Storage: a watch was refused because its key is elsewhere.
+        WatchRefused = "storage-watch-refused",
+        /// Storage: a watch was looked at again after a rollback.
+        WatchRolledBack = "storage-watch-rolled-back",
+        /// Client: what a server said of a watched key was not so.
+        WatchUnconfirmed = "client-watch-unconfirmed",
+        /// Client: watches were begun again on another server, or on the same one.
+        WatchMoved = "client-watch-moved",
         /// Client: a commit of unknown result turned out to have happened.
         FoundCommitted = "client-found-committed",
         /// Client: a commit of unknown result turned out not to have happened.

@@ -18,6 +18,7 @@ use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Mutation, ProcessId, Result,
     Shard, ShardMap, Stage, Tag, Teams, Value, Version, Versionstamp,
     atomic::AtomicOp,
+    digest::ValueDigest,
     id::Address,
     service::{
         PROTOCOL_VERSION,
@@ -563,6 +564,17 @@ fn storage() {
     };
     golden.line("Request get_range", &StorageRequest::GetRange { request });
     golden.line("Request progress", &StorageRequest::Progress {});
+    let session = WatchSessionId(0x5e);
+    let watched =
+        |number, known| Watched { number, key: "k".into(), known, known_version: Version(300) };
+    let changes = WatchChanges {
+        session,
+        begins_session: true,
+        begin: vec![watched(7, None), watched(8, Some(ValueDigest::of(b"v")))],
+        end: vec![6],
+    };
+    golden.line("Request change_watches", &StorageRequest::ChangeWatches { changes });
+    golden.line("Request watch_news", &StorageRequest::WatchNews { session, wait_ms: 5_000 });
 
     let found = VersionedValue { value: "v".into(), commit_version: Version(200) };
     let answers = vec![Ok(Some(found)), Ok(None), failed()];
@@ -573,6 +585,13 @@ fn storage() {
     golden.line("Response get_range, failed", &StorageResponse::GetRange(failed()));
     golden.line("Response progress", &StorageResponse::Progress(Ok(progress())));
     golden.line("Response progress, failed", &StorageResponse::Progress(failed()));
+    golden.line("Response change_watches", &StorageResponse::ChangeWatches(Ok(())));
+    golden.line("Response change_watches, failed", &StorageResponse::ChangeWatches(failed()));
+    let changed = WatchEnd::Changed(Version(300));
+    let ended = vec![(7, changed), (8, WatchEnd::WrongShard), (9, WatchEnd::TooMany)];
+    let news = WatchNews { applied_version: Version(300), ended };
+    golden.line("Response watch_news", &StorageResponse::WatchNews(Ok(news)));
+    golden.line("Response watch_news, failed", &StorageResponse::WatchNews(failed()));
     golden.check();
 }
 

@@ -34,11 +34,13 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::FlushUncommitted => &["unequal-logs", "bank"],
         Plant::ServeForeignShard => &["operations", "bad-disks"],
         Plant::ReadTooNew => &["serializability", "api"],
+        Plant::MissWatch => &["watches"],
+        Plant::ForgetWatch => &["watches"],
         Plant::MissOwnClear => &["api"],
         Plant::RangeConflictTooSmall => &["api", "serializability"],
         Plant::ResendUnknown => &["exactly-once"],
         Plant::SelectorConflictTooSmall => &["conflicts"],
-        Plant::NoFence => &["exactly-once", "two-generations"],
+        Plant::NoFence => &["unequal-logs", "exactly-once"],
         Plant::ReuseReadVersion => &["side-channel"],
     }
 }

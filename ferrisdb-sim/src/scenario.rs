@@ -103,6 +103,7 @@ built_in!(
     "torn-writes",
     "two-generations",
     "unequal-logs",
+    "watches",
 );
 
 impl Scenario {

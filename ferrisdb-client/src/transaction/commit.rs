@@ -87,6 +87,7 @@ impl Transaction {
             state.phase = Phase::Ended;
             state.committed = result.as_ref().ok().copied();
             state.stamps.tell(&result);
+            state.settle_watches(&self.shared.database, &result);
         }
         result
     }
@@ -279,6 +280,7 @@ impl Transaction {
         let mut state = self.shared.state.lock();
         state.phase = Phase::Cancelled;
         state.stamps = Stamps::default();
+        state.work.watches.clear();
     }
 
     /// How the transaction was committed, once it was.
@@ -435,6 +437,7 @@ impl Transaction {
         let is_it = state.attempt == record.attempt;
         if is_it {
             state.committed = Some(record.committed());
+            state.arm_watches(&self.shared.database, record.committed().version);
         }
         is_it
     }

@@ -26,7 +26,7 @@ use ferrisdb_core::{
         proxy::{Proxy, ProxyService},
         storage::{
             Measure, Measured, PointRead, RangeRead, RangeReply, Row, Storage, StorageService,
-            VersionedValue,
+            VersionedValue, WatchChanges, WatchEnd, WatchNews, WatchSessionId,
         },
     },
     transaction::{CommitOutcome, CommitRequest, Committed, Conflict, ConflictingRead},
@@ -68,6 +68,8 @@ pub(crate) struct Counts {
 }
 
 struct World {
+    /// Refused watches, of which nobody was told yet.
+    watches: Vec<(u64, WatchEnd)>,
     /// The data at each version.
     data: BTreeMap<Version, Data>,
     /// What each commit wrote, by version.
@@ -128,6 +130,7 @@ impl Cluster {
             excluded: Vec::new(),
         };
         let world = World {
+            watches: Vec::new(),
             data: BTreeMap::from([(Version(1000), Data::new())]),
             written: Vec::new(),
             faults: VecDeque::new(),
@@ -380,6 +383,21 @@ impl Storage for Cluster {
 
     async fn progress(self, _: Context) -> Result<Progress> {
         Ok(Progress::default())
+    }
+
+    /// It has too many watches already, whatever it is told: clients have to look for themselves.
+    async fn change_watches(self, _: Context, changes: WatchChanges) -> Result<()> {
+        let refused = changes.begin.iter().map(|watched| (watched.number, WatchEnd::TooMany));
+        self.world.lock().watches.extend(refused);
+        Ok(())
+    }
+
+    async fn watch_news(self, _: Context, _: WatchSessionId, _: u32) -> Result<WatchNews> {
+        let ended = std::mem::take(&mut self.world.lock().watches);
+        if ended.is_empty() {
+            ferrisdb_core::runtime::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        Ok(WatchNews { applied_version: Version(u64::MAX), ended })
     }
 }
 

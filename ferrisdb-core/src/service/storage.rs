@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{controller::Progress, declare_service};
 use crate::{
+    digest::ValueDigest,
     error::Result,
     key::{Key, Value},
     range::KeyRange,
@@ -21,6 +22,11 @@ pub trait Storage {
     async fn measure(request: Measure) -> Result<Measured>;
     /// How far the server is.
     async fn progress() -> Result<Progress>;
+    /// Begins and ends watches of a session.
+    async fn change_watches(changes: WatchChanges) -> Result<()>;
+    /// What happened to the watches of a session since it was asked last; waits for so many milliseconds if there is
+    /// nothing to say.
+    async fn watch_news(session: WatchSessionId, wait_ms: u32) -> Result<WatchNews>;
 }
 
 declare_service! {
@@ -107,4 +113,57 @@ pub struct Measured {
     pub has_passed: u64,
     /// The bytes of what was counted, and of the whole range, on the server's disk: only their ratio means something.
     pub on_disk: (u64, u64),
+}
+
+/// One client's watches on one server. Drawn at random by the client, which gives it up with the first call that
+/// fails, and begins all its watches again in another session: so no answer that was lost needs to be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WatchSessionId(pub u64);
+
+/// Changes of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchChanges {
+    /// The session.
+    pub session: WatchSessionId,
+    /// Whether these are its first ones. If they are not, a server that does not know it has forgotten its watches.
+    pub begins_session: bool,
+    /// Watches to begin.
+    pub begin: Vec<Watched>,
+    /// Watches to end, by number.
+    pub end: Vec<u64>,
+}
+
+/// A key that is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// By what its client calls it.
+    pub number: u64,
+    /// The key.
+    pub key: Key,
+    /// The value that the client knows: there is news when the key has another one. A digest, because both sides
+    /// keep it for as long as the watch lasts, and values can be long.
+    pub known: Option<ValueDigest>,
+    /// A committed version at which the key had this value. What the server has of earlier versions is no news.
+    pub known_version: Version,
+}
+
+/// News of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchNews {
+    /// How far the server was: a change up to here that has happened to a watch is in these news, or was in earlier
+    /// ones, unless there are more than fit in.
+    pub applied_version: Version,
+    /// The watches that have ended, by number.
+    pub ended: Vec<(u64, WatchEnd)>,
+}
+
+/// How a watch has ended on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchEnd {
+    /// The key has had another value at this version, which may not be committed and be rolled back.
+    Changed(Version),
+    /// The server does not hold the key.
+    WrongShard,
+    /// The server has too many watches.
+    TooMany,
 }

@@ -15,6 +15,7 @@
 //! | the last versions, in memory | [`window`] |
 //! | the state at one version, on disk | [`engine`] |
 //! | which keys the server answers for, and which writes it takes | [`shards`] |
+//! | who is told when a key changes | [`watch`] |
 //! | how it gets a shard from another server | [`fetch`]; why that is right: [`shards`] |
 //!
 //! Keeps I-2, I-3, I-9, I-10 and I-11.
@@ -33,6 +34,7 @@ pub mod shards;
 #[cfg(not(madsim))]
 mod tests;
 mod waiters;
+pub mod watch;
 pub mod window;
 
 pub use server::{StorageServer, StorageSettings};

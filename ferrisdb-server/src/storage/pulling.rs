@@ -162,12 +162,17 @@ impl Shared {
             let mut serving = self.serving.write();
             let Serving { window, shards, .. } = &mut *serving;
             let mutations = shards.apply(version, items)?;
+            let touched = self.watches.touched_by(&mutations);
             window.apply(version, mutations, &mut base)?;
+            if !touched.is_empty() {
+                self.look_at_watches(&serving, &touched)?;
+            }
         }
         let mut serving = self.serving.write();
         if advance.through_version > serving.window.applied_version() {
             serving.window.advance(advance.through_version);
         }
+        self.look_at_due_watches(&serving)?;
         drop(serving);
         self.waiters.on_applied(advance.through_version);
         Ok(())

@@ -7,9 +7,10 @@
 //!             other servers --> engine, a page at a time, between two pulls
 //!   flush     window, shards --> engine                                                      (super::flushing)
 //!   pop       engine's version --> logs
+//!   watches   what was applied --> clients that wait for a change of a key                   (super::watch)
 //! ```
 //!
-//! Locks, in the order in which they are taken: the machine, the state that reads look at, the waiters or
+//! Locks, in the order in which they are taken: the machine, the state that reads look at, the waiters, the watches or
 //! what is known of copying. What the machine decides about the window is done before its lock is released, so that a
 //! rollback never overtakes the versions it is about. No lock is held across an await.
 //!
@@ -49,6 +50,7 @@ use super::{
     service::Reads,
     shards::Shards,
     waiters::Waiters,
+    watch::WatchDesk,
     window::Window,
 };
 
@@ -118,6 +120,7 @@ pub(super) struct Shared {
     pub(super) machine: Mutex<Machine>,
     pub(super) serving: RwLock<Serving>,
     pub(super) waiters: Waiters,
+    pub(super) watches: WatchDesk,
     pub(super) fetch: Mutex<Fetch>,
     /// The logs or the tag have changed, or the server has failed.
     pub(super) sources_changed: Notify,
@@ -171,6 +174,7 @@ impl StorageServer {
             machine: Mutex::new(machine),
             serving: RwLock::new(serving),
             waiters: Waiters::default(),
+            watches: WatchDesk::default(),
             fetch: Mutex::new(Fetch::new(settings.page_bytes)),
             sources_changed: Notify::new(),
             flush_is_urgent: Notify::new(),
@@ -191,6 +195,7 @@ impl StorageServer {
         tasks.spawn(pull(Arc::clone(&shared)));
         tasks.spawn(flush(Arc::clone(&shared)));
         tasks.spawn(pop(Arc::clone(&shared)));
+        tasks.spawn(WatchDesk::forget_idle(Arc::clone(&shared)));
         StorageServer { shared, router, instance, tasks }
     }
 
@@ -230,6 +235,7 @@ impl StorageServer {
     pub async fn shut_down(&self) {
         self.router.remove(ServiceKind::Storage, self.instance);
         self.tasks.abort_all();
+        self.shared.watches.close();
         // Nobody closes the semaphore, so this only waits for a write that is under way.
         drop(self.shared.writing.acquire().await);
     }
@@ -251,6 +257,7 @@ impl StorageServer {
 impl Drop for StorageServer {
     fn drop(&mut self) {
         self.router.remove(ServiceKind::Storage, self.instance);
+        self.shared.watches.close();
     }
 }
 
@@ -286,6 +293,7 @@ impl Shared {
             serving.window.rollback_after(version);
             serving.shards.rollback_after(version);
             self.waiters.on_applied(version);
+            self.look_after_rollback(&serving, version)?;
         }
         drop(machine);
         if changes.sources_changed {
@@ -322,6 +330,7 @@ impl Shared {
         drop(serving);
         self.waiters.wake_all();
         self.waiters.on_applied(version);
+        self.watches.refuse_all();
         drop(machine);
         self.sources_changed.notify_waiters();
         self.pops_changed.notify_waiters();
@@ -351,6 +360,7 @@ impl Shared {
             serving.failure = Some(error);
         }
         self.waiters.wake_all();
+        self.watches.wake_all();
         self.sources_changed.notify_waiters();
         self.pops_changed.notify_waiters();
         self.flush_is_urgent.notify_one();

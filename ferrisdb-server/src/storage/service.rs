@@ -1,4 +1,4 @@
-//! The reads of a storage server.
+//! The reads of a storage server, and its calls about watches.
 //!
 //! ```text
 //!   reads      'a' at 40    'b' at 95    'c' at 30          applied 90, oldest 20
@@ -11,14 +11,17 @@
 //! look makes an answer of the engine right stands in [`super::read`]. Whether the server owns a key is asked when
 //! it has reached the read's version, and for that version. Keeps I-2 and I-3.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, Version, limits, runtime,
     service::{
         controller::Progress,
-        storage::{Measure, Measured, PointRead, RangeRead, RangeReply, Storage, VersionedValue},
+        storage::{
+            Measure, Measured, PointRead, RangeRead, RangeReply, Storage, VersionedValue,
+            WatchChanges, WatchNews, WatchSessionId,
+        },
     },
 };
 use tarpc::context::Context;
@@ -87,6 +90,20 @@ impl Storage for Reads {
     async fn progress(self, _: Context) -> Result<Progress> {
         let failure = self.0.serving.read().failure.clone();
         failure.map_or_else(|| Ok(self.0.progress()), Err)
+    }
+
+    async fn change_watches(self, _: Context, changes: WatchChanges) -> Result<()> {
+        self.0.check_serving()?;
+        self.0.change_watches(changes)
+    }
+
+    async fn watch_news(
+        self,
+        _: Context,
+        session: WatchSessionId,
+        wait_ms: u32,
+    ) -> Result<WatchNews> {
+        self.0.watch_news(session, Duration::from_millis(wait_ms.into())).await
     }
 }
 

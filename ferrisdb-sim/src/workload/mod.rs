@@ -10,6 +10,7 @@
 //! Several workloads can run on one cluster: each keeps to keys that begin with its own name.
 
 pub mod api_model;
+pub mod api_suite;
 pub mod arguments;
 pub mod atomic_model;
 pub mod atomic_operations;
@@ -32,6 +33,7 @@ pub mod replica_check;
 pub mod serializability;
 pub mod spec;
 pub mod support;
+pub mod watches;
 
 use std::{
     fmt,

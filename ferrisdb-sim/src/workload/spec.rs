@@ -21,6 +21,7 @@ use super::{
     recorded_bank::RecordedBankWorkload,
     replica_check::{ReplicaCheck, ReplicaCheckSettings},
     serializability::{Serializability, SerializabilitySettings},
+    watches::{Watches, WatchesSettings},
 };
 
 /// A workload with its settings: `kind = "bank"`, and whatever its settings have, as fields beside it.
@@ -61,6 +62,8 @@ pub enum WorkloadSpec {
     Queue(QueueSettings),
     /// [`ReplicaCheck`].
     ReplicaCheck(ReplicaCheckSettings),
+    /// [`Watches`].
+    Watches(WatchesSettings),
 }
 
 impl WorkloadSpec {
@@ -86,6 +89,7 @@ impl WorkloadSpec {
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
+            WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Shards that are joined, copied, left, and a server that is replaced.
 
-use ferrisdb_core::{Key, atomic::AtomicOp, service::storage::Row};
+use ferrisdb_core::{
+    Key,
+    atomic::AtomicOp,
+    service::storage::{Measure, Measured, Row, WatchChanges, WatchNews, WatchSessionId},
+};
 
 use super::*;
 use crate::storage::engine::Engine as _;
@@ -89,8 +93,20 @@ impl ferrisdb_core::service::storage::Storage for Source {
         Ok(reply)
     }
 
+    async fn measure(self, _: Context, _: Measure) -> Result<Measured> {
+        panic!("a storage server measures nothing")
+    }
+
     async fn progress(self, _: Context) -> Result<ferrisdb_core::service::controller::Progress> {
         panic!("a storage server asks for no progress")
+    }
+
+    async fn change_watches(self, _: Context, _: WatchChanges) -> Result<()> {
+        panic!("a storage server watches nothing")
+    }
+
+    async fn watch_news(self, _: Context, _: WatchSessionId, _: u32) -> Result<WatchNews> {
+        panic!("a storage server watches nothing")
     }
 }
 

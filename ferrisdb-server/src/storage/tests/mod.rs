@@ -3,6 +3,7 @@
 
 mod copying;
 mod serving;
+mod watching;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,0 +1,235 @@
+//! Watches: waiting until a key has another value, without asking for it again and again.
+//!
+//! ```text
+//!   transaction   watch('a') saw A          commit at 40: armed, "A as of 40"
+//!   book          which server watches for it, or that the key is to be read, or that it waits
+//!   driver        a session with each server that watches: what is to begin and to end; what has changed
+//!                 'a' has changed at 57     read 'a' at a version given out now: it is B, the watch is over
+//!                                           it is A: what was seen was rolled back or undone, it begins again
+//! ```
+//!
+//! What a server says is a hint: it may have seen a change that is not committed yet and will be rolled back. The
+//! read at a read version makes it certain, so a watch is over only when the key has had another committed value.
+//!
+//! # Why no change is missed
+//!
+//! A change counts as missed if the key has another value from then on, and the watch waits for ever. A server
+//! compares values, not events, with what the watch knows: when the watch begins there, and whenever its
+//! version touches the key. So it is enough that every watch is at all times at a server that holds the key and
+//! that follows the logs, or is on its way to one:
+//!
+//! - a call that fails ends the session, and all its watches begin again, elsewhere if possible;
+//! - a server that does not know the session any more says so; one that has given the key away, too;
+//! - a new map of the cluster moves the watches of keys that have moved, should the server not know that;
+//! - a server that has no news must have applied what was committed before it was asked for them;
+//! - a server that has too many watches refuses some: their keys are read every two seconds.
+//!
+//! # What it costs
+//!
+//! Thirty-two bytes of digest and the key here, the same again at one server, and one request in flight to each such
+//! server every five seconds. A read version and a point read when a watch is over, in batches with others.
+//!
+//! [`book`] decides, [`driver`] asks. The handle's tasks end with the handle, which every [`Watch`] keeps alive.
+
+mod book;
+mod driver;
+mod signal;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use ferrisdb_core::{
+    Error, ErrorCode, Key, Result, Stage, Value, Version,
+    digest::ValueDigest,
+    runtime::{self, TaskGroup},
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use self::{
+    book::{Armed, Book},
+    signal::Signal,
+};
+use crate::{cluster::Cluster, database::Database};
+
+/// Waits until a key has another value than the one that a transaction saw: made by
+/// [`Transaction::watch`](crate::Transaction::watch).
+///
+/// It is a future. Await it, as it is or by `&mut`, as often as you like: once it is ready it stays so. Dropping it
+/// ends the watch. It outlives its transaction, and keeps the database handle alive that it was made by.
+///
+/// The watch is armed when its transaction commits. From then on it is ready, with `Ok(())`, as soon as the key is
+/// known to have had another committed value. A change that is undone soon may go unnoticed, one that stays never
+/// does, whatever happens to the servers. Writing the same value again is no change. What the value is now, a new
+/// transaction can tell.
+///
+/// # Errors
+///
+/// [`ErrorCode::TransactionCancelled`] if the transaction was reset, cancelled or dropped before it was committed, or if
+/// its commit failed; [`ErrorCode::CommitUnknownResult`] if nobody knows; [`ErrorCode::ShuttingDown`] if the database
+/// was embedded and is closed.
+#[must_use = "dropping a watch ends it"]
+pub struct Watch {
+    number: u64,
+    key: Key,
+    signal: Arc<Signal>,
+    /// The watch is seen to for as long as the handle lives.
+    database: Database,
+}
+
+impl Watch {
+    /// The key that is watched.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether it is over: awaiting it will not wait.
+    pub fn is_ready(&self) -> bool {
+        self.signal.outcome().is_some()
+    }
+}
+
+impl Future for Watch {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.signal.poll(context)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.is_ready() {
+            self.signal.give(Err(cancelled()));
+            self.database.watches().shared.book.lock().forget(self.number);
+        }
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("key", &self.key).field("is_ready", &self.is_ready()).finish()
+    }
+}
+
+/// A watch whose transaction is not committed. Dropping it lets the watch fail.
+pub(crate) struct PendingWatch {
+    number: u64,
+    key: Key,
+    known: Option<ValueDigest>,
+    /// `None` once it is armed.
+    signal: Option<Arc<Signal>>,
+    /// What it fails with.
+    fails_with: Error,
+}
+
+impl PendingWatch {
+    /// The value that the transaction saw.
+    pub(crate) fn set_known(&mut self, value: Option<&Value>) {
+        self.known = value.map(|value| ValueDigest::of(value));
+    }
+
+    /// What the watch is to fail with instead, should it fail.
+    pub(crate) fn set_error(&mut self, error: Error) {
+        self.fails_with = error;
+    }
+}
+
+impl Drop for PendingWatch {
+    fn drop(&mut self) {
+        if let Some(signal) = self.signal.take() {
+            signal.give(Err(self.fails_with.clone()));
+        }
+    }
+}
+
+/// The watches of a database handle.
+pub(crate) struct Watches {
+    shared: Arc<Shared>,
+    max: usize,
+    next_number: AtomicU64,
+    outstanding: Arc<AtomicUsize>,
+    is_driven: AtomicBool,
+    tasks: TaskGroup,
+}
+
+/// What the handle and its tasks share. Not the handle itself: it would never end.
+struct Shared {
+    cluster: Arc<Cluster>,
+    book: Mutex<Book>,
+    /// There is something to do.
+    woken: Notify,
+}
+
+impl Watches {
+    /// No watches; at most so many at a time.
+    pub(crate) fn new(cluster: Arc<Cluster>, max: usize) -> Watches {
+        let shared = Shared { cluster, book: Mutex::default(), woken: Notify::new() };
+        Watches {
+            shared: Arc::new(shared),
+            max,
+            next_number: AtomicU64::new(0),
+            outstanding: Arc::default(),
+            is_driven: AtomicBool::new(false),
+            tasks: TaskGroup::default(),
+        }
+    }
+
+    /// A watch that is not armed yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::TooManyWatches`].
+    pub(crate) fn reserve(database: &Database, key: Key) -> Result<(PendingWatch, Watch)> {
+        let watches = database.watches();
+        let signal = Signal::new(&watches.outstanding, watches.max)?;
+        let number = watches.next_number.fetch_add(1, Ordering::Relaxed);
+        let pending = PendingWatch {
+            number,
+            key: key.clone(),
+            known: None,
+            signal: Some(Arc::clone(&signal)),
+            fails_with: cancelled(),
+        };
+        Ok((pending, Watch { number, key, signal, database: database.clone() }))
+    }
+
+    /// The transaction of these watches was committed; at `version` the keys had the values that it saw, unless
+    /// others had changed them by then.
+    pub(crate) fn arm(&self, pending: Vec<PendingWatch>, version: Version) {
+        if pending.is_empty() {
+            return;
+        }
+        let now = runtime::now();
+        for mut pending in pending {
+            let Some(signal) = pending.signal.take() else { continue };
+            let (number, key, known) = (pending.number, pending.key.clone(), pending.known);
+            let armed = Armed { number, key, known, version, signal: Arc::clone(&signal) };
+            let armed = self.shared.book.lock().arm(armed, now);
+            armed.unwrap_or_else(|closed| signal.give(Err(closed)));
+        }
+        if !self.is_driven.swap(true, Ordering::AcqRel) {
+            self.tasks.spawn(driver::drive(Arc::clone(&self.shared)));
+        }
+        self.shared.woken.notify_one();
+    }
+
+    /// Nothing can be watched any more.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "embedded databases close"))]
+    pub(crate) fn close(&self, error: &Error) {
+        let waiting = self.shared.book.lock().close(error.clone());
+        waiting.into_iter().for_each(|signal| signal.give(Err(error.clone())));
+    }
+}
+
+fn cancelled() -> Error {
+    let detail = "the transaction of the watch was not committed";
+    Error::new(ErrorCode::TransactionCancelled, Stage::Client, detail)
+}

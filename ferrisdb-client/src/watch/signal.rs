@@ -1,0 +1,63 @@
+//! How a watch learns that it is over, and how watches are counted.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use ferrisdb_core::{Error, ErrorCode, Result, Stage};
+use futures::task::AtomicWaker;
+
+/// What one watch waits for. Counts among the watches of its handle until it is over, or nobody waits any more.
+pub(super) struct Signal {
+    outcome: OnceLock<Result<()>>,
+    waker: AtomicWaker,
+    outstanding: Arc<AtomicUsize>,
+    is_counted: AtomicBool,
+}
+
+impl Signal {
+    /// A signal that has not been given.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::TooManyWatches`] if `max` are outstanding already.
+    pub(super) fn new(outstanding: &Arc<AtomicUsize>, max: usize) -> Result<Arc<Signal>> {
+        let one_more = |count| (count < max).then_some(count + 1);
+        outstanding.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).map_err(
+            |count| {
+                let detail = format!("{count} are waiting, {max} are allowed");
+                Error::new(ErrorCode::TooManyWatches, Stage::Client, detail)
+            },
+        )?;
+        Ok(Arc::new(Signal {
+            outcome: OnceLock::new(),
+            waker: AtomicWaker::new(),
+            outstanding: Arc::clone(outstanding),
+            is_counted: AtomicBool::new(true),
+        }))
+    }
+
+    /// Gives the signal, unless it was given before.
+    pub(super) fn give(&self, outcome: Result<()>) {
+        if self.outcome.set(outcome).is_ok() {
+            if self.is_counted.swap(false, Ordering::AcqRel) {
+                self.outstanding.fetch_sub(1, Ordering::AcqRel);
+            }
+            self.waker.wake();
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Option<&Result<()>> {
+        self.outcome.get()
+    }
+
+    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        // Registered before the look, so that a signal in between is not missed.
+        self.waker.register(context.waker());
+        self.outcome.get().map_or(Poll::Pending, |outcome| Poll::Ready(outcome.clone()))
+    }
+}
