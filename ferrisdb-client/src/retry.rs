@@ -165,7 +165,8 @@ where
             }
             let result = match &given_up {
                 Some(_) => None,
-                None => match body(transaction.clone()).await {
+                // In a box: see `Transaction::read_key`.
+                None => match Box::pin(body(transaction.clone())).await {
                     Ok(result) => Some(result),
                     Err(error) => match error.as_error().filter(|error| helps_to_retry(error)) {
                         Some(error) => break 'attempt error.clone(),

@@ -281,7 +281,7 @@ impl DirectoryLayer {
         layer: impl AsRef<[u8]>,
     ) -> Result<Directory, DirectoryError> {
         let options = CreateOptions::new().layer(layer);
-        self.provide(transaction, path.into(), options, Wanted::Either).await
+        Box::pin(self.provide(transaction, path.into(), options, Wanted::Either)).await
     }
 
     /// Opens a directory.
@@ -333,7 +333,7 @@ impl DirectoryLayer {
         layer: impl AsRef<[u8]>,
     ) -> Result<Directory, DirectoryError> {
         let options = CreateOptions::new().layer(layer);
-        self.provide(transaction, path.into(), options, Wanted::Open).await
+        Box::pin(self.provide(transaction, path.into(), options, Wanted::Open)).await
     }
 
     /// Creates a directory, with all that are missing above it.
@@ -385,7 +385,7 @@ impl DirectoryLayer {
         path: impl Into<DirectoryPath>,
         options: CreateOptions,
     ) -> Result<Directory, DirectoryError> {
-        self.provide(transaction, path.into(), options, Wanted::Create).await
+        Box::pin(self.provide(transaction, path.into(), options, Wanted::Create)).await
     }
 
     async fn provide(

@@ -283,7 +283,7 @@ impl Transaction {
         isolation: Isolation,
     ) -> Result<Option<VersionedValue>> {
         if special_keys::is_special(&key) {
-            let value = special_keys::get(self, &key).await?;
+            let value = Box::pin(special_keys::get(self, &key)).await?;
             return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
         }
         let (call, lookup, _outstanding) = {
@@ -298,7 +298,9 @@ impl Transaction {
             }
             Lookup::Database(operations) => operations,
         };
-        let found = within(call.deadline, self.fetch_key(&call, &key)).await?;
+        // In a box, as all that asks the network: or the types of futures nest so deep that a program with a few functions
+        // around its reads reaches the compiler's limit.
+        let found = Box::pin(within(call.deadline, self.fetch_key(&call, &key))).await?;
         let mut state = self.still_open(&call)?;
         if isolation == Isolation::Serializable {
             state.work.read_conflicts.insert(&KeyRange::single(&key));
@@ -322,7 +324,7 @@ impl Transaction {
             (state.call(), state.overlay(isolation), read_end, state.work.outstanding.begin())
         };
         let resolved = self.resolve(&call, &overlay, &selector, &read_end);
-        let (key, observed) = within(call.deadline, resolved).await?;
+        let (key, observed) = Box::pin(within(call.deadline, resolved)).await?;
         self.observe(&call, isolation, &observed)?;
         Ok(key)
     }
@@ -333,7 +335,7 @@ impl Transaction {
         isolation: Isolation,
     ) -> Result<RangePage> {
         if special_keys::is_special(&query.begin.key) {
-            return special_keys::get_range(self, &query).await;
+            return Box::pin(special_keys::get_range(self, &query)).await;
         }
         let (call, overlay, read_end, _outstanding) = {
             let state = self.open()?;
@@ -364,7 +366,7 @@ impl Transaction {
             observed.extend(&of_rows);
             Ok((page, observed))
         };
-        let (page, observed) = within(call.deadline, read).await?;
+        let (page, observed) = Box::pin(within(call.deadline, read)).await?;
         self.observe(&call, isolation, &observed)?;
         Ok(page)
     }
