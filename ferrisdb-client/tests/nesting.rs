@@ -2,7 +2,6 @@
 //! computes the layout of 128 types at most that lie in each other, ours included.
 
 #![cfg(all(feature = "embedded", not(madsim)))]
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use ferrisdb_client::{Database, Result, Transaction, directory::DirectoryLayer};
 
