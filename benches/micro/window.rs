@@ -37,6 +37,10 @@ impl Engine for Nothing {
         Box::new(Nothing)
     }
 
+    fn approximate_bytes(&self, _: &KeyRange) -> u64 {
+        0
+    }
+
     fn write(&self, _batch: &EngineBatch) -> Result<()> {
         Ok(())
     }

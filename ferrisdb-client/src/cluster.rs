@@ -514,8 +514,10 @@ impl Links {
         let measured = self.unwrap_answer(answer.await, &self.storage, server)?;
         let measured = measured.map_err(|error| error.at(server))?;
         let is_inside = |key: &Key| part.begin < *key && *key < part.end;
-        let is_part = part.begin < measured.through && measured.through <= part.end;
-        if !is_part || !measured.split_points.iter().all(is_inside) {
+        let is_measured = part.begin < measured.through
+            && measured.through <= part.end
+            && measured.split_points.iter().all(is_inside);
+        if !is_measured {
             let detail = format!("measured {part} up to {}", measured.through);
             return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail).at(server));
         }

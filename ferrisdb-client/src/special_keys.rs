@@ -215,26 +215,30 @@ async fn status_json(database: &Database) -> String {
         let reachable = !status.silent_controllers.iter().any(|(at, _)| *at == member.address);
         json!({ "address": address, "reachable": reachable })
     });
+    // Ids are numbers of 128 bits, for which there is text in JSON but no value in memory.
+    let everything = serde_json::to_string(&status).unwrap_or_else(|_| "null".to_owned());
     let is_healthy = is_active && status.repairs.is_empty() && status.stuck.is_empty();
-    let client = json!({
-        "cluster_file": { "path": database.connection().path, "up_to_date": true },
-        "coordinators": {
-            "coordinators": controllers.collect::<Vec<_>>(),
-            "quorum_reachable": true,
+    let mut text = json!({
+        "client": {
+            "cluster_file": { "path": database.connection().path, "up_to_date": true },
+            "coordinators": {
+                "coordinators": controllers.collect::<Vec<_>>(),
+                "quorum_reachable": true,
+            },
+            "database_status": { "available": is_active, "healthy": is_healthy },
+            "messages": [],
         },
-        "database_status": { "available": is_active, "healthy": is_healthy },
-        "messages": [],
-    });
-    let cluster = json!({
-        "connection_string": database.connection().to_string(),
-        "database_available": is_active,
-        "generation": status.cluster.generation.0,
-        "processes": processes,
-        "recovery_state": { "name": if is_active { "fully_recovered" } else { "recovering" } },
-    });
-    // Straight to text: ids have 128 bits, which a `serde_json::Value` does not hold.
-    let all = serde_json::to_string(&status).unwrap_or_else(|_| "null".to_owned());
-    format!(r#"{{"client":{client},"cluster":{cluster},"ferrisdb":{all}}}"#)
+        "cluster": {
+            "connection_string": database.connection().to_string(),
+            "database_available": is_active,
+            "generation": status.cluster.generation.0,
+            "processes": processes,
+            "recovery_state": { "name": if is_active { "fully_recovered" } else { "recovering" } },
+        },
+    })
+    .to_string();
+    text.pop();
+    text + ",\"ferrisdb\":" + &everything + "}"
 }
 
 #[cfg(test)]

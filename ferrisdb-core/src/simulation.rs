@@ -117,8 +117,6 @@ named! {
         ResendUnknown = "resend-unknown",
         /// Client: a key selector observes the key that it found, not what it stepped over (I-15).
         SelectorConflictTooSmall = "selector-conflict-too-small",
-        /// Client: a commit of which nothing is known is not kept from taking effect later (I-6).
-        NoFence = "no-fence",
         /// Client: transactions reuse a read version that was asked for earlier (I-1).
         ReuseReadVersion = "reuse-read-version",
     }

@@ -2,6 +2,7 @@
 
 #![cfg(not(madsim))]
 #![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::disallowed_methods, reason = "clients of real processes run on tokio itself")]
 
 mod support;
 

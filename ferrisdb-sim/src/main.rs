@@ -336,8 +336,10 @@ mod command_line {
             match found.transpose()? {
                 Some((scenario, report)) => {
                     let failure = report.failure.unwrap_or_default();
-                    let line: String =
-                        failure.lines().next().unwrap_or("").chars().take(140).collect();
+                    // Where cargo keeps its crates is nobody's business.
+                    let line = failure.lines().next().unwrap_or("");
+                    let line = line.rsplit_once("/registry/src/").map_or(line, |(_, line)| line);
+                    let line: String = line.chars().take(140).collect();
                     say(format_args!("{plant} | {scenario} | {} | {line}", runs + 1));
                 }
                 None => {

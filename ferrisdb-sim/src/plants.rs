@@ -40,7 +40,6 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::RangeConflictTooSmall => &["api", "serializability"],
         Plant::ResendUnknown => &["exactly-once"],
         Plant::SelectorConflictTooSmall => &["conflicts"],
-        Plant::NoFence => &["unequal-logs", "exactly-once"],
         Plant::ReuseReadVersion => &["side-channel"],
     }
 }

@@ -132,8 +132,7 @@ impl Transaction {
             exactly_once::add_record(&mut request, id, call.attempt);
             acknowledged_ids.clear_some(&mut request)
         });
-        let is_safe = clearing.is_none() && !options.causal_write_risky;
-        let fence = (is_safe && !planted(Plant::NoFence))
+        let fence = (clearing.is_none() && !options.causal_write_risky)
             .then(|| exactly_once::Fence::add_to(&mut request));
         let cluster = self.shared.database.cluster();
         let outcome = match cluster.commit(request, call.deadline).await {

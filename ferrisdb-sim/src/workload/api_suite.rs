@@ -206,9 +206,12 @@ async fn streaming_modes(database: &Database, p: &str) -> Result<()> {
     Ok(())
 }
 
+/// An operation, what was there, the operand, and what must be there then.
+type AtomicCase = (AtomicOp, &'static [u8], &'static [u8], Option<&'static [u8]>);
+
 async fn atomic_operations(database: &Database, p: &str) -> Result<()> {
     // Absent: what each makes of nothing. Present: of 0x0102, little-endian, and of text.
-    let cases: [(AtomicOp, &[u8], &[u8], Option<&[u8]>); 14] = [
+    let cases: [AtomicCase; 14] = [
         (AtomicOp::Add, b"\x02\x01", b"\xff\x00", Some(b"\x01\x02")),
         (AtomicOp::Add, b"", b"\x05", Some(b"\x05")),
         (AtomicOp::And, b"\x0f\xff", b"\x3c", Some(b"\x0c")),
