@@ -52,6 +52,13 @@ impl Database {
     /// Has data and roles of these processes go elsewhere, for good. They can be stopped when the status
     /// shows no shard, no log and no role on them any more.
     ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// use ferrisdb_client::{Address, ProcessSelector};
+    /// database.exclude(vec![ProcessSelector::Address(Address::new("10.0.0.7:4502"))]).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::NotSatisfiable`] if too few would be left, [`ErrorCode::InvalidArgument`] for a process that
@@ -62,6 +69,13 @@ impl Database {
 
     /// Takes excluded processes back.
     ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// use ferrisdb_client::{Address, ProcessSelector};
+    /// database.include(vec![ProcessSelector::Address(Address::new("10.0.0.7:4502"))]).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::InvalidArgument`] for a process that nobody knows. Otherwise as [`Database::administer`].
@@ -70,6 +84,13 @@ impl Database {
     }
 
     /// Makes a controller, which runs already, a member of the group. Returns when it has caught up.
+    ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Address;
+    /// database.add_controller(Address::new("10.0.0.9:4500")).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -80,6 +101,13 @@ impl Database {
 
     /// Removes a controller from the group, whether it runs or not.
     ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Address;
+    /// database.remove_controller(Address::new("10.0.0.9:4500")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::InvalidArgument`] if it is no member, [`ErrorCode::NotSatisfiable`] if it is the only one.
@@ -88,6 +116,13 @@ impl Database {
     }
 
     /// Gives the controllers a command. Returns when they remember it; carrying it out takes longer.
+    ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::{Address, Command};
+    /// database.administer(Command::AddController(Address::new("10.0.0.9:4500"))).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -110,6 +145,15 @@ impl Database {
     }
 
     /// Asks every controller that is known who leads. See [`ask_controllers`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// for answer in database.ask_controllers().await {
+    ///     println!("{}: {:?}", answer.address, answer.answer.map(|leader| leader.address));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn ask_controllers(&self) -> Vec<ControllerAnswer> {
         let cluster = self.cluster();
         ask_controllers(cluster.network(), &cluster.controllers().addresses()).await
@@ -127,6 +171,15 @@ pub struct ControllerAnswer {
 
 /// Asks the controllers at these addresses, and those that they name, who leads; in the order of their
 /// addresses. For the case that no database can be connected to, because nobody leads.
+///
+/// ```no_run
+/// # async fn example() -> ferrisdb_client::Result<()> {
+/// use ferrisdb_client::{Address, Network, ask_controllers};
+/// for answer in ask_controllers(&Network::new(), &[Address::new("10.0.0.1:4500")]).await {
+///     println!("{}: {}", answer.address, if answer.answer.is_ok() { "answers" } else { "is silent" });
+/// }
+/// # Ok(()) }
+/// ```
 pub async fn ask_controllers(network: &Network, addresses: &[Address]) -> Vec<ControllerAnswer> {
     let mut answers: Vec<ControllerAnswer> = Vec::new();
     let mut known: BTreeSet<Address> = BTreeSet::new();

@@ -227,10 +227,16 @@ impl Cluster {
 
     /// The addresses of the servers that hold a key.
     pub(crate) async fn addresses_of(&self, key: &Key) -> Result<Vec<Address>> {
-        let deadline = runtime::now() + self.links.settings.read_limit;
-        let locations = self.links.locations(deadline).await?;
-        let team = locations.of_key(key).map(|location| &location.team[..]).unwrap_or_default();
-        Ok(team.iter().map(|endpoint| endpoint.address.clone()).collect())
+        let mut tries = Tries::new(&self.links);
+        loop {
+            let locations = self.links.locations(tries.deadline).await?;
+            let team = locations.of_key(key).map(|location| &location.team[..]);
+            let team = team.unwrap_or_default();
+            if !team.is_empty() {
+                return Ok(team.iter().map(|endpoint| endpoint.address.clone()).collect());
+            }
+            tries.pause(locations.revision).await?;
+        }
     }
 
     /// Where the shards of a range begin, the first one where the range does.

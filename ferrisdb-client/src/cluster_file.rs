@@ -55,12 +55,24 @@ pub struct Connection {
 
 impl Connection {
     /// A connection to these controllers.
+    ///
+    /// ```
+    /// use ferrisdb_client::{Address, Connection};
+    /// let connection = Connection::to(vec![Address::new("10.0.0.1:4500")]);
+    /// assert_eq!(connection.to_string(), "ferrisdb:0@10.0.0.1:4500");
+    /// ```
     pub fn to(addresses: Vec<Address>) -> Connection {
         let (description, id) = ("ferrisdb".to_owned(), "0".to_owned());
         Connection { description, id, addresses, path: None }
     }
 
     /// Reads a cluster file.
+    ///
+    /// ```no_run
+    /// use ferrisdb_client::Connection;
+    /// let connection = Connection::read("/etc/ferrisdb/test.cluster")?;
+    /// # Ok::<(), ferrisdb_client::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -79,6 +91,12 @@ impl Connection {
 
     /// Reads the cluster file from where one is looked for, see the module.
     ///
+    /// ```no_run
+    /// use ferrisdb_client::Connection;
+    /// println!("the cluster is {}", Connection::find()?);
+    /// # Ok::<(), ferrisdb_client::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Connection::read`].
@@ -92,6 +110,15 @@ impl Connection {
     }
 
     /// The id, if it is one that a cluster gives itself.
+    ///
+    /// ```
+    /// use ferrisdb_client::Connection;
+    /// let connection: Connection = "test:0123456789abcdef0123456789abcdef@10.0.0.1:4500".parse()?;
+    /// assert!(connection.cluster_id().is_some());
+    /// let connection: Connection = "test:ours@10.0.0.1:4500".parse()?;
+    /// assert!(connection.cluster_id().is_none(), "just a name");
+    /// # Ok::<(), ferrisdb_client::Error>(())
+    /// ```
     pub fn cluster_id(&self) -> Option<ClusterId> {
         (self.id.len() == 32).then(|| u128::from_str_radix(&self.id, 16).ok().map(ClusterId))?
     }

@@ -146,6 +146,16 @@ impl Database {
     ///
     /// `progress` is called after each page. What differs or could not be read is in the report.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// let report = database
+    ///     .check_consistency(|so_far| println!("{} of {} shards", so_far.shards, so_far.shards_total))
+    ///     .await?;
+    /// assert!(report.is_clean(), "{:?}", report.differences);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Why the cluster could not be asked for its shards or for a read version.

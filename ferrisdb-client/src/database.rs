@@ -29,6 +29,15 @@ const REREAD_AFTER: Duration = Duration::from_secs(2);
 /// A database. Clones are the same handle, and share its connections and caches.
 ///
 /// All work happens on the tokio runtime in which the handle was made; there are no threads behind it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// let same = database.clone();
+/// same.run_transaction(|transaction| async move { transaction.set("k", "v") }).await?;
+/// assert_eq!(database.transaction().get("k").await?, Some("v".into()));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
@@ -50,6 +59,13 @@ impl Database {
     /// Connects to a cluster by its controllers, `host:port[,host:port...]`, or by the line of a cluster file,
     /// `description:id@host:port,...`. One controller that answers is enough.
     ///
+    /// ```no_run
+    /// # async fn example() -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Database;
+    /// let database = Database::connect("10.0.0.1:4500,10.0.0.2:4500,10.0.0.3:4500").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::ConnectionStringInvalid`](crate::ErrorCode::ConnectionStringInvalid) for a list that is not of that form; otherwise why no controller
@@ -62,6 +78,14 @@ impl Database {
     /// [`Connection::find`].
     ///
     /// The file is read again while nobody answers, so it may be corrected meanwhile.
+    ///
+    /// ```no_run
+    /// # async fn example() -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Database;
+    /// let database = Database::connect_by_file(None).await?;
+    /// let other = Database::connect_by_file(Some("/etc/ferrisdb/test.cluster".as_ref())).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -84,6 +108,15 @@ impl Database {
 
     /// Connects with settings of the caller's to a cluster that is described as in a cluster file.
     ///
+    /// ```no_run
+    /// # async fn example() -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Database;
+    /// use ferrisdb_client::{Connection, Settings};
+    /// let settings = Settings { read_limit: std::time::Duration::from_secs(1), ..Settings::default() };
+    /// let database = Database::connect_to(Connection::find()?, settings).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Why no controller answered within [`Settings::connect_limit`].
@@ -95,6 +128,16 @@ impl Database {
 
     /// A handle that does not wait until anybody answers: whatever is asked for waits instead, and fails if that takes too
     /// long.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// use ferrisdb_client::{Database, Settings};
+    /// // Nobody listens there; that is found out by whoever asks for something.
+    /// let database = Database::connect_lazily("127.0.0.1:1".parse()?, Settings::default())?;
+    /// let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -155,11 +198,25 @@ impl Database {
     }
 
     /// How the cluster is reached, as it was given.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// println!("connected to {}", database.connection());
+    /// # Ok(()) }
+    /// ```
     pub fn connection(&self) -> &Connection {
         &self.inner.connection
     }
 
     /// The id that the cluster has given itself.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// assert_eq!(database.cluster_id().await?.to_string().len(), 32);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -170,6 +227,15 @@ impl Database {
     }
 
     /// A new transaction. Nothing is sent before its first read or its commit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn transaction(&self) -> Transaction {
         Transaction::new(self.clone())
     }
@@ -181,9 +247,10 @@ impl Database {
     /// returns an error that holds no retryable FerrisDB error the transaction is given up and the error
     /// returned.
     ///
-    /// ```no_run
-    /// # use ferrisdb_client::{Database, Error};
-    /// # async fn example(database: Database) -> Result<(), Error> {
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// use ferrisdb_client::Error;
     /// let visits = database
     ///     .run_transaction(|transaction| async move {
     ///         let visits = transaction.get("visits").await?.map_or(0, |value| value.len());
@@ -191,6 +258,7 @@ impl Database {
     ///         Ok::<_, Error>(visits + 1)
     ///     })
     ///     .await?;
+    /// assert_eq!(visits, 1);
     /// # Ok(()) }
     /// ```
     ///
@@ -211,6 +279,14 @@ impl Database {
 
     /// What an operator wants to know, from the first controller that answers.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// let status = database.status().await?;
+    /// println!("{:?}, {} processes", status.cluster.phase, status.processes.len());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Why the last controller did not answer.
@@ -220,6 +296,14 @@ impl Database {
 
     /// Ends the use of the database, and clears what it has left there to find out about its commits. If it is embedded, its servers are stopped cleanly; whatever other clones
     /// and transactions still ask for fails then. Connections end when the last of those is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// database.run_transaction(|transaction| async move { transaction.add("visits", 1) }).await?;
+    /// database.close().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

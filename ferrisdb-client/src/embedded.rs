@@ -29,6 +29,14 @@ impl Database {
 
     /// A new database in memory, which ends with the handle: for tests and for trying things out.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// use ferrisdb_client::Database;
+    /// let database = Database::memory().await?;
+    /// database.run_transaction(|transaction| async move { transaction.set("k", "v") }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Why it did not start.

@@ -11,6 +11,17 @@ use ferrisdb_core::{
 use crate::selector::KeySelector;
 
 /// Settings of a database handle: how long it waits for what. The defaults fit a healthy cluster.
+///
+/// ```no_run
+/// # async fn example() -> ferrisdb_client::Result<()> {
+/// # use ferrisdb_client::{Connection, Database, Settings, TransactionOption};
+/// use std::time::Duration;
+/// let mut settings = Settings { connect_limit: Duration::from_secs(3), ..Settings::default() };
+/// // Every transaction of this handle begins with it.
+/// settings.defaults.set(TransactionOption::Timeout(Duration::from_secs(10)))?;
+/// let database = Database::connect_to(Connection::find()?, settings).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long connecting waits until the state of the cluster is known.
@@ -45,6 +56,11 @@ impl Default for Settings {
 }
 
 /// What `run_transaction` does about commits whose result is unknown.
+///
+/// ```
+/// use ferrisdb_client::{ExactlyOnce, Settings};
+/// let settings = Settings { exactly_once: ExactlyOnce::Refuse, ..Settings::default() };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExactlyOnce {
     /// Every transaction that writes also writes a small record under a random id, by which the next
@@ -55,6 +71,26 @@ pub enum ExactlyOnce {
 }
 
 /// One option of a transaction.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// use ferrisdb_client::{Priority, TransactionOption};
+/// use std::time::Duration;
+/// // How long and how often: these stay when an attempt follows.
+/// transaction.set_option(TransactionOption::Timeout(Duration::from_secs(10)))?;
+/// transaction.set_option(TransactionOption::RetryLimit(Some(5)))?;
+/// transaction.set_option(TransactionOption::RetryDelayMax(Duration::from_millis(200)))?;
+/// // What it reads, and what it is worth: these are set again in each attempt.
+/// transaction.set_option(TransactionOption::ReadAtMostStale(Duration::from_secs(1)))?;
+/// transaction.set_option(TransactionOption::Priority(Priority::Batch))?;
+/// // What it may touch.
+/// transaction.set_option(TransactionOption::ReadSystemKeys)?;
+/// transaction.set_option(TransactionOption::ReadOnly)?;
+/// assert!(transaction.set("k", "v").is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransactionOption {
@@ -75,19 +111,58 @@ pub enum TransactionOption {
     /// Most bytes of mutations and conflict ranges; at most [`limits::TRANSACTION_BYTES_MAX`].
     SizeLimit(usize),
     /// The next write, and only that one, adds no write conflict range.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::TransactionOption;
+    /// let reader = database.transaction();
+    /// reader.get("heartbeat").await?;
+    /// reader.set("k", "v")?;
+    ///
+    /// transaction.set_option(TransactionOption::NextWriteWithoutConflict)?;
+    /// transaction.set("heartbeat", "now")?;
+    /// transaction.commit().await?;
+    /// reader.commit().await?;
+    /// # Ok(()) }
+    /// ```
     NextWriteWithoutConflict,
     /// Reads see the database only, not the transaction's own writes. Only before the first operation.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::TransactionOption;
+    /// transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+    /// transaction.set("k", "v")?;
+    /// assert_eq!(transaction.get("k").await?, None);
+    /// # Ok(()) }
+    /// ```
     ReadYourWritesDisabled,
     /// Snapshot reads see own writes, as they do from the beginning. Undoes one
     /// [`TransactionOption::SnapshotReadYourWritesDisabled`].
     SnapshotReadYourWritesEnabled,
     /// Snapshot reads do not see own writes. Calls are counted: it takes as many of the other one to undo them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::TransactionOption;
+    /// transaction.set("k", "v")?;
+    /// transaction.set_option(TransactionOption::SnapshotReadYourWritesDisabled)?;
+    /// assert_eq!(transaction.snapshot().get("k").await?, None);
+    /// assert_eq!(transaction.get("k").await?, Some("v".into()));
+    /// # Ok(()) }
+    /// ```
     SnapshotReadYourWritesDisabled,
     /// A read of what depends on an own versionstamp is no error: it sees keys and values as they were given, without the
     /// stamp.
     BypassUnreadable,
     /// The transaction may read a version that this handle was given at most so long ago, without asking for one. It then may
-    /// miss what others have committed meanwhile; what it reads is one state of the database all the same, and if it writes
+    /// miss what others, and this handle itself, have committed meanwhile; what it reads is one state of the database all the same, and if it writes
     /// it is as serializable as any other.
     ReadAtMostStale(Duration),
     /// Writes and write conflicts are errors: such a transaction never waits for a commit.
@@ -102,10 +177,27 @@ pub enum TransactionOption {
     SpecialKeysRelaxed,
     /// The transaction has this id: it commits at most once, however many attempts `on_error` begins. The id
     /// must not have been used by another transaction. `run_transaction` draws one by itself.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::TransactionOption;
+    /// transaction.set_option(TransactionOption::IdempotencyId(0x7f3a_0c55_91d2_44be))?;
+    /// transaction.add("visits", 1)?;
+    /// // Even if the answer is lost, what follows `on_error` does not count twice.
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// ```
     IdempotencyId(IdempotencyId),
 }
 
 /// What a transaction is worth when there is too much to do.
+///
+/// ```
+/// use ferrisdb_client::{Priority, TransactionOption};
+/// let background = TransactionOption::Priority(Priority::Batch);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// For work in the background: refused with `batch_transaction_throttled`, which is worth a retry, while proxies are busy.
@@ -113,11 +205,19 @@ pub enum Priority {
     /// As all others.
     #[default]
     Default,
-    /// Before all others.
+    /// As all others, but asked for apart from them: proxies do not prefer it so far.
     Immediate,
 }
 
 /// The options of a transaction, as they stand.
+///
+/// ```
+/// use ferrisdb_client::{TransactionOption, TransactionOptions};
+/// let mut options = TransactionOptions::default();
+/// options.set(TransactionOption::SizeLimit(1_000_000))?;
+/// assert!(options.set(TransactionOption::SizeLimit(0)).is_err());
+/// # Ok::<(), ferrisdb_client::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionOptions {
     pub(crate) read_system_keys: bool,
@@ -280,12 +380,23 @@ pub struct RangeQuery {
 
 impl RangeQuery {
     /// All rows of a range, upwards.
+    ///
+    /// ```
+    /// use ferrisdb_client::{KeyRange, RangeQuery};
+    /// assert_eq!(RangeQuery::new("a".."b"), RangeQuery::from(KeyRange::new("a", "b")));
+    /// ```
     pub fn new(range: impl Into<KeyRange>) -> RangeQuery {
         let range = range.into();
         RangeQuery::between(range.begin, range.end)
     }
 
     /// All rows from one key to another one, upwards.
+    ///
+    /// ```
+    /// use ferrisdb_client::{KeySelector, RangeQuery};
+    /// // The ten keys before "m".
+    /// let query = RangeQuery::between(KeySelector::first_greater_or_equal("m") - 10, "m");
+    /// ```
     pub fn between(begin: impl Into<KeySelector>, end: impl Into<KeySelector>) -> RangeQuery {
         RangeQuery {
             begin: begin.into(),
@@ -298,6 +409,11 @@ impl RangeQuery {
     }
 
     /// At most so many rows.
+    ///
+    /// ```
+    /// use ferrisdb_client::RangeQuery;
+    /// assert_eq!(RangeQuery::from("a".."b").rows(10).rows_max, Some(10));
+    /// ```
     #[must_use]
     pub fn rows(mut self, rows_max: usize) -> RangeQuery {
         self.rows_max = Some(rows_max);
@@ -305,6 +421,18 @@ impl RangeQuery {
     }
 
     /// No further row once there are so many bytes of keys and values.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::RangeQuery;
+    /// transaction.set("a", vec![0; 500])?;
+    /// transaction.set("b", vec![0; 500])?;
+    /// let page = transaction.get_range_page(RangeQuery::from("a".."z").bytes(100)).await?;
+    /// assert_eq!((page.rows.len(), page.more), (1, true), "the first row comes in any case");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn bytes(mut self, bytes_max: usize) -> RangeQuery {
         self.bytes_max = Some(bytes_max);
@@ -312,6 +440,11 @@ impl RangeQuery {
     }
 
     /// How many rows come at once.
+    ///
+    /// ```
+    /// use ferrisdb_client::{RangeQuery, StreamingMode};
+    /// let everything = RangeQuery::from("a".."z").mode(StreamingMode::WantAll);
+    /// ```
     #[must_use]
     pub fn mode(mut self, mode: StreamingMode) -> RangeQuery {
         self.mode = mode;
@@ -319,6 +452,18 @@ impl RangeQuery {
     }
 
     /// From the end of the range down.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::RangeQuery;
+    /// transaction.set("a", "")?;
+    /// transaction.set("b", "")?;
+    /// let last = transaction.get_range(RangeQuery::from("a".."z").reverse().rows(1)).await?;
+    /// assert_eq!(last[0].key, "b".into());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn reverse(mut self) -> RangeQuery {
         self.reverse = true;
@@ -326,6 +471,13 @@ impl RangeQuery {
     }
 
     /// The keys, if it does not take a look at the database to know them.
+    ///
+    /// ```
+    /// use ferrisdb_client::{KeyRange, KeySelector, RangeQuery};
+    /// assert_eq!(RangeQuery::from("a".."b").plain_range(), Some(KeyRange::new("a", "b")));
+    /// let from_the_last_before = RangeQuery::between(KeySelector::last_less_than("a"), "b");
+    /// assert_eq!(from_the_last_before.plain_range(), None);
+    /// ```
     pub fn plain_range(&self) -> Option<KeyRange> {
         Some(KeyRange { begin: self.begin.as_bound()?, end: self.end.as_bound()? })
     }
@@ -359,6 +511,19 @@ impl From<Range<KeySelector>> for RangeQuery {
 ///
 /// The names and sizes are FoundationDB's. [`Transaction::get_range`](crate::Transaction::get_range) gets all rows in any case,
 /// and asks for large parts.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// use ferrisdb_client::{RangeQuery, StreamingMode};
+/// use futures::TryStreamExt;
+/// // Hardly more than one row is going to be looked at.
+/// let query = RangeQuery::from("a".."z").mode(StreamingMode::Small);
+/// let first = transaction.range_stream(query).try_next().await?;
+/// # assert_eq!(first, None);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StreamingMode {
     /// Few at first and more with each request: for whoever does not know yet how many he needs.
@@ -410,6 +575,16 @@ pub struct ConflictingRange {
 }
 
 /// A row of a range read.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// transaction.set("k", "v")?;
+/// let row = &transaction.get_range("a".."z").await?[0];
+/// assert_eq!((&row.key, &row.value, row.commit_version), (&"k".into(), &"v".into(), None));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// The key.

@@ -22,6 +22,18 @@ use crate::{
 ///
 /// Each page sees the transaction's own writes as they are when it is read, and observes exactly itself
 /// (I-15). The stream ends after an error.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// use futures::TryStreamExt;
+/// transaction.set("a", "1")?;
+/// transaction.set("b", "2")?;
+/// let keys = transaction.range_stream("a".."z").map_ok(|row| row.key.to_string());
+/// assert_eq!(keys.try_collect::<Vec<_>>().await?, ["a", "b"]);
+/// # Ok(()) }
+/// ```
 pub struct RangeStream(BoxStream<'static, Result<KeyValue>>);
 
 impl RangeStream {

@@ -80,6 +80,13 @@ impl AsError for anyhow::Error {
 }
 
 /// The FerrisDB error among an error and its sources.
+///
+/// ```
+/// use ferrisdb_client::{Error, ErrorCode, Stage, find_error};
+/// let inside = Error::new(ErrorCode::NotCommitted, Stage::Resolve, "");
+/// let boxed: Box<dyn std::error::Error> = inside.clone().into();
+/// assert_eq!(find_error(boxed.as_ref()), Some(&inside));
+/// ```
 pub fn find_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     causes.find_map(|cause| cause.downcast_ref())
@@ -158,7 +165,8 @@ where
             }
             let result = match &given_up {
                 Some(_) => None,
-                None => match body(transaction.clone()).await {
+                // In a box: see `Transaction::read_key`.
+                None => match Box::pin(body(transaction.clone())).await {
                     Ok(result) => Some(result),
                     Err(error) => match error.as_error().filter(|error| helps_to_retry(error)) {
                         Some(error) => break 'attempt error.clone(),

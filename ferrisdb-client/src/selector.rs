@@ -46,21 +46,73 @@ pub struct KeySelector {
 
 impl KeySelector {
     /// The last key before `key`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::KeySelector;
+    /// # transaction.set("b", "")?;
+    /// # transaction.set("d", "")?;
+    /// // There are b and d.
+    /// let key = transaction.get_key(KeySelector::last_less_than("c")).await?;
+    /// assert_eq!(key, "b".into());
+    /// # Ok(()) }
+    /// ```
     pub fn last_less_than(key: impl Into<Key>) -> KeySelector {
         KeySelector { key: key.into(), or_equal: false, offset: 0 }
     }
 
     /// `key` if it is there, or else the last one before it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::KeySelector;
+    /// # transaction.set("b", "")?;
+    /// # transaction.set("d", "")?;
+    /// // There are b and d.
+    /// let key = transaction.get_key(KeySelector::last_less_or_equal("c")).await?;
+    /// assert_eq!(key, "b".into(), "there is no c");
+    /// # Ok(()) }
+    /// ```
     pub fn last_less_or_equal(key: impl Into<Key>) -> KeySelector {
         KeySelector { key: key.into(), or_equal: true, offset: 0 }
     }
 
     /// The first key after `key`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::KeySelector;
+    /// # transaction.set("b", "")?;
+    /// # transaction.set("d", "")?;
+    /// // There are b and d.
+    /// let key = transaction.get_key(KeySelector::first_greater_than("b")).await?;
+    /// assert_eq!(key, "d".into());
+    /// # Ok(()) }
+    /// ```
     pub fn first_greater_than(key: impl Into<Key>) -> KeySelector {
         KeySelector { key: key.into(), or_equal: true, offset: 1 }
     }
 
     /// `key` if it is there, or else the first one after it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::KeySelector;
+    /// # transaction.set("b", "")?;
+    /// # transaction.set("d", "")?;
+    /// // There are b and d.
+    /// let key = transaction.get_key(KeySelector::first_greater_or_equal("b")).await?;
+    /// assert_eq!(key, "b".into());
+    /// # Ok(()) }
+    /// ```
     pub fn first_greater_or_equal(key: impl Into<Key>) -> KeySelector {
         KeySelector { key: key.into(), or_equal: false, offset: 1 }
     }

@@ -13,7 +13,22 @@
 //!
 //! The names are FoundationDB's, so that tools made for it find what they look for. Reading them observes nothing; a range
 //! read stays inside one of these lines, unless the option [`SpecialKeysRelaxed`](crate::TransactionOption) is set. There
-//! is nothing to write here: what it changes elsewhere, [`Database`](crate::Database) has functions for.
+//! is nothing to write here: what it changes elsewhere, [`Database`] has functions for.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+//! # let database = ferrisdb_client::Database::memory().await?;
+//! # let transaction = database.transaction();
+//! let status = transaction.get(b"\xff\xff/status/json").await?.unwrap_or_default();
+//! assert!(String::from_utf8_lossy(&status).contains("database_available"));
+//!
+//! transaction.get("k").await?;
+//! let prefix = b"\xff\xff/transaction/read_conflict_range/".len();
+//! let module = ferrisdb_client::KeyRange::prefix(b"\xff\xff/transaction/read_conflict_range/");
+//! let observed = transaction.get_range(module).await?;
+//! assert_eq!(observed[0].key[prefix..], *b"k");
+//! # Ok(()) }
+//! ```
 
 use std::collections::BTreeMap;
 

@@ -41,16 +41,34 @@ pub struct Subspace {
 
 impl Subspace {
     /// All keys: the subspace of the empty prefix.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// assert!(Subspace::all().contains(b"whatever"));
+    /// ```
     pub fn all() -> Subspace {
         Subspace::default()
     }
 
     /// The keys that begin with these bytes.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let app = Subspace::from_prefix("app");
+    /// assert_eq!(app.prefix(), &"app".into());
+    /// ```
     pub fn from_prefix(prefix: impl Into<Key>) -> Subspace {
         Subspace { prefix: prefix.into() }
     }
 
     /// The keys that begin with a packed tuple.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let users = Subspace::from_tuple(&("app", "user"))?;
+    /// assert_eq!(users.prefix(), &b"\x02app\x00\x02user\x00".into());
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -60,6 +78,14 @@ impl Subspace {
     }
 
     /// The keys of this subspace whose tuples begin with these elements, as a subspace.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let app = Subspace::from_prefix("app");
+    /// let users = app.nested(&"user")?;
+    /// assert_eq!(users.pack(&7)?, app.pack(&("user", 7))?);
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -76,11 +102,23 @@ impl Subspace {
     }
 
     /// The prefix; as a key it is the packed form of the empty tuple.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// assert_eq!(Subspace::from_prefix("app").prefix(), &"app".into());
+    /// ```
     pub fn prefix(&self) -> &Key {
         &self.prefix
     }
 
     /// The key of a tuple.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let app = Subspace::from_prefix("app");
+    /// assert_eq!(app.pack(&("user", 7))?, b"app\x02user\x00\x15\x07");
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -94,6 +132,19 @@ impl Subspace {
     /// The key of a tuple with one incomplete versionstamp, and the versionstamp's offset in the key: what
     /// [`Transaction::set_versionstamped_key`](crate::Transaction::set_versionstamped_key) asks for.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::Subspace;
+    /// use ferrisdb_client::tuple::Versionstamp;
+    /// let log = Subspace::from_prefix("log");
+    /// let (key, offset) = log.pack_with_versionstamp(&Versionstamp::incomplete(0))?;
+    /// transaction.set_versionstamped_key(key, offset, "an entry")?;
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`tuple::pack_with_versionstamp`].
@@ -106,6 +157,15 @@ impl Subspace {
 
     /// The tuple of a key.
     ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let app = Subspace::from_prefix("app");
+    /// let (kind, id): (String, u64) = app.unpack(b"app\x02user\x00\x15\x07")?;
+    /// assert_eq!((kind.as_str(), id), ("user", 7));
+    /// assert!(app.unpack::<u64>(b"other").is_err());
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`TupleError::OutsideSubspace`], otherwise as for [`tuple::unpack`].
@@ -117,16 +177,38 @@ impl Subspace {
     }
 
     /// Whether a key begins with the prefix.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// assert!(Subspace::from_prefix("app").contains(b"apple"));
+    /// ```
     pub fn contains(&self, key: &[u8]) -> bool {
         key.starts_with(&self.prefix)
     }
 
     /// The keys of all tuples but the empty one.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let app = Subspace::from_prefix("app");
+    /// assert!(app.range().contains(&app.pack(&"a")?));
+    /// assert!(!app.range().contains(b"app"));
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
     pub fn range(&self) -> KeyRange {
         tuple::range_behind(&self.prefix)
     }
 
     /// The keys of all tuples that begin with these elements and have more.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// let users = Subspace::from_prefix("users");
+    /// let of_seven = users.range_of(&7)?;
+    /// assert!(of_seven.contains(&users.pack(&(7, "name"))?));
+    /// assert!(!of_seven.contains(&users.pack(&(8, "name"))?));
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -136,6 +218,11 @@ impl Subspace {
     }
 
     /// All keys that begin with the prefix, whether a tuple follows or not.
+    ///
+    /// ```
+    /// use ferrisdb_client::Subspace;
+    /// assert!(Subspace::from_prefix("app").prefix_range().contains(b"app"));
+    /// ```
     pub fn prefix_range(&self) -> KeyRange {
         KeyRange::prefix(&self.prefix)
     }

@@ -50,6 +50,16 @@ mod stamps;
 mod watch;
 
 /// How a transaction was committed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// transaction.set("k", "v")?;
+/// let committed = transaction.commit().await?;
+/// assert_eq!(committed.versionstamp.map(|stamp| stamp.commit_version), Some(committed.version));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// The commit version; of a transaction that wrote nothing, the version it read at (zero if it did not
@@ -72,6 +82,19 @@ pub(crate) enum Isolation {
 ///
 /// Reads see the database at one version, and the transaction's own writes over it. Writes are kept here until
 /// [`Transaction::commit`], which waits for reads that were begun before it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// let transaction = database.transaction();
+/// transaction.set("name", "Ada")?;
+/// // Own writes are seen at once, by nobody else before the commit.
+/// assert_eq!(transaction.get("name").await?, Some("Ada".into()));
+/// assert_eq!(database.transaction().get("name").await?, None);
+/// transaction.commit().await?;
+/// assert_eq!(database.transaction().get("name").await?, Some("Ada".into()));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Transaction {
     shared: Arc<Shared>,
@@ -155,17 +178,54 @@ struct Call {
 ///
 /// They see the same version and the same own writes, but a later write to what they read does not keep the
 /// transaction from committing.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// transaction.snapshot().get("visits").await?;
+/// transaction.set("last_seen", "today")?;
+///
+/// let other = database.transaction();
+/// other.add("visits", 1)?;
+/// other.commit().await?;
+/// // No conflict, although what it read has changed.
+/// transaction.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a>(&'a Transaction);
 
 /// The version that is read, and the ranges that may conflict.
 impl Transaction {
     /// The same reads, without read conflicts.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// let rows = transaction.snapshot().get_range("a".."b").await?;
+    /// assert!(rows.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot(self)
     }
 
     /// The version that all reads see; asked for now if no read has done so yet.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// let first = database.transaction().read_version().await?;
+    /// transaction.set("k", "v")?;
+    /// let committed = transaction.commit().await?;
+    /// assert!(first < committed.version);
+    /// // Whoever asks after a commit is acknowledged sees it.
+    /// assert!(database.transaction().read_version().await? >= committed.version);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -187,6 +247,17 @@ impl Transaction {
 
     /// Reads at this version, not at one that the cluster gives. Only before the first read.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// // Two transactions with the same view.
+    /// let other = database.transaction();
+    /// other.set_read_version(transaction.read_version().await?)?;
+    /// assert_eq!(other.read_version().await?, transaction.read_version().await?);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::VersionInvalid`] for zero; [`ErrorCode::ReadVersionAlreadySet`] if a version is known already.
@@ -201,6 +272,18 @@ impl Transaction {
 
     /// Lets a later write to this key be a conflict, as if it had been read.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// // Read without protection; only what is used in the end shall not have changed.
+    /// let rows = transaction.snapshot().get_range("free/".."free0").await?;
+    /// if let Some(row) = rows.first() {
+    ///     transaction.add_read_conflict_key(&row.key)?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// What is wrong with the key.
@@ -209,6 +292,14 @@ impl Transaction {
     }
 
     /// Lets a later write to any of these keys be a conflict, as if they had been read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.add_read_conflict_range("lock/".."lock0")?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -259,6 +350,15 @@ impl Transaction {
 impl Transaction {
     /// Sets the value of a key.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("greeting", "hello")?;
+    /// transaction.set(b"\x00\x01", vec![0; 1_000])?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The limit that is passed.
@@ -268,6 +368,16 @@ impl Transaction {
 
     /// Removes a key.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// transaction.clear("k")?;
+    /// assert_eq!(transaction.get("k").await?, None);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The limit that is passed.
@@ -276,6 +386,16 @@ impl Transaction {
     }
 
     /// Removes all keys of a range. Costs the same however many there are.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::KeyRange;
+    /// transaction.clear_range("session/2025".."session/2026")?;
+    /// transaction.clear_range(KeyRange::prefix(b"user/7/"))?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -288,6 +408,17 @@ impl Transaction {
     ///
     /// Transactions that add to the same counter without reading it do not conflict.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.add("visits", 1)?;
+    /// transaction.add("visits", 2)?;
+    /// let visits = transaction.get("visits").await?.unwrap_or_default();
+    /// assert_eq!(visits.as_slice(), 3i64.to_le_bytes());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The limit that is passed.
@@ -296,6 +427,17 @@ impl Transaction {
     }
 
     /// Changes a value by a function of it that is evaluated in commit order, without reading it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::AtomicOp;
+    /// transaction.set("best", &[7, 0])?;
+    /// transaction.atomic(AtomicOp::Max, "best", &[5, 0])?;
+    /// assert_eq!(transaction.get("best").await?, Some((&[7, 0]).into()));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -313,6 +455,20 @@ impl Transaction {
     ///
     /// Until the commit no key that it may become can be read.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// let key = [b"log/".as_slice(), &[0; 10]].concat();
+    /// transaction.set_versionstamped_key(key, 4, "the first entry")?;
+    /// let committed = transaction.commit().await?;
+    ///
+    /// let row = &database.transaction().get_range("log/".."log0").await?[0];
+    /// let stamp = committed.versionstamp.map(|stamp| stamp.to_bytes());
+    /// assert_eq!(row.key[4..], stamp.unwrap_or_default());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::InvalidMutation`] if the ten bytes are not inside, or the limit that is passed.
@@ -328,6 +484,18 @@ impl Transaction {
     /// Sets a value that will contain the transaction's versionstamp, in the ten bytes from `offset` on.
     ///
     /// Until the commit the key cannot be read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set_versionstamped_value("changed", vec![0; 10], 0)?;
+    /// let committed = transaction.commit().await?;
+    ///
+    /// let changed = database.transaction().get("changed").await?.unwrap_or_default();
+    /// assert_eq!(committed.versionstamp.map(|stamp| stamp.to_bytes().to_vec()), Some(changed.to_vec()));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -347,6 +515,20 @@ impl Transaction {
 
     /// Lets this transaction be a conflict for others that read this key, as if it had written it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// let reader = database.transaction();
+    /// reader.get("lock").await?;
+    /// reader.set("k", "v")?;
+    ///
+    /// transaction.add_write_conflict_key("lock")?;
+    /// transaction.commit().await?;
+    /// assert!(reader.commit().await.is_err(), "although nothing was written");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// What is wrong with the key.
@@ -355,6 +537,14 @@ impl Transaction {
     }
 
     /// Lets this transaction be a conflict for others that read any of these keys, as if it had written them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.add_write_conflict_range("cache/".."cache0")?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -164,3 +164,15 @@ async fn limits_are_typed_errors() {
     assert_eq!(code(sets.find(Result::is_err).unwrap()), ErrorCode::TransactionTooLarge);
     database.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_among_the_special_keys_is_json() {
+    let database = Database::memory().await.unwrap();
+    put(&database, b"key", b"value").await;
+    let text = get(&database, b"\xff\xff/status/json").await.unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(status["client"]["database_status"]["available"], true);
+    assert_eq!(status["cluster"]["processes"].as_object().map(|all| all.is_empty()), Some(false));
+    assert!(status["ferrisdb"]["processes"].is_array(), "{status}");
+    database.close().await.unwrap();
+}

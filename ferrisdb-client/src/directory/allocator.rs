@@ -84,6 +84,19 @@ impl HighContentionAllocator {
     /// A byte string that no other call on this subspace has returned or will return, if the transaction is
     /// committed: the packed form of a number.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// use ferrisdb_client::{Subspace, directory::HighContentionAllocator};
+    /// let allocator = HighContentionAllocator::new(&Subspace::from_prefix("user-ids"));
+    /// let (one, two) = (allocator.allocate(&transaction).await?, allocator.allocate(&transaction).await?);
+    /// assert!(one != two && one.len() <= 3);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DirectoryError::Malformed`] for a counter that is none; what became of the transaction's reads and

@@ -55,6 +55,17 @@ impl Directory {
     }
 
     /// The path by which it was opened, from the root of the directory layer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let users = layer.create(&transaction, ["app", "users"]).await?;
+    /// assert_eq!(users.path().to_string(), "app/users");
+    /// # Ok(()) }
+    /// ```
     pub fn path(&self) -> &DirectoryPath {
         &self.path
     }
@@ -70,6 +81,18 @@ impl Directory {
     }
 
     /// The subspace of its content.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let users = layer.create(&transaction, "users").await?;
+    /// let names = users.subspace()?.nested(&"name")?;
+    /// transaction.set(names.pack(&7)?, "Ada")?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -293,6 +316,20 @@ impl Directory {
 
     /// Removes this directory (with the path `()`), or one below.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let app = layer.create(&transaction, "app").await?;
+    /// app.create(&transaction, "users").await?;
+    /// app.remove(&transaction, "users").await?;
+    /// app.remove(&transaction, ()).await?;
+    /// assert!(!layer.exists(&transaction, "app").await?);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`DirectoryLayer::remove`].
@@ -336,6 +373,18 @@ impl Directory {
     }
 
     /// Gives this directory another path, counted from the root of the directory layer. Returns the handle for it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let users = layer.create(&transaction, ["app", "users"]).await?;
+    /// let people = users.move_to(&transaction, ["app", "people"]).await?;
+    /// assert_eq!(people.prefix()?, users.prefix()?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

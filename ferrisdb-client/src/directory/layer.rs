@@ -44,6 +44,18 @@ enum ManualPrefixes {
 }
 
 /// What a directory is created with, see [`DirectoryLayer::create_with`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// # use ferrisdb_client::directory::{CreateOptions, DirectoryLayer};
+/// # let layer = DirectoryLayer::new();
+/// let options = CreateOptions::new().layer("queue");
+/// let jobs = layer.create_with(&transaction, "jobs", options).await?;
+/// assert_eq!(jobs.layer(), b"queue");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreateOptions {
     layer: Vec<u8>,
@@ -93,12 +105,38 @@ impl DirectoryLayer {
 
     /// A tree of the caller's own: `nodes` for its rows, `contents` for the prefixes that it chooses. Whoever
     /// uses the same tree has to give the same two.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// use ferrisdb_client::Subspace;
+    /// // Everything of this tree lies in two places that nobody else uses.
+    /// let (nodes, contents) = (Subspace::from_prefix("dir/"), Subspace::from_prefix("data/"));
+    /// let layer = DirectoryLayer::with_subspaces(nodes, contents);
+    /// let users = layer.create(&transaction, "users").await?;
+    /// assert!(users.prefix()?.starts_with(b"data/"));
+    /// # Ok(()) }
+    /// ```
     pub fn with_subspaces(nodes: Subspace, contents: Subspace) -> DirectoryLayer {
         let draw = Arc::new(|below| runtime::random_u64() % below);
         Self::build(nodes, contents, DirectoryPath::default(), draw)
     }
 
     /// The same tree, in which callers may choose prefixes, see [`CreateOptions::prefix`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::{CreateOptions, DirectoryLayer};
+    /// let options = CreateOptions::new().prefix("legacy/");
+    /// let layer = DirectoryLayer::new().allow_manual_prefixes();
+    /// let old = layer.create_with(&transaction, "legacy", options).await?;
+    /// assert_eq!(old.prefix()?, &"legacy/".into());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn allow_manual_prefixes(&self) -> DirectoryLayer {
         let mut shared = self.shared.copy();
@@ -195,6 +233,18 @@ impl std::fmt::Debug for DirectoryLayer {
 impl DirectoryLayer {
     /// Opens a directory, or creates it with all that are missing above it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let users = layer.create_or_open(&transaction, ["app", "users"]).await?;
+    /// transaction.set(users.pack(&(7, "name"))?, "Ada")?;
+    /// assert_eq!(layer.create_or_open(&transaction, ["app", "users"]).await?.prefix()?, users.prefix()?);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DirectoryError::Root`]; what became of the transaction's reads and writes.
@@ -209,6 +259,18 @@ impl DirectoryLayer {
     /// Opens a directory of a layer, or creates it with all that are missing above it (which belong to no layer). An
     /// empty layer stands for any.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::{DirectoryError, DirectoryLayer};
+    /// # let layer = DirectoryLayer::new();
+    /// layer.create_or_open_with_layer(&transaction, "jobs", "queue").await?;
+    /// let error = layer.create_or_open_with_layer(&transaction, "jobs", "log").await.unwrap_err();
+    /// assert!(matches!(error, DirectoryError::WrongLayer { .. }));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`DirectoryLayer::create_or_open`], and [`DirectoryError::WrongLayer`].
@@ -219,10 +281,23 @@ impl DirectoryLayer {
         layer: impl AsRef<[u8]>,
     ) -> Result<Directory, DirectoryError> {
         let options = CreateOptions::new().layer(layer);
-        self.provide(transaction, path.into(), options, Wanted::Either).await
+        Box::pin(self.provide(transaction, path.into(), options, Wanted::Either)).await
     }
 
     /// Opens a directory.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::{DirectoryError, DirectoryLayer};
+    /// # let layer = DirectoryLayer::new();
+    /// let error = layer.open(&transaction, "users").await.unwrap_err();
+    /// assert!(matches!(error, DirectoryError::DoesNotExist { .. }));
+    /// layer.create(&transaction, "users").await?;
+    /// layer.open(&transaction, "users").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -237,6 +312,17 @@ impl DirectoryLayer {
 
     /// Opens a directory of a layer. An empty layer stands for any.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::{CreateOptions, DirectoryLayer};
+    /// # let layer = DirectoryLayer::new();
+    /// layer.create_with(&transaction, "jobs", CreateOptions::new().layer("queue")).await?;
+    /// layer.open_with_layer(&transaction, "jobs", "queue").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`DirectoryLayer::open`], and [`DirectoryError::WrongLayer`].
@@ -247,10 +333,22 @@ impl DirectoryLayer {
         layer: impl AsRef<[u8]>,
     ) -> Result<Directory, DirectoryError> {
         let options = CreateOptions::new().layer(layer);
-        self.provide(transaction, path.into(), options, Wanted::Open).await
+        Box::pin(self.provide(transaction, path.into(), options, Wanted::Open)).await
     }
 
     /// Creates a directory, with all that are missing above it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::{DirectoryError, DirectoryLayer};
+    /// # let layer = DirectoryLayer::new();
+    /// layer.create(&transaction, ["app", "users"]).await?;
+    /// let error = layer.create(&transaction, ["app", "users"]).await.unwrap_err();
+    /// assert!(matches!(error, DirectoryError::AlreadyExists { .. }));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -265,6 +363,19 @@ impl DirectoryLayer {
 
     /// Creates a directory with a layer or a prefix of the caller's, and all that are missing above it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::{CreateOptions, DirectoryLayer, PARTITION};
+    /// # let layer = DirectoryLayer::new();
+    /// // Everything below is one range of keys.
+    /// let options = CreateOptions::new().layer(PARTITION);
+    /// let tenant = layer.create_with(&transaction, "tenant", options).await?;
+    /// tenant.create(&transaction, ["data", "log"]).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`DirectoryLayer::create`], and what is wrong with the prefix.
@@ -274,7 +385,7 @@ impl DirectoryLayer {
         path: impl Into<DirectoryPath>,
         options: CreateOptions,
     ) -> Result<Directory, DirectoryError> {
-        self.provide(transaction, path.into(), options, Wanted::Create).await
+        Box::pin(self.provide(transaction, path.into(), options, Wanted::Create)).await
     }
 
     async fn provide(
@@ -407,6 +518,18 @@ impl DirectoryLayer {
     /// Gives a directory another path. Its prefix and its content stay as they are, so handles that are open go on
     /// working.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let users = layer.create(&transaction, "users").await?;
+    /// let people = layer.move_path(&transaction, "users", "people").await?;
+    /// assert_eq!(people.prefix()?, users.prefix()?, "no data is moved");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DirectoryError::DoesNotExist`], [`DirectoryError::AlreadyExists`], [`DirectoryError::ParentDoesNotExist`],
@@ -467,6 +590,19 @@ impl DirectoryLayer {
     /// Whoever has it open can still write under its prefix, which nobody will look for any more. Handles should be
     /// opened in the transaction that writes.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// let users = layer.create(&transaction, "users").await?;
+    /// transaction.set(users.pack(&7)?, "Ada")?;
+    /// layer.remove(&transaction, "users").await?;
+    /// assert_eq!(transaction.get(users.pack(&7)?).await?, None);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DirectoryError::DoesNotExist`], [`DirectoryError::Root`]; what became of the transaction's reads and
@@ -484,6 +620,18 @@ impl DirectoryLayer {
     }
 
     /// Removes a directory like [`DirectoryLayer::remove`], and returns whether there was one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// assert!(!layer.remove_if_exists(&transaction, "users").await?);
+    /// layer.create(&transaction, "users").await?;
+    /// assert!(layer.remove_if_exists(&transaction, "users").await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -514,6 +662,19 @@ impl DirectoryLayer {
     }
 
     /// The names of the directories in a directory, in order. The path `()` is the root.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// layer.create(&transaction, ["app", "users"]).await?;
+    /// layer.create(&transaction, ["app", "orders"]).await?;
+    /// assert_eq!(layer.list(&transaction, "app").await?, ["orders", "users"]);
+    /// assert_eq!(layer.list(&transaction, ()).await?, ["app"]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -546,6 +707,18 @@ impl DirectoryLayer {
     }
 
     /// Whether there is a directory at a path. The root is always there.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), ferrisdb_client::directory::DirectoryError> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::directory::DirectoryLayer;
+    /// # let layer = DirectoryLayer::new();
+    /// assert!(!layer.exists(&transaction, "users").await?);
+    /// layer.create(&transaction, "users").await?;
+    /// assert!(layer.exists(&transaction, "users").await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

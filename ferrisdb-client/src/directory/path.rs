@@ -18,6 +18,12 @@ pub struct DirectoryPath(Vec<String>);
 
 impl DirectoryPath {
     /// The path that goes on with `further`.
+    ///
+    /// ```
+    /// use ferrisdb_client::directory::DirectoryPath;
+    /// let app = DirectoryPath::from("app");
+    /// assert_eq!(app.join("users"), DirectoryPath::from(["app", "users"]));
+    /// ```
     #[must_use]
     pub fn join(&self, further: impl Into<DirectoryPath>) -> DirectoryPath {
         let mut names = self.0.clone();

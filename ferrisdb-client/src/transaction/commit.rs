@@ -28,6 +28,16 @@ impl Transaction {
 
     /// Sets an option.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::TransactionOption;
+    /// transaction.set_option(TransactionOption::Timeout(std::time::Duration::from_secs(3)))?;
+    /// transaction.set_option(TransactionOption::RetryLimit(Some(10)))?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::InvalidArgument`] if the option does not take the value, or not at this point.
@@ -49,10 +59,20 @@ impl Transaction {
     /// [`Transaction::on_error`] to try again. If the future is dropped before it is ready, the transaction may
     /// be committed or not.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// let committed = transaction.commit().await?;
+    /// println!("committed at version {}", committed.version);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6);
-    /// after any other error the transaction did not take effect.
+    /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6); after any
+    /// other error the transaction did not take effect.
     pub async fn commit(&self) -> Result<Committed> {
         let (call, outstanding) = {
             let mut state = self.open()?;
@@ -121,7 +141,8 @@ impl Transaction {
                         fence.close(cluster).await;
                         Ok(())
                     };
-                    Box::pin(within(call.deadline, closed)).await?;
+                    // Whether or not there was time for that, this is what the caller has to know.
+                    let _ = Box::pin(within(call.deadline, closed)).await;
                 }
                 return Err(error);
             }
@@ -189,6 +210,20 @@ impl Transaction {
 
     /// After an error of this transaction: makes it ready to be tried again, after a delay, if that may help.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// loop {
+    ///     transaction.add("visits", 1)?;
+    ///     match transaction.commit().await {
+    ///         Ok(_) => break,
+    ///         Err(error) => transaction.on_error(error).await?,
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The same error if it does not help, or if the limit of retries is reached; the transaction is cancelled
@@ -208,6 +243,16 @@ impl Transaction {
     }
 
     /// Forgets everything, options included, as if the transaction was new.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// transaction.reset();
+    /// assert_eq!(transaction.get("k").await?, None);
+    /// # Ok(()) }
+    /// ```
     pub fn reset(&self) {
         let mut state = self.shared.state.lock();
         state.begin_attempt(self.shared.database.settings().defaults.clone());
@@ -219,6 +264,17 @@ impl Transaction {
     /// Ends the transaction: every further call fails, until it is reset.
     ///
     /// A commit under way goes on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::ErrorCode;
+    /// transaction.cancel();
+    /// let error = transaction.get("k").await.unwrap_err();
+    /// assert_eq!(error.code(), ErrorCode::TransactionCancelled);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&self) {
         let mut state = self.shared.state.lock();
         state.phase = Phase::Cancelled;
@@ -227,23 +283,71 @@ impl Transaction {
     }
 
     /// How the transaction was committed, once it was.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// assert_eq!(transaction.committed(), None);
+    /// let committed = transaction.commit().await?;
+    /// assert_eq!(transaction.committed(), Some(committed));
+    /// # Ok(()) }
+    /// ```
     pub fn committed(&self) -> Option<Committed> {
         self.shared.state.lock().committed
     }
 
     /// The commit version, once the transaction was committed; `None` if it wrote nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.get("k").await?;
+    /// transaction.commit().await?;
+    /// assert_eq!(transaction.committed_version(), None, "it wrote nothing");
+    /// # Ok(()) }
+    /// ```
     pub fn committed_version(&self) -> Option<Version> {
         let committed = self.committed()?;
         committed.versionstamp.map(|_| committed.version)
     }
 
     /// The bytes of mutations and conflict ranges so far, which count against the transaction's limit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert_eq!(transaction.approximate_size(), 0);
+    /// transaction.set("k", vec![0; 100])?;
+    /// assert!(transaction.approximate_size() > 100);
+    /// # Ok(()) }
+    /// ```
     pub fn approximate_size(&self) -> usize {
         self.shared.state.lock().work.size()
     }
 
     /// After a conflict: the reads that were concerned, with the versions at which they were overtaken; sixteen at most
     /// without [`TransactionOption::ReportConflicts`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.get("k").await?;
+    /// transaction.set("result", "1")?;
+    /// let other = database.transaction();
+    /// other.set("k", "v")?;
+    /// let committed = other.commit().await?;
+    ///
+    /// assert!(transaction.commit().await.is_err());
+    /// let conflict = &transaction.conflicting_ranges()[0];
+    /// assert!(conflict.range.contains(b"k"));
+    /// assert_eq!(conflict.written_at, committed.version);
+    /// # Ok(()) }
+    /// ```
     pub fn conflicting_ranges(&self) -> Vec<ConflictingRange> {
         self.shared.state.lock().conflicting_ranges.clone()
     }

@@ -20,6 +20,17 @@ impl Transaction {
     ///
     /// Keys from `\xff\xff` on say something about the transaction or the cluster, see [`special_keys`](crate::special_keys).
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert_eq!(transaction.get("k").await?, None);
+    /// // Reads that start together travel together.
+    /// let (one, two) = futures::try_join!(transaction.get("one"), transaction.get("two"))?;
+    /// # assert!(one.is_none() && two.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::AccessedUnreadable`] if the value depends on an own versionstamp; a limit that the key
@@ -31,6 +42,17 @@ impl Transaction {
 
     /// Reads a key, with the version of the commit that wrote it (unless this transaction changed it).
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// let committed = transaction.commit().await?;
+    /// let found = database.transaction().get_versioned("k").await?;
+    /// assert_eq!(found.and_then(|found| found.commit_version), Some(committed.version));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Transaction::get`].
@@ -41,6 +63,17 @@ impl Transaction {
     /// The key that a selector names: the empty key if that would be before the first one, the end of what may be read
     /// (`\xff`, or `\xff\xff` with system keys) if it would be behind the last one.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::KeySelector;
+    /// transaction.set("event/17", "")?;
+    /// let last = transaction.get_key(KeySelector::last_less_than("event0")).await?;
+    /// assert_eq!(last, "event/17".into());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Transaction::get`].
@@ -49,6 +82,19 @@ impl Transaction {
     }
 
     /// Reads a range, up to the limits of the query: `transaction.get_range("a".."b")`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::{KeyRange, RangeQuery};
+    /// transaction.set("user/7/name", "Ada")?;
+    /// let fields = transaction.get_range("user/7/".."user/70").await?;
+    /// assert_eq!(fields[0].value, "Ada".into());
+    /// let last_two = RangeQuery::from(KeyRange::prefix(b"user/")).reverse().rows(2);
+    /// assert_eq!(transaction.get_range(last_two).await?.len(), 1);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -60,6 +106,19 @@ impl Transaction {
 
     /// Reads a range and says whether a limit of the query ended it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::RangeQuery;
+    /// for key in ["a", "b", "c"] {
+    ///     transaction.set(key, "")?;
+    /// }
+    /// let page = transaction.get_range_page(RangeQuery::from("a".."z").rows(2)).await?;
+    /// assert_eq!((page.rows.len(), page.more), (2, true));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Transaction::get_range`].
@@ -69,12 +128,35 @@ impl Transaction {
 
     /// Reads a range in pages, as the rows are consumed: for scans that would not fit into memory. How large the pages are
     /// says [`RangeQuery::mode`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use futures::TryStreamExt;
+    /// let mut rows = transaction.range_stream("log/".."log0");
+    /// while let Some(row) = rows.try_next().await? {
+    ///     println!("{} = {}", row.key, row.value);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
         RangeStream::new(self.clone(), query.into(), Isolation::Serializable)
     }
 
     /// About how many bytes of keys and values a range has, without reading them all: the first megabytes are counted, the
     /// rest is estimated by what it takes on disk. Own writes do not count, and nothing is observed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("blob", vec![0; 50_000])?;
+    /// transaction.commit().await?;
+    /// let bytes = database.transaction().estimated_range_size("a".."z").await?;
+    /// assert!(bytes >= 50_000);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -110,6 +192,21 @@ impl Transaction {
     /// Keys that divide a range into parts of about so many bytes, the range's own begin and end included; at most
     /// `points_max` in between. The servers count all bytes of the range for that, about a gigabyte in a few seconds. Own
     /// writes do not count, and nothing is observed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// for part in 0..10 {
+    ///     transaction.set(format!("part/{part}"), vec![0; 10_000])?;
+    /// }
+    /// transaction.commit().await?;
+    /// // One task for each part of about 30,000 bytes.
+    /// let points = database.transaction().range_split_points("part/".."part0", 30_000, None).await?;
+    /// assert_eq!((points.first(), points.last()), (Some(&"part/".into()), Some(&"part0".into())));
+    /// assert!(points.len() > 3);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -147,6 +244,15 @@ impl Transaction {
     }
 
     /// The addresses (`host:port`) of the storage servers that hold a key, for whoever wants to compute near his data.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.get("k").await?;
+    /// assert_eq!(transaction.addresses_for_key("k").await?.len(), 1, "one copy of everything");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -193,7 +299,9 @@ impl Transaction {
             }
             Lookup::Database(operations) => operations,
         };
-        let found = within(call.deadline, self.fetch_key(&call, &key)).await?;
+        // In a box, as all that asks the network: or the types of futures nest so deep that a program with a few functions
+        // around its reads reaches the compiler's limit.
+        let found = Box::pin(within(call.deadline, self.fetch_key(&call, &key))).await?;
         let mut state = self.still_open(&call)?;
         if isolation == Isolation::Serializable {
             state.work.read_conflicts.insert(&KeyRange::single(&key));
@@ -217,7 +325,7 @@ impl Transaction {
             (state.call(), state.overlay(isolation), read_end, state.work.outstanding.begin())
         };
         let resolved = self.resolve(&call, &overlay, &selector, &read_end);
-        let (key, observed) = within(call.deadline, resolved).await?;
+        let (key, observed) = Box::pin(within(call.deadline, resolved)).await?;
         self.observe(&call, isolation, &observed)?;
         Ok(key)
     }
@@ -259,7 +367,7 @@ impl Transaction {
             observed.extend(&of_rows);
             Ok((page, observed))
         };
-        let (page, observed) = within(call.deadline, read).await?;
+        let (page, observed) = Box::pin(within(call.deadline, read)).await?;
         self.observe(&call, isolation, &observed)?;
         Ok(page)
     }

@@ -6,6 +6,14 @@ use super::*;
 impl Snapshot<'_> {
     /// Reads a key.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert_eq!(transaction.snapshot().get("k").await?, None);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorCode::AccessedUnreadable`] if the value depends on an own versionstamp; a limit that the key
@@ -17,6 +25,16 @@ impl Snapshot<'_> {
 
     /// Reads a key, with the version of the commit that wrote it (unless this transaction changed it).
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.set("k", "v")?;
+    /// let found = transaction.snapshot().get_versioned("k").await?;
+    /// assert_eq!(found.map(|found| found.commit_version), Some(None), "it is not committed yet");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Transaction::get`].
@@ -25,6 +43,16 @@ impl Snapshot<'_> {
     }
 
     /// The key that a selector names, see [`Transaction::get_key`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::KeySelector;
+    /// let first = transaction.snapshot().get_key(KeySelector::first_greater_than("a")).await?;
+    /// assert_eq!(first, b"\xff".into(), "there is none");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -35,6 +63,14 @@ impl Snapshot<'_> {
 
     /// Reads a range, up to the limits of the query: `transaction.get_range("a".."b")`.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert_eq!(transaction.snapshot().get_range("a".."b").await?, []);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Transaction::get`], and [`ErrorCode::InvertedRange`].
@@ -44,6 +80,16 @@ impl Snapshot<'_> {
 
     /// Reads a range and says whether a limit of the query ended it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::RangeQuery;
+    /// let page = transaction.snapshot().get_range_page(RangeQuery::from("a".."b").rows(10)).await?;
+    /// assert!(!page.more);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`Transaction::get_range`].
@@ -52,6 +98,16 @@ impl Snapshot<'_> {
     }
 
     /// Reads a range in pages, as the rows are consumed: for scans that would not fit into memory.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use futures::TryStreamExt;
+    /// let rows: Vec<_> = transaction.snapshot().range_stream("a".."b").try_collect().await?;
+    /// assert!(rows.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn range_stream(&self, query: impl Into<RangeQuery>) -> RangeStream {
         RangeStream::new(self.0.clone(), query.into(), Isolation::Snapshot)
     }

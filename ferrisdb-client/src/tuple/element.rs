@@ -20,6 +20,14 @@ use super::{
 ///
 /// Elements are ordered as their packed forms are, and equal if those are: `-0.0` is less than `0.0`, a NaN is equal
 /// to itself, and integers are the same whether they are `Int` or `BigInt`.
+///
+/// ```
+/// use ferrisdb_client::tuple::{Element, Kind, tuple};
+/// let row = tuple!["user", 7, true];
+/// assert_eq!((row[0].as_str(), row[1].as_int()), (Some("user"), Some(7)));
+/// assert_eq!(row[2].kind(), Kind::Bool);
+/// assert_eq!(Element::from(7u8), Element::Int(7));
+/// ```
 #[derive(Clone)]
 pub enum Element {
     /// Nothing.
@@ -260,6 +268,13 @@ impl Tuple {
 
     /// The packed form of a tuple with one incomplete versionstamp, and the versionstamp's offset.
     ///
+    /// ```
+    /// use ferrisdb_client::tuple::{Versionstamp, tuple};
+    /// let (key, offset) = tuple!["log", Versionstamp::incomplete(0)].pack_with_versionstamp()?;
+    /// assert_eq!(key[offset as usize..][..10], [0xff; 10]);
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`pack_with_versionstamp`](crate::tuple::pack_with_versionstamp).
@@ -268,6 +283,12 @@ impl Tuple {
     }
 
     /// The keys of all longer tuples that begin with this one.
+    ///
+    /// ```
+    /// use ferrisdb_client::tuple::tuple;
+    /// assert!(tuple!["user"].range()?.contains(&tuple!["user", 7].pack()?));
+    /// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -287,6 +308,11 @@ impl Tuple {
     }
 
     /// Whether an element, at whatever depth, is an incomplete versionstamp.
+    ///
+    /// ```
+    /// use ferrisdb_client::tuple::{Versionstamp, tuple};
+    /// assert!(tuple!["log", tuple![Versionstamp::incomplete(0)]].has_incomplete_versionstamp());
+    /// ```
     pub fn has_incomplete_versionstamp(&self) -> bool {
         self.0.iter().any(|element| match element {
             Element::Versionstamp(stamp) => !stamp.is_complete(),

@@ -182,6 +182,14 @@ pub fn pack<T: TuplePack + ?Sized>(value: &T) -> Result<Vec<u8>, TupleError> {
 
 /// Packs a tuple behind the bytes that are there already: a prefix, or the key so far.
 ///
+/// ```
+/// use ferrisdb_client::tuple::pack_into;
+/// let mut key = b"app".to_vec();
+/// pack_into(&("user", 7), &mut key)?;
+/// assert_eq!(key, b"app\x02user\x00\x15\x07");
+/// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+/// ```
+///
 /// # Errors
 ///
 /// As for [`pack`]; the bytes are as they were then.
@@ -277,6 +285,15 @@ pub(crate) fn unpack_behind<T: TupleUnpack>(
 
 /// The keys of all tuples that begin with these elements and have more: from the packed form and `00` up to, not
 /// including, the packed form and `ff`. The tuple itself is not among them.
+///
+/// ```
+/// use ferrisdb_client::tuple::{pack, range};
+/// let of_seven = range(&("user", 7))?;
+/// assert!(of_seven.contains(&pack(&("user", 7, "name"))?));
+/// assert!(!of_seven.contains(&pack(&("user", 7))?), "the tuple itself");
+/// assert!(!of_seven.contains(&pack(&("user", 70))?));
+/// # Ok::<(), ferrisdb_client::tuple::TupleError>(())
+/// ```
 ///
 /// # Errors
 ///
