@@ -68,7 +68,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::ConnectionStringInvalid`](crate::ErrorCode::ConnectionStringInvalid) for a list that is not of that form; otherwise why no controller
+    /// [`ErrorCode::ConnectionStringInvalid`] for a list that is not of that form; otherwise why no controller
     /// answered within ten seconds.
     pub async fn connect(controllers: &str) -> Result<Database> {
         Self::connect_to(controllers.parse()?, Settings::default()).await
@@ -141,7 +141,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::WrongCluster`](crate::ErrorCode::WrongCluster) for an id that contradicts what is known.
+    /// [`ErrorCode::WrongCluster`] for an id that contradicts what is known.
     pub fn connect_lazily(connection: Connection, settings: Settings) -> Result<Database> {
         Self::on_network(Network::new(), connection, settings)
     }
@@ -265,7 +265,7 @@ impl Database {
     /// # Errors
     ///
     /// What the body returned, an error that a retry does not help, or the last one when a limit of time or
-    /// retries was reached. [`ErrorCode::CommitUnknownResult`](crate::ErrorCode::CommitUnknownResult) if such a limit was reached before the fate
+    /// retries was reached. [`ErrorCode::CommitUnknownResult`] if such a limit was reached before the fate
     /// of an attempt was found out (I-6), or if that took longer than the cluster remembers it: ten minutes
     /// at least.
     pub async fn run_transaction<T, E, F, Fut>(&self, body: F) -> Result<T, E>

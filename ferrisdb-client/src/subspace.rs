@@ -13,7 +13,7 @@ use ferrisdb_core::{Key, KeyRange};
 
 use crate::tuple::{self, Encoder, TupleError, TuplePack, TupleUnpack};
 
-/// The keys that begin with a prefix. What follows the prefix is a packed [tuple](crate::tuple).
+/// The keys that begin with a prefix. What follows the prefix is a packed [`mod@tuple`].
 ///
 /// ```
 /// use ferrisdb_client::{Subspace, tuple::TupleError};

@@ -18,7 +18,7 @@ use crate::{options::StreamingMode, special_keys};
 impl Transaction {
     /// Reads a key.
     ///
-    /// Keys from `\xff\xff` on say something about the transaction or the cluster, see [`special_keys`](crate::special_keys).
+    /// Keys from `\xff\xff` on say something about the transaction or the cluster, see [`special_keys`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
