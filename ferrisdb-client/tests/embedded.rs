@@ -176,3 +176,31 @@ async fn the_status_among_the_special_keys_is_json() {
     assert!(status["ferrisdb"]["processes"].is_array(), "{status}");
     database.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_large_range_is_estimated_and_divided() {
+    const ROWS: usize = 50_000;
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).await.unwrap();
+    for first in (0..ROWS).step_by(5_000) {
+        database
+            .run_transaction(|transaction| async move {
+                for number in first..first + 5_000 {
+                    transaction.set(format!("row/{number:06}"), vec![b'v'; 100])?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+            .unwrap();
+    }
+    // More rows than one call counts, so that one server is asked several times, or estimates.
+    let range = KeyRange::prefix(b"row/");
+    let bytes = (ROWS * 110) as u64;
+    let transaction = database.transaction();
+    let estimated = transaction.estimated_range_size(&range).await.unwrap();
+    assert!(bytes / 2 < estimated && estimated < bytes * 2, "{estimated} of {bytes}");
+    let points = transaction.range_split_points(&range, bytes / 10, None).await.unwrap();
+    let middles: Vec<Key> = (1..10).map(|part| format!("row/{:06}", part * 5_000).into()).collect();
+    assert_eq!(points[1..points.len() - 1], middles);
+    database.close().await.unwrap();
+}

@@ -8,7 +8,7 @@
 //! ```
 
 use ferrisdb_core::{
-    Key, KeyRange, Result,
+    Key, KeyRange, Result, limits,
     service::storage::{Measure, Measured},
 };
 
@@ -16,8 +16,8 @@ use super::{engine::Engine, read::MergedRows, window::Window};
 
 /// Most rows that one call counts, under the window's lock: some milliseconds.
 const ROWS_MAX: usize = 20_000;
-/// Most bytes that one call counts.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most bytes that one call counts: what a range read holds the lock for.
+const BYTES_MAX: u64 = limits::RANGE_BYTES_MAX as u64;
 
 /// Counts the bytes of a range.
 ///

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, mark};
 use ferrisdb_core::{
-    Error, ErrorCode, Result, Stage, Version, limits, runtime,
+    Error, ErrorCode, KeyRange, Result, Stage, Version, limits, runtime,
     service::{
         controller::Progress,
         storage::{
@@ -26,7 +26,11 @@ use ferrisdb_core::{
 };
 use tarpc::context::Context;
 
-use super::{measure, read, server::Shared, window::Lookup};
+use super::{
+    measure, read,
+    server::Shared,
+    window::{Lookup, Window},
+};
 
 /// Range reads of at most so many rows are answered where they arrive, longer ones where they may block.
 const ROWS_INLINE_MAX: u32 = 256;
@@ -173,35 +177,35 @@ impl Shared {
     }
 
     fn get_range_now(&self, request: &RangeRead) -> Result<RangeReply> {
-        let serving = self.serving.read();
-        serving.failure.clone().map_or(Ok(()), Err)?;
-        serving.shards.check_tag()?;
-        serving.window.check_version(request.read_version)?;
-        serving.shards.check_range(&request.range, request.read_version)?;
-        let reply = read::get_range(&serving.window, &*self.engine, request);
-        drop(serving);
-        if let Err(error) = &reply
-            && matches!(error.code(), ErrorCode::Disk | ErrorCode::Corrupt)
-        {
-            self.fail(error.clone());
-        }
-        reply
+        let read = |window: &Window| read::get_range(window, &*self.engine, request);
+        self.with_window(&request.range, request.read_version, read)
     }
 
     fn measure_now(&self, request: &Measure) -> Result<Measured> {
+        let measure = |window: &Window| measure::measure(window, &*self.engine, request);
+        self.with_window(&request.range, request.read_version, measure)
+    }
+
+    /// Reads a range at a version while the window stands still, if this server has both (I-2, I-3).
+    fn with_window<T>(
+        &self,
+        range: &KeyRange,
+        version: Version,
+        read: impl FnOnce(&Window) -> Result<T>,
+    ) -> Result<T> {
         let serving = self.serving.read();
         serving.failure.clone().map_or(Ok(()), Err)?;
         serving.shards.check_tag()?;
-        serving.window.check_version(request.read_version)?;
-        serving.shards.check_range(&request.range, request.read_version)?;
-        let measured = measure::measure(&serving.window, &*self.engine, request);
+        serving.window.check_version(version)?;
+        serving.shards.check_range(range, version)?;
+        let answer = read(&serving.window);
         drop(serving);
-        if let Err(error) = &measured
+        if let Err(error) = &answer
             && matches!(error.code(), ErrorCode::Disk | ErrorCode::Corrupt)
         {
             self.fail(error.clone());
         }
-        measured
+        answer
     }
 
     /// Waits until a version was applied, but not longer than reads may.
