@@ -1,20 +1,29 @@
 //! The handle of a database.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage,
     id::{Address, ClusterId},
-    limits, runtime,
+    limits,
+    runtime::{self, Task},
     service::controller::Status,
     transport::Network,
 };
+#[cfg(feature = "embedded")]
+use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use crate::{
     cluster::Cluster,
     cluster_file::Connection,
     exactly_once::AcknowledgedIds,
-    options::{Priority, Settings},
+    options::{Priority, Settings, TransactionOption, TransactionOptions},
     retry::{self, AsError},
     transaction::Transaction,
     watch::Watches,
@@ -49,10 +58,14 @@ struct Inner {
     watches: Watches,
     cluster: Arc<Cluster>,
     connection: Connection,
+    /// What each transaction begins with.
+    defaults: RwLock<TransactionOptions>,
+    /// Reads the cluster file again until somebody answers.
+    _rereading: Option<Task>,
     acknowledged_ids: AcknowledgedIds,
     /// The servers, if they run inside this process for this handle alone.
     #[cfg(feature = "embedded")]
-    embedded: parking_lot::Mutex<Option<ferrisdb_server::host::Embedded>>,
+    embedded: Mutex<Option<ferrisdb_server::host::Embedded>>,
 }
 
 impl Database {
@@ -154,20 +167,21 @@ impl Database {
         if let Some(id) = connection.cluster_id() {
             network.join(id)?;
         }
-        if settings.watches_max > limits::WATCHES_MAX {
-            let detail =
-                format!("{} watches, at most {}", settings.watches_max, limits::WATCHES_MAX);
-            return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
-        }
-        let watches_max = settings.watches_max;
+        check_watches_max(settings.watches_max)?;
+        let (watches_max, defaults) = (settings.watches_max, settings.defaults.clone());
         let cluster = Arc::new(Cluster::new(network, connection.addresses.clone(), settings));
+        let rereading = connection.path.as_ref().map(|path| {
+            runtime::spawn(reread(path.clone(), connection.clone(), Arc::clone(&cluster)))
+        });
         let inner = Inner {
             watches: Watches::new(Arc::clone(&cluster), watches_max),
             cluster,
             connection,
+            defaults: RwLock::new(defaults),
+            _rereading: rereading,
             acknowledged_ids: AcknowledgedIds::default(),
             #[cfg(feature = "embedded")]
-            embedded: parking_lot::Mutex::default(),
+            embedded: Mutex::default(),
         };
         Ok(Database { inner: Arc::new(inner) })
     }
@@ -207,6 +221,44 @@ impl Database {
     /// ```
     pub fn connection(&self) -> &Connection {
         &self.inner.connection
+    }
+
+    /// An option that every transaction of this handle begins with from now on, and begins with again when it is reset.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// use ferrisdb_client::TransactionOption;
+    /// database.set_default(TransactionOption::Timeout(std::time::Duration::from_secs(10)))?;
+    /// database.set_default(TransactionOption::ReadOnly)?;
+    /// assert!(database.transaction().set("k", "v").is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] for a value that the option does not take.
+    pub fn set_default(&self, option: TransactionOption) -> Result<()> {
+        self.inner.defaults.write().set(option)
+    }
+
+    /// How many [watches](crate::Watch) may wait at a time from now on; those that wait already stay.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// database.set_watches_max(0)?;
+    /// assert!(database.transaction().watch("k").await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] for more than [`limits::WATCHES_MAX`].
+    pub fn set_watches_max(&self, watches_max: usize) -> Result<()> {
+        check_watches_max(watches_max)?;
+        self.inner.watches.set_max(watches_max);
+        Ok(())
     }
 
     /// The id that the cluster has given itself.
@@ -355,12 +407,41 @@ impl Database {
         &self.inner.watches
     }
 
+    pub(crate) fn defaults(&self) -> TransactionOptions {
+        self.inner.defaults.read().clone()
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         self.inner.cluster.settings()
     }
 
     pub(crate) fn acknowledged_ids(&self) -> &AcknowledgedIds {
         &self.inner.acknowledged_ids
+    }
+}
+
+fn check_watches_max(watches_max: usize) -> Result<()> {
+    if watches_max <= limits::WATCHES_MAX {
+        return Ok(());
+    }
+    let detail = format!("{watches_max} watches, at most {}", limits::WATCHES_MAX);
+    Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail))
+}
+
+/// Reads the cluster file again until somebody answers: the operator may correct it meanwhile.
+async fn reread(path: PathBuf, mut connection: Connection, cluster: Arc<Cluster>) {
+    while cluster.state_after(0, REREAD_AFTER).await.is_err() {
+        let read = path.clone();
+        let found = runtime::blocking(move || Connection::read(read)).await;
+        match found {
+            Ok(found) if found != connection => {
+                tracing::info!(%found, path = %path.display(), "the cluster file has changed");
+                cluster.controllers().give(found.addresses.clone());
+                connection = found;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the cluster file cannot be read again"),
+        }
     }
 }
 

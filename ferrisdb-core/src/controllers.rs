@@ -30,7 +30,7 @@ pub struct Controllers {
 struct Inner {
     network: Network,
     /// Where to begin when those that were learnt do not answer.
-    given: Vec<Address>,
+    given: Mutex<Vec<Address>>,
     learnt: Mutex<Vec<Address>>,
     /// Connections, kept as long as they work: while there is no leader everybody asks all the time.
     clients: Mutex<BTreeMap<Address, ControllerClient>>,
@@ -39,13 +39,23 @@ struct Inner {
 impl Controllers {
     /// The controllers at these addresses; any one of them that runs is enough to find the others.
     pub fn new(network: Network, given: Vec<Address>) -> Controllers {
-        let inner = Inner { network, given, learnt: Mutex::default(), clients: Mutex::default() };
+        let inner = Inner {
+            network,
+            given: Mutex::new(given),
+            learnt: Mutex::default(),
+            clients: Mutex::default(),
+        };
         Controllers { inner: Arc::new(inner) }
+    }
+
+    /// Begins at these addresses from now on: those that were given before have moved.
+    pub fn give(&self, addresses: Vec<Address>) {
+        *self.inner.given.lock() = addresses;
     }
 
     /// All addresses that are known, the given ones first.
     pub fn addresses(&self) -> Vec<Address> {
-        let mut all = self.inner.given.clone();
+        let mut all = self.inner.given.lock().clone();
         all.extend(self.inner.learnt.lock().iter().cloned());
         let mut seen = std::collections::BTreeSet::new();
         all.retain(|address| seen.insert(address.clone()));
@@ -133,6 +143,6 @@ impl Controllers {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}, {:?}", self.given, self.learnt.lock())
+        write!(f, "{:?}, {:?}", self.given.lock(), self.learnt.lock())
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 /// The life of a transaction.
 impl Transaction {
     pub(crate) fn new(database: Database) -> Transaction {
-        let options = database.settings().defaults.clone();
+        let options = database.defaults();
         let state = State {
             attempt: 0,
             phase: Phase::Open,
@@ -236,7 +236,7 @@ impl Transaction {
         let (delay, deadline) = self.plan_retry(error)?;
         {
             let mut state = self.shared.state.lock();
-            let options = state.options.after_error(&self.shared.database.settings().defaults);
+            let options = state.options.after_error(&self.shared.database.defaults());
             state.begin_attempt(options);
         }
         wait(delay, deadline).await
@@ -255,7 +255,7 @@ impl Transaction {
     /// ```
     pub fn reset(&self) {
         let mut state = self.shared.state.lock();
-        state.begin_attempt(self.shared.database.settings().defaults.clone());
+        state.begin_attempt(self.shared.database.defaults());
         state.started = runtime::now();
         state.backoff = Backoff::default();
         state.fate = Fate::Closed;
@@ -387,7 +387,7 @@ impl Transaction {
         {
             let mut next = successor.shared.state.lock();
             next.attempt = state.attempt + 1;
-            next.options = state.options.after_error(&self.shared.database.settings().defaults);
+            next.options = state.options.after_error(&self.shared.database.defaults());
             next.started = state.started;
             next.backoff = state.backoff;
             next.fate = state.fate.of_next_attempt();

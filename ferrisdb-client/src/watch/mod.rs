@@ -153,7 +153,7 @@ impl Drop for PendingWatch {
 /// The watches of a database handle.
 pub(crate) struct Watches {
     shared: Arc<Shared>,
-    max: usize,
+    max: AtomicUsize,
     next_number: AtomicU64,
     outstanding: Arc<AtomicUsize>,
     is_driven: AtomicBool,
@@ -174,12 +174,17 @@ impl Watches {
         let shared = Shared { cluster, book: Mutex::default(), woken: Notify::new() };
         Watches {
             shared: Arc::new(shared),
-            max,
+            max: AtomicUsize::new(max),
             next_number: AtomicU64::new(0),
             outstanding: Arc::default(),
             is_driven: AtomicBool::new(false),
             tasks: TaskGroup::default(),
         }
+    }
+
+    /// At most so many at a time from now on.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// A watch that is not armed yet.
@@ -189,7 +194,7 @@ impl Watches {
     /// [`ErrorCode::TooManyWatches`].
     pub(crate) fn reserve(database: &Database, key: Key) -> Result<(PendingWatch, Watch)> {
         let watches = database.watches();
-        let signal = Signal::new(&watches.outstanding, watches.max)?;
+        let signal = Signal::new(&watches.outstanding, watches.max.load(Ordering::Relaxed))?;
         let number = watches.next_number.fetch_add(1, Ordering::Relaxed);
         let pending = PendingWatch {
             number,

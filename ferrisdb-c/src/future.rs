@@ -1,0 +1,518 @@
+//! `FDBFuture`: a result that is there, or will be.
+//!
+//! ```text
+//!   pending --work ends--> complete --released as often as read--> released
+//!      |                      ^                                    reads: future_released
+//!      +--cancel, destroy-----+
+//!         operation_cancelled
+//! ```
+//!
+//! A callback is called once, whichever way the future becomes complete: on the network thread, or at once by whoever registers it
+//! on a complete future. No lock is held meanwhile, so it may do anything with the future, destroying it included.
+
+use std::{
+    ffi::{CString, c_char, c_int, c_void},
+    future::Future as Work,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use ferrisdb_client::{Key, KeyValue, Value};
+use parking_lot::{Condvar, Mutex};
+use tokio::task::AbortHandle;
+
+use crate::{
+    errors::{self, Code},
+    handle,
+    layout::{FdbKey, FdbKeyValue},
+    network,
+};
+
+/// What the program wants to be called when the future is complete.
+pub type Callback = unsafe extern "C" fn(*mut Future, *mut c_void);
+
+/// What work ends with.
+pub type Ended = Result<Output, Code>;
+
+/// A result, in the form in which C reads it.
+#[derive(Debug)]
+pub enum Output {
+    /// Nothing but that it is done.
+    Void,
+    /// A version, a size, a number of bytes.
+    Int64(i64),
+    /// A protocol version.
+    Uint64(u64),
+    /// A duration in seconds.
+    Double(f64),
+    /// Yes or no.
+    Bool(bool),
+    /// A key, a versionstamp, or a text.
+    Key(Key),
+    /// A value, if there is one.
+    Value(Option<Value>),
+    /// A part of a range.
+    Rows(Rows),
+    /// Several keys.
+    Keys(Keys),
+    /// Several texts.
+    Strings(Strings),
+}
+
+/// Rows as C reads them.
+#[derive(Debug)]
+pub struct Rows {
+    rows: Box<[FdbKeyValue]>,
+    more: bool,
+    _owner: Vec<KeyValue>,
+}
+
+/// Keys as C reads them.
+#[derive(Debug)]
+pub struct Keys {
+    keys: Box<[FdbKey]>,
+    _owner: Vec<Key>,
+}
+
+/// Texts as C reads them.
+#[derive(Debug)]
+pub struct Strings {
+    pointers: Box<[*const c_char]>,
+    _owner: Vec<CString>,
+}
+
+// SAFETY: the pointers are into what the owner beside them holds on the heap, which never changes.
+unsafe impl Send for Rows {}
+// SAFETY: as before.
+unsafe impl Send for Keys {}
+// SAFETY: as before.
+unsafe impl Send for Strings {}
+
+impl Rows {
+    /// A part of a range; `more` if there may be more of it.
+    pub fn new(owner: Vec<KeyValue>, more: bool) -> Rows {
+        let of_row = |row: &KeyValue| FdbKeyValue {
+            key: row.key.as_ptr(),
+            key_length: length_of(&row.key),
+            value: row.value.as_ptr(),
+            value_length: length_of(&row.value),
+        };
+        Rows { rows: owner.iter().map(of_row).collect(), more, _owner: owner }
+    }
+}
+
+impl Keys {
+    /// Several keys.
+    pub fn new(owner: Vec<Key>) -> Keys {
+        let of_key = |key: &Key| FdbKey { key: key.as_ptr(), key_length: length_of(key) };
+        Keys { keys: owner.iter().map(of_key).collect(), _owner: owner }
+    }
+}
+
+impl Strings {
+    /// Several texts. Those with a zero inside are left out: C could not read them.
+    pub fn new(texts: Vec<String>) -> Strings {
+        let owner: Vec<CString> =
+            texts.into_iter().filter_map(|text| CString::new(text).ok()).collect();
+        Strings { pointers: owner.iter().map(|text| text.as_ptr()).collect(), _owner: owner }
+    }
+}
+
+fn length_of(bytes: &[u8]) -> c_int {
+    // Keys and values are far shorter: see `limits`.
+    c_int::try_from(bytes.len()).unwrap_or(c_int::MAX)
+}
+
+/// A result that is there, or will be.
+#[derive(Debug)]
+pub struct Future {
+    state: Mutex<State>,
+    completed: Condvar,
+}
+
+#[derive(Debug)]
+enum State {
+    Pending { callbacks: Vec<Registered>, task: Option<AbortHandle> },
+    Complete { result: Result<Output, Code>, reads: usize },
+    Released,
+}
+
+#[derive(Debug)]
+struct Registered {
+    callback: Callback,
+    parameter: *mut c_void,
+}
+
+// SAFETY: the interface says that the parameter is handed to the callback on the network thread, whoever registers it.
+unsafe impl Send for Registered {}
+
+/// Callbacks that are due. They are called when this is dropped, wherever that is: none gets lost.
+struct Due {
+    future: Arc<Future>,
+    callbacks: Vec<Registered>,
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        for Registered { callback, parameter } in self.callbacks.drain(..) {
+            // SAFETY: who registered it vouches for both until it was called; the future lives as long as this.
+            unsafe { callback(Arc::as_ptr(&self.future).cast_mut(), parameter) };
+        }
+    }
+}
+
+/// Completes its future when the work is dropped unfinished: the network has stopped.
+struct Completion(Arc<Future>);
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        drop(self.0.complete(Err(errors::OPERATION_CANCELLED)));
+    }
+}
+
+impl Future {
+    fn pending() -> Arc<Future> {
+        let state = State::Pending { callbacks: Vec::new(), task: None };
+        Arc::new(Future { state: Mutex::new(state), completed: Condvar::new() })
+    }
+
+    /// A result that is there.
+    pub fn ready(result: Ended) -> Arc<Future> {
+        let state = State::Complete { result, reads: 0 };
+        Arc::new(Future { state: Mutex::new(state), completed: Condvar::new() })
+    }
+
+    /// Begins some work. It is polled once before this returns, so that what it does first, such as taking its view of the
+    /// transaction, comes before whatever the program does next.
+    pub fn start(work: impl Work<Output = Ended> + Send + 'static) -> Arc<Future> {
+        let entered = match network::entered() {
+            Ok(entered) => entered,
+            Err(code) => return Future::ready(Err(code)),
+        };
+        let mut work: Pin<Box<dyn Work<Output = Ended> + Send>> = Box::pin(work);
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context)));
+        match polled {
+            Ok(Poll::Ready(result)) => return Future::ready(result),
+            Ok(Poll::Pending) => {}
+            Err(_) => return Future::ready(Err(errors::INTERNAL_ERROR)),
+        }
+        drop(entered);
+        let future = Future::pending();
+        let completion = Completion(Arc::clone(&future));
+        let task = network::spawn(async move {
+            let result = NoPanic(work).await;
+            drop(completion.0.complete(result));
+        });
+        if let (State::Pending { task: slot, .. }, Some(task)) = (&mut *future.state.lock(), task) {
+            *slot = Some(task);
+        }
+        future
+    }
+
+    /// Makes the future complete, unless it is. The callbacks are called when the result is dropped.
+    #[must_use]
+    fn complete(self: &Arc<Self>, result: Ended) -> Option<Due> {
+        let mut state = self.state.lock();
+        let State::Pending { callbacks, task } = &mut *state else { return None };
+        let (callbacks, task) = (std::mem::take(callbacks), task.take());
+        *state = State::Complete { result, reads: 0 };
+        self.completed.notify_all();
+        drop(state);
+        // Of no effect on work that has ended.
+        task.iter().for_each(AbortHandle::abort);
+        Some(Due { future: Arc::clone(self), callbacks })
+    }
+
+    /// Gives the work up, if it has not ended, with an error.
+    pub fn fail(self: &Arc<Self>, code: Code) {
+        let Some(due) = self.complete(Err(code)) else { return };
+        if due.callbacks.is_empty() || network::is_network_thread() {
+            return;
+        }
+        // They expect to be called on the network thread. If it has stopped they are called here, as the task is dropped.
+        network::spawn(async move { drop(due) });
+    }
+
+    /// Gives the work up, if it has not ended.
+    pub fn cancel(self: &Arc<Self>) {
+        self.fail(errors::OPERATION_CANCELLED);
+    }
+
+    /// Whether the result is there.
+    pub fn is_ready(&self) -> bool {
+        !matches!(*self.state.lock(), State::Pending { .. })
+    }
+
+    /// Waits until the result is there.
+    ///
+    /// # Errors
+    ///
+    /// `blocked_from_network_thread`, on which that would never happen.
+    pub fn block_until_ready(&self) -> Result<(), Code> {
+        let mut state = self.state.lock();
+        while matches!(*state, State::Pending { .. }) {
+            if network::is_network_thread() {
+                return Err(errors::BLOCKED_FROM_NETWORK_THREAD);
+            }
+            self.completed.wait(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Has `callback` called when the result is there; at once, if it is.
+    pub fn set_callback(self: &Arc<Self>, callback: Callback, parameter: *mut c_void) {
+        let registered = Registered { callback, parameter };
+        let mut state = self.state.lock();
+        if let State::Pending { callbacks, .. } = &mut *state {
+            callbacks.push(registered);
+            return;
+        }
+        drop(state);
+        drop(Due { future: Arc::clone(self), callbacks: vec![registered] });
+    }
+
+    /// Gives the memory of the result back, if as many as have read it do.
+    pub fn release_memory(&self) {
+        let mut state = self.state.lock();
+        if let State::Complete { result: Ok(_), reads } = &mut *state {
+            *reads = reads.saturating_sub(1);
+            if *reads == 0 {
+                *state = State::Released;
+            }
+        }
+    }
+
+    /// The error, or that there is none.
+    ///
+    /// # Errors
+    ///
+    /// `future_not_set`, or the error itself.
+    pub fn error(&self) -> Result<(), Code> {
+        match &*self.state.lock() {
+            State::Pending { .. } => Err(errors::FUTURE_NOT_SET),
+            State::Complete { result: Err(code), .. } => Err(*code),
+            State::Complete { .. } | State::Released => Ok(()),
+        }
+    }
+
+    /// Reads the result by `pick`, which returns `None` if it is of another kind. Pointers that it picks are good until the
+    /// future is destroyed, or as often released as read.
+    fn read<T>(&self, pick: impl FnOnce(&Output) -> Option<T>) -> Result<T, Code> {
+        match &mut *self.state.lock() {
+            State::Pending { .. } => Err(errors::FUTURE_NOT_SET),
+            State::Released => Err(errors::FUTURE_RELEASED),
+            State::Complete { result: Err(code), .. } => Err(*code),
+            State::Complete { result: Ok(output), reads } => {
+                let picked = pick(output).ok_or(errors::CLIENT_INVALID_OPERATION)?;
+                *reads += 1;
+                Ok(picked)
+            }
+        }
+    }
+
+    /// The number.
+    ///
+    /// # Errors
+    ///
+    /// `future_not_set`, `future_released`, `client_invalid_operation` for a result of another kind, or the future's error. So for
+    /// the functions that follow.
+    pub fn int64(&self) -> Result<i64, Code> {
+        self.read(|output| match output {
+            Output::Int64(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// The number.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn uint64(&self) -> Result<u64, Code> {
+        self.read(|output| match output {
+            Output::Uint64(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// The number.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn double(&self) -> Result<f64, Code> {
+        self.read(|output| match output {
+            Output::Double(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// Yes or no.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn boolean(&self) -> Result<bool, Code> {
+        self.read(|output| match output {
+            Output::Bool(answer) => Some(*answer),
+            _ => None,
+        })
+    }
+
+    /// The key.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn key(&self) -> Result<(*const u8, c_int), Code> {
+        self.read(|output| match output {
+            Output::Key(key) => Some((key.as_ptr(), length_of(key))),
+            _ => None,
+        })
+    }
+
+    /// The value, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn value(&self) -> Result<Option<(*const u8, c_int)>, Code> {
+        self.read(|output| match output {
+            Output::Value(value) => {
+                Some(value.as_ref().map(|value| (value.as_ptr(), length_of(value))))
+            }
+            _ => None,
+        })
+    }
+
+    /// The rows, how many, and whether there may be more.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn rows(&self) -> Result<(*const FdbKeyValue, c_int, bool), Code> {
+        self.read(|output| match output {
+            Output::Rows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
+            _ => None,
+        })
+    }
+
+    /// The keys, and how many.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn keys(&self) -> Result<(*const FdbKey, c_int), Code> {
+        self.read(|output| match output {
+            Output::Keys(keys) => Some((keys.keys.as_ptr(), count_of(&keys.keys))),
+            _ => None,
+        })
+    }
+
+    /// The texts, and how many.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn strings(&self) -> Result<(*const *const c_char, c_int), Code> {
+        self.read(|output| match output {
+            Output::Strings(texts) => Some((texts.pointers.as_ptr(), count_of(&texts.pointers))),
+            _ => None,
+        })
+    }
+}
+
+fn count_of<T>(items: &[T]) -> c_int {
+    c_int::try_from(items.len()).unwrap_or(c_int::MAX)
+}
+
+/// Work whose panic is an error of its own, not of the network thread.
+struct NoPanic<F>(F);
+
+impl<F: Work<Output = Ended> + Unpin> Work for NoPanic<F> {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.0).poll(context)));
+        polled.unwrap_or(Poll::Ready(Err(errors::INTERNAL_ERROR)))
+    }
+}
+
+/// Gives a future to the program.
+pub fn lend(future: Arc<Future>) -> *mut Future {
+    handle::lend(future)
+}
+
+/// A future that is complete from the beginning, for the program.
+pub fn lend_ready(result: Ended) -> *mut Future {
+    handle::lend(Future::ready(result))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn results_are_read_until_they_are_released() {
+        let future = Future::ready(Ok(Output::Value(Some(Value::from("v")))));
+        let (bytes, length) = future.value().unwrap().unwrap();
+        // SAFETY: as long as the future lives and was not released.
+        assert_eq!(unsafe { std::slice::from_raw_parts(bytes, 1) }, b"v");
+        assert_eq!(length, 1);
+        assert_eq!(future.int64(), Err(errors::CLIENT_INVALID_OPERATION));
+        assert!(future.value().is_ok());
+        future.release_memory();
+        assert!(future.value().is_ok(), "one reader is left");
+        future.release_memory();
+        future.release_memory();
+        assert_eq!(future.value(), Err(errors::FUTURE_RELEASED));
+        assert_eq!(future.error(), Ok(()));
+    }
+
+    #[test]
+    fn rows_are_laid_out_as_c_reads_them() {
+        let row = |key: &str, value: &str| KeyValue {
+            key: key.into(),
+            value: value.into(),
+            commit_version: None,
+        };
+        let rows = Rows::new(vec![row("a", "1"), row("bb", "")], true);
+        let future = Future::ready(Ok(Output::Rows(rows)));
+        let (pointer, count, more) = future.rows().unwrap();
+        assert_eq!((count, more), (2, true));
+        // SAFETY: so many rows are there as long as the future lives.
+        let rows = unsafe { std::slice::from_raw_parts(pointer, 2) };
+        let (key, length, value_length) = (rows[1].key, rows[1].key_length, rows[1].value_length);
+        // SAFETY: as before.
+        assert_eq!(unsafe { std::slice::from_raw_parts(key, 2) }, b"bb");
+        assert_eq!((length, value_length), (2, 0));
+    }
+
+    unsafe extern "C" fn add(_: *mut Future, counter: *mut c_void) {
+        // SAFETY: the tests pass a counter that outlives the future.
+        unsafe { &*counter.cast::<AtomicI32>() }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_callback_is_called_once_whatever_happens() {
+        let counter = AtomicI32::new(0);
+        let parameter = std::ptr::from_ref(&counter).cast_mut().cast();
+        let future = Future::pending();
+        future.set_callback(add, parameter);
+        future.set_callback(add, parameter);
+        assert_eq!(future.error(), Err(errors::FUTURE_NOT_SET));
+        assert_eq!(counter.load(Ordering::Relaxed), 0);
+        future.cancel();
+        future.cancel();
+        assert_eq!(counter.load(Ordering::Relaxed), 2);
+        assert_eq!(future.error(), Err(errors::OPERATION_CANCELLED));
+        future.set_callback(add, parameter);
+        assert_eq!(counter.load(Ordering::Relaxed), 3);
+        assert_eq!(future.block_until_ready(), Ok(()));
+    }
+}
