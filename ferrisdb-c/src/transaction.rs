@@ -19,7 +19,7 @@ use ferrisdb_client::{
     Transaction as Client, TransactionOption,
 };
 use ferrisdb_core::{limits, runtime, transaction::METADATA_VERSION_KEY};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::{
     api_version,
@@ -535,11 +535,15 @@ impl Transaction {
         pending.push(Arc::downgrade(future));
     }
 
+    /// The transaction was reset, or will not be used any more.
     fn fail_pending(&self) {
+        self.fail_pending_with(Code::from(ErrorCode::TransactionCancelled.number()));
+    }
+
+    fn fail_pending_with(&self, code: Code) {
         let pending = std::mem::take(&mut self.state.lock().pending);
-        let cancelled = Code::from(ErrorCode::TransactionCancelled.number());
         for future in pending.iter().filter_map(Weak::upgrade) {
-            future.fail(cancelled);
+            future.fail(code);
         }
     }
 
@@ -602,8 +606,14 @@ impl Transaction {
 
     /// The transaction was used while it is being committed, or after that.
     fn note_misuse(&self) {
-        let mut state: MutexGuard<'_, State> = self.state.lock();
-        state.is_poisoned = !state.defaults.is_commit_unprotected;
+        {
+            let mut state = self.state.lock();
+            if state.defaults.is_commit_unprotected {
+                return;
+            }
+            state.is_poisoned = true;
+        }
+        self.fail_pending_with(errors::USED_DURING_COMMIT);
     }
 
     fn look_for_misuse(&self, future: &Future) {

@@ -1,0 +1,211 @@
+//! Programs that were made for FoundationDB, unmodified, on a FerrisDB server: in C, in Python, in Rust.
+//!
+//! What they use is in `clients/`; this builds or installs it, starts a server, and looks at how the programs end. Packages are kept in
+//! the cache folder of the project, see `scripts/env`.
+
+#![cfg(not(madsim))]
+#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::disallowed_methods, reason = "real processes, real time")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// How long any of the programs may take, the compiler included.
+const LIMIT: Duration = Duration::from_secs(1_800);
+
+/// A server, and the file by which programs find it. It is killed and its data removed when this is dropped.
+struct Server {
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = Command::new(server_binary())
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path().join("data"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split_once("listening on ").unwrap().1;
+        let address = address.split([',', ' ']).next().unwrap().trim();
+        fs::write(folder.path().join("fdb.cluster"), format!("test:abc@{address}\n")).unwrap();
+        Server { process, folder }
+    }
+
+    fn cluster_file(&self) -> PathBuf {
+        self.folder.path().join("fdb.cluster")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Where the library was built, and this test.
+fn library() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// Where packages of others are kept.
+fn cache() -> PathBuf {
+    let folder = std::env::var_os("FERRISDB_CACHE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/ferrisdb"));
+    let folder = folder.join("clients");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The server, built for this: cargo does so by itself only when it builds everything.
+fn server_binary() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--package",
+            "ferrisdb-server",
+            "--bin",
+            "ferrisdb-server",
+        ]);
+        succeed(cargo.current_dir(env!("CARGO_MANIFEST_DIR")));
+        library().parent().unwrap().join("ferrisdb-server")
+    });
+    built.clone()
+}
+
+/// Runs a command that has to succeed; returns what it printed.
+fn succeed(command: &mut Command) -> String {
+    let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let process = process.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (id, began) = (process.id(), Instant::now());
+    let watchdog = std::thread::spawn(move || {
+        // Its output is read to its end, which comes when it has gone.
+        while Path::new(&format!("/proc/{id}/stat")).exists() && began.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if began.elapsed() >= LIMIT {
+            Command::new("kill").args(["-KILL", &id.to_string()]).status().unwrap();
+        }
+    });
+    let output = process.wait_with_output().unwrap();
+    watchdog.join().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{printed}\n{errors}", output.status);
+    printed
+}
+
+/// Runs a program on the server.
+fn run(server: &Server, program: &mut Command) -> String {
+    let printed = succeed(
+        program
+            .env("FDB_CLUSTER_FILE", server.cluster_file())
+            .env("LD_LIBRARY_PATH", library())
+            .current_dir(server.folder.path()),
+    );
+    print!("{printed}");
+    printed
+}
+
+/// Python with a release of the package `foundationdb`.
+fn python_with(release: &str) -> PathBuf {
+    let folder = cache().join(format!("python-foundationdb-{release}"));
+    let python = folder.join("bin/python");
+    if !folder.join("complete").exists() {
+        succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        let package = format!("foundationdb=={release}");
+        succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", &package]));
+        fs::write(folder.join("complete"), "").unwrap();
+    }
+    python
+}
+
+fn python_suite(release: &str, api_version: &str) {
+    let server = Server::start();
+    let python = python_with(release);
+    let printed =
+        run(&server, Command::new(python).arg(sources().join("python/suite.py")).arg(api_version));
+    assert!(printed.contains("cases passed"), "{printed}");
+}
+
+#[test]
+fn the_package_foundationdb_7_3_of_pypi() {
+    python_suite("7.3.63", "730");
+}
+
+#[test]
+fn the_package_foundationdb_8_0_of_pypi() {
+    python_suite("8.0.0", "800");
+}
+
+#[test]
+fn a_program_of_an_older_version_of_the_interface() {
+    python_suite("7.3.63", "630");
+}
+
+/// Compiles a program in C, linked with the library.
+fn compile(name: &str, folder: &Path) -> PathBuf {
+    let program = folder.join(name);
+    succeed(
+        Command::new("gcc")
+            .args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-o"])
+            .arg(&program)
+            .arg(sources().join("c").join(name).with_extension("c"))
+            .arg("-L")
+            .arg(library())
+            .args(["-lfdb_c", "-lpthread"]),
+    );
+    program
+}
+
+#[test]
+fn the_rules_of_the_interface_in_c() {
+    let server = Server::start();
+    let program = compile("interface", server.folder.path());
+    let printed = run(&server, Command::new(&program).arg(server.cluster_file()));
+    assert!(printed.contains("ok the_end"), "{printed}");
+
+    // The same again, with each access to memory watched.
+    let valgrind = ["--quiet", "--error-exitcode=9", "--leak-check=full", "--fair-sched=yes"];
+    let printed = run(
+        &server,
+        Command::new("valgrind")
+            .args(valgrind)
+            .args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
+            .arg(&program)
+            .arg(server.cluster_file()),
+    );
+    assert!(printed.contains("ok the_end"), "{printed}");
+}
+
+/// What the library shows: its name, and the functions of the interface without versions.
+#[test]
+fn nothing_but_the_interface_is_exported() {
+    let library = library().join("libfdb_c.so");
+    let names = succeed(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    let names: Vec<&str> = names.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert!(names.len() > 90, "{names:?}");
+    assert!(names.iter().all(|name| name.starts_with("fdb_") && !name.contains('@')), "{names:?}");
+    let dynamic = succeed(Command::new("readelf").arg("-d").arg(&library));
+    assert!(dynamic.contains("Library soname: [libfdb_c.so]"), "{dynamic}");
+}
