@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# FerrisDB: ferrisdb-server, all roles in one process, as it comes. SERVER_ARGUMENTS are passed on to it.
+. "$(dirname "$0")/common.sh"
+need "$binaries/ferrisdb-bench"
+read -ra arguments <<<"${SERVER_ARGUMENTS:-}"
+bench() {
+    timeout -k 5 600 "$binaries/ferrisdb-bench" --json --quiet --start --data "$data" --duration "$SECS" --warm-up 2 \
+        --keys "$KEYS" --accounts "$KEYS" "$@" -- "${arguments[@]}"
+}
+bench --clients 1,64 point-read blind-update transfer
+bench --clients 64 ten-key-transaction scan
+bench --clients 64 --accounts 100 transfer
+bench --clients 1 latency
