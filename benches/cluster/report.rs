@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::{
-    process::Usage,
+    process::{DiskUsage, Usage},
     tally::{Latencies, Tally},
 };
 
@@ -70,8 +70,10 @@ pub(crate) struct Report {
     server_cpu_us_per_operation: Option<f64>,
     /// Cores that both have kept busy.
     cores: Option<f64>,
-    /// Bytes that the server sent to the disk for each byte that was written by a client.
+    /// Bytes that went to the disk for each byte that was written by a client; those of other processes count as well.
     disk_bytes_per_written_byte: Option<f64>,
+    /// How often a second the disk was told to make durable what it holds.
+    disk_flushes_per_second: Option<f64>,
     /// Memory of the serving process at the end of the run.
     server_resident_bytes: Option<u64>,
     /// What was checked at the end, and holds.
@@ -85,6 +87,8 @@ pub(crate) struct Used {
     pub(crate) client: Option<Usage>,
     /// The server, if it is a process of its own and known.
     pub(crate) server: Option<Usage>,
+    /// The disk on which the data lies, if it is known.
+    pub(crate) disk: Option<DiskUsage>,
     /// The server, if it is this process.
     pub(crate) is_embedded: bool,
     /// Memory of the serving process.
@@ -108,8 +112,6 @@ impl Report {
                 .filter(|_| operations > 0)
                 .map(|usage| usage.cpu_seconds * 1e6 / operations as f64)
         };
-        let serving = if used.is_embedded { used.client } else { used.server };
-        let disk_bytes = serving.and_then(|usage| usage.disk_bytes);
         let knows_all = used.is_embedded || used.server.is_some();
         let cpu_seconds =
             [used.client, used.server].iter().flatten().map(|usage| usage.cpu_seconds).sum::<f64>();
@@ -130,9 +132,11 @@ impl Report {
             client_cpu_us_per_operation: per_operation(used.client),
             server_cpu_us_per_operation: per_operation(used.server),
             cores: knows_all.then_some(cpu_seconds / seconds),
-            disk_bytes_per_written_byte: disk_bytes
+            disk_bytes_per_written_byte: used
+                .disk
                 .filter(|_| tally.written_bytes > 0)
-                .map(|bytes| bytes as f64 / tally.written_bytes as f64),
+                .map(|disk| disk.written_bytes as f64 / tally.written_bytes as f64),
+            disk_flushes_per_second: used.disk.map(|disk| disk.flushes as f64 / seconds),
             server_resident_bytes: used.resident_bytes,
             check,
         }
@@ -173,6 +177,7 @@ pub(crate) fn table(reports: &[Report]) -> String {
         "server",
         "cores",
         "disk/byte",
+        "flushes/s",
         "RSS",
     ]);
     for report in reports {
@@ -190,6 +195,7 @@ pub(crate) fn table(reports: &[Report]) -> String {
             or_dash(report.server_cpu_us_per_operation, time),
             or_dash(report.cores, |cores| format!("{cores:.2}")),
             or_dash(report.disk_bytes_per_written_byte, |ratio| format!("{ratio:.1}")),
+            or_dash(report.disk_flushes_per_second, rate),
             or_dash(report.server_resident_bytes, |bytes| format!("{} MiB", bytes >> 20)),
         ]);
         table.add_row(cells);
@@ -239,9 +245,7 @@ fn notes(reports: &[Report]) -> Vec<String> {
             true => {
                 "client and server are one process: its CPU time stands under client".to_owned()
             }
-            false => {
-                "CPU, disk and memory of the server are not known: see --server-pid".to_owned()
-            }
+            false => "CPU time and memory of the server are not known: see --server-pid".to_owned(),
         });
     }
     notes

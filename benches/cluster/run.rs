@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::{
     clients::{self, Client, ExactlyOnce},
-    process::{self, Usage},
+    process::{self, DiskUsage, Usage},
     progress,
     report::{Report, Setting, Used},
     rows::Rows,
@@ -96,17 +96,21 @@ pub(crate) async fn run(
 /// What the processes use within the window.
 async fn usage(window: Window, target: &Target) -> Used {
     let own_pid = std::process::id();
-    let now = || (Usage::of(own_pid), target.server_pid.and_then(Usage::of));
+    let now = || {
+        let disk = target.data.as_deref().and_then(DiskUsage::of);
+        (Usage::of(own_pid), target.server_pid.and_then(Usage::of), disk)
+    };
     runtime::sleep(window.start.saturating_duration_since(runtime::now())).await;
-    let (client_before, server_before) = now();
+    let (client_before, server_before, disk_before) = now();
     runtime::sleep(window.end.saturating_duration_since(runtime::now())).await;
-    let (client, server) = now();
+    let (client, server, disk) = now();
     let since = |now: Option<Usage>, before: Option<Usage>| {
         now.zip(before).map(|(now, before)| now.since(before))
     };
     Used {
         client: since(client, client_before),
         server: since(server, server_before),
+        disk: disk.zip(disk_before).map(|(now, before)| now.since(before)),
         is_embedded: target.is_embedded,
         resident_bytes: target.serving_pid().and_then(process::resident_bytes),
     }

@@ -40,7 +40,7 @@ pub(crate) struct TargetArguments {
     /// The binary that --start starts, if it does not lie beside this one
     #[arg(long, value_name = "PATH", requires = "start", help_heading = "Target")]
     server: Option<PathBuf>,
-    /// The server's process, for its CPU time, memory and disk, if it runs on this machine
+    /// The server's process, for its CPU time and memory, if it runs on this machine
     #[arg(long, value_name = "PID", conflicts_with_all = ["start", "memory", "embedded"], help_heading = "Target")]
     server_pid: Option<u32>,
     /// What --start passes on to the server, for example: -- --worker-threads 1
@@ -65,6 +65,8 @@ pub(crate) struct Target {
     pub(crate) server_pid: Option<u32>,
     /// Whether the server is this process.
     pub(crate) is_embedded: bool,
+    /// Where the data lies, if it lies on this machine.
+    pub(crate) data: Option<PathBuf>,
     server: Option<Server>,
 }
 
@@ -81,6 +83,7 @@ impl Target {
             description: String::new(),
             server_pid: arguments.server_pid,
             is_embedded,
+            data: arguments.embedded.clone(),
             server: None,
         };
         if is_embedded {
@@ -104,6 +107,7 @@ impl Target {
             let (address, data) = (server.address.clone(), server.data.path().to_owned());
             target.server = Some(server);
             target.description = format!("ferrisdb-server started here{}", on_file_system(&data));
+            target.data = Some(data);
             Some(address)
         } else {
             arguments.connect.clone()
@@ -179,9 +183,13 @@ impl Server {
         let parent = arguments.data.clone().unwrap_or_else(std::env::temp_dir);
         let data = tempfile::Builder::new().prefix("ferrisdb-bench-").tempdir_in(&parent);
         let data = data.with_context(|| format!("cannot make a folder in {}", parent.display()))?;
-        let mut child = Command::new(&binary)
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(data.path())
+        let mut command = Command::new(&binary);
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
+        // What a server says of its start and its end is of no interest here, unless somebody asks for it.
+        if !arguments.server_arguments.iter().any(|argument| argument.starts_with("--log")) {
+            command.args(["--log", "error"]);
+        }
+        let mut child = command
             .args(&arguments.server_arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -29,8 +29,11 @@ pub(crate) fn run(dir: &Path, common: &Common) -> Result<()> {
     let block = value(BLOCK, 0);
     let clock = Clock::new(common);
     let mut tally = Tally::new(clock)?;
-    let before = Usage::now(None);
+    let mut before = None;
     while clock.is_running() {
+        if before.is_none() && clock.counts() {
+            before = Some(Usage::now(None));
+        }
         if file.stream_position()? + BLOCK as u64 > FILE_BYTES as u64 {
             file.rewind()?;
         }
@@ -39,7 +42,8 @@ pub(crate) fn run(dir: &Path, common: &Common) -> Result<()> {
         file.sync_data()?;
         tally.done(began);
     }
-    tally.report("limit", "fdatasync", common, (before, Usage::now(None)));
+    let after = Usage::now(None);
+    tally.report("limit", "fdatasync", common, (before.unwrap_or(after), after));
     std::fs::remove_file(path)?;
     Ok(())
 }

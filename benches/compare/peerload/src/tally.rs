@@ -28,6 +28,11 @@ impl Clock {
         Instant::now() < self.end
     }
 
+    /// Whether the warm-up is over.
+    pub(crate) fn counts(&self) -> bool {
+        Instant::now() >= self.start
+    }
+
     /// What is used between start and end.
     pub(crate) async fn usage(&self, pid: Option<u32>) -> (Usage, Usage) {
         tokio::time::sleep_until(self.start.into()).await;
