@@ -12,14 +12,14 @@ server=$!
 wait_for "$port"
 sleep 1
 run() {
-    load etcd --addr "127.0.0.1:$port" --pid "$server" --secs "$SECS" --keys "$KEYS" --accounts "$KEYS" "$@"
+    load etcd --addr "127.0.0.1:$port" --pid "$server" --secs "$SECS" --keys "$KEYS" "$@"
 }
-run --workload load
+run --workload load --accounts "$KEYS"
 run --workload get --label read --clients 1
 run --workload get --label read --clients 64
 run --workload put --label update --clients 1
 run --workload put --label update --clients 64
-run --workload transfer --clients 1
-run --workload transfer --clients 64
+run --workload transfer --accounts "$KEYS" --clients 1
+run --workload transfer --accounts "$KEYS" --clients 64
 run --workload transfer --label transfer-100 --accounts 100 --clients 64
-run --workload check
+run --workload check --accounts "$KEYS"
