@@ -102,9 +102,11 @@ impl Client {
             match attempt.await {
                 Ok(result) => return Ok(result),
                 Err(error) => {
-                    self.count(&error);
+                    // Both at the same moment, or the end of the window could come between the two.
+                    let failed_at = runtime::now();
+                    self.tally.lock().attempt_failed(error.code(), failed_at);
                     transaction.on_error(error).await?;
-                    self.tally.lock().retried(runtime::now());
+                    self.tally.lock().retried(failed_at);
                 }
             }
         }

@@ -33,15 +33,16 @@ def of_ferrisdb(text):
         name = "transfer-100"
     common = {"system": "ferrisdb", "workload": name, "clients": run["clients"]}
     latency = lambda of: {f"{p}_us": f"{of[f'{p}_us']:.1f}" for p in ("p50", "p99", "p999")}
-    rate = run["operations_per_second"]
-    if name == "ten-key-transaction":
-        common["workload"], rate = "read-in-tens", run["rows_read_per_second"]
-    if name == "scan":
-        common["workload"], rate = "scan-rows", run["rows_read_per_second"]
+    rate, rows = run["operations_per_second"], 1
+    if name in ("ten-key-transaction", "scan"):
+        # Rates and CPU time are those of rows, latencies those of transactions.
+        common["workload"] = {"scan": "scan-rows"}.get(name, "read-in-tens")
+        rows = run["rows_read_per_second"] / rate if rate else 1
+        rate = run["rows_read_per_second"]
     cpu = {
         "retries": run["retries"],
-        "cli_us": f"{run['client_cpu_us_per_operation'] or 0:.2f}",
-        "srv_us": f"{run['server_cpu_us_per_operation'] or 0:.2f}",
+        "cli_us": f"{(run['client_cpu_us_per_operation'] or 0) / rows:.2f}",
+        "srv_us": f"{(run['server_cpu_us_per_operation'] or 0) / rows:.2f}",
         "cores_busy": f"{run['cores'] or 0:.2f}",
     }
     if name != "latency":
@@ -178,7 +179,8 @@ def report(folder):
     rounds = {number for runs in results.runs.values() for number in runs}
     text = [
         f"Medians of {len(rounds)} rounds: operations a second, latency p50 and p99, CPU time of client + server for each "
-        "operation. The last column is the median of the ratios within each round.",
+        "operation; of reads in transactions of ten the latencies are those of a transaction. The last column is the median of the "
+        "ratios within each round.",
         "",
         *table(results),
         "",
