@@ -112,9 +112,16 @@ impl Client {
         }
     }
 
-    /// Counts an error that ended an attempt, for whoever does without [`Client::transact`].
-    pub(crate) fn count(&self, error: &Error) {
-        self.tally.lock().attempt_failed(error.code(), runtime::now());
+    /// Counts an error that ended an attempt, for whoever does without [`Client::transact`]; says whether to try again.
+    pub(crate) fn tries_again(&self, error: &Error) -> bool {
+        let now = runtime::now();
+        let tries_again = error.is_retryable() && !error.is_maybe_committed();
+        let mut tally = self.tally.lock();
+        tally.attempt_failed(error.code(), now);
+        if tries_again {
+            tally.retried(now);
+        }
+        tries_again
     }
 
     /// Counts a part of an operation that ends now; returns now, for the part that follows.

@@ -51,11 +51,12 @@ impl Latency {
 impl Workload for Latency {
     fn operate<'a>(&'a self, client: &'a mut Client) -> BoxFuture<'a, Result<Work>> {
         Box::pin(async move {
-            let result = self.parts(client).await;
-            if let Err(error) = &result {
-                client.count(error);
+            loop {
+                match self.parts(client).await {
+                    Err(error) if client.tries_again(&error) => {}
+                    result => return result,
+                }
             }
-            result
         })
     }
 }
