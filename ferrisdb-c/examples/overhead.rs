@@ -119,8 +119,8 @@ fn main() {
         updates.into_iter().for_each(Program::finish);
     }
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-    let runtime = { runtime }.build().unwrap();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
     let connection = Connection::read(&cluster_file).unwrap();
     let database = runtime.block_on(Database::connect_to(connection, Settings::default())).unwrap();
 

@@ -183,7 +183,6 @@ pub fn entered() -> Result<EnterGuard<'static>, Code> {
 }
 
 /// Starts a task on the network; `None` if there is none. If it has stopped, the task is dropped unrun.
-#[expect(clippy::disallowed_methods, reason = "the runtime is this library's own")]
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
     Some(NETWORK.handle.get()?.spawn(task).abort_handle())
 }

@@ -130,7 +130,8 @@ pub async fn drain(world: &World, node: &str) -> Result<()> {
 ///
 /// If it commits, or does not say so.
 pub async fn take_too_many(world: &World, logs: &[String], lasts: Duration) -> Result<()> {
-    drained(world, "before too many logs go").await?;
+    let status = drained(world, "before too many logs go").await?;
+    let logs = &too_many(world, &status, logs);
     logs.iter().for_each(|log| world.power_off(log));
     let status = until(world, "stopping without logs", |status| {
         matches!(&status.cluster.phase, Phase::Waiting { reason } if reason.contains("log"))
@@ -156,6 +157,24 @@ pub async fn take_too_many(world: &World, logs: &[String], lasts: Duration) -> R
     logs.iter().for_each(|log| world.start_again(log));
     at_rest(world, "after the logs have come back").await?;
     Ok(())
+}
+
+/// These logs, if without them nobody knows what was committed; otherwise those as well that the generation has. One that began
+/// while some log could not be reached does without it, and would not miss it now.
+fn too_many(world: &World, status: &Status, logs: &[String]) -> Vec<String> {
+    let mut logs = logs.to_vec();
+    let Some(set) = status.cluster.log_sets.last() else { return logs };
+    let is_member = |node: &String| {
+        set.logs.iter().any(|member| member.endpoint.address == *world.address_of(node))
+    };
+    let members: Vec<String> = world.nodes_of("log-").map(str::to_owned).filter(is_member).collect();
+    let lost = members.iter().filter(|member| logs.contains(member)).count();
+    if lost < set.replication as usize {
+        logs.extend(members);
+        logs.sort();
+        logs.dedup();
+    }
+    logs
 }
 
 /// The number of copies changes.

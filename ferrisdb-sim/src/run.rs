@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ferrisdb_client::{Database, TransactionOption};
+use ferrisdb_client::{ConsistencyReport, Database, TransactionOption};
 use ferrisdb_core::{Stage, runtime};
 
 use crate::{
@@ -172,15 +172,28 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
     }
     if scenario.compare_replicas {
         operations::at_rest(&world, "before replicas are compared").await?;
-        let compared =
-            world.client(|database| async move { Ok(database.check_consistency(|_| {}).await?) });
-        let report = within(STEP_LIMIT, compared).await.context("comparing replicas")?;
+        let report = within(STEP_LIMIT, world.client(compare_replicas));
+        let report = report.await.context("comparing replicas")?;
         ensure!(report.is_clean(), "replicas differ (I-2): {report:#?}");
         trace.note(format_args!("replicas: {:?}", report.total));
     }
     check_disks(&world)?;
     trace.note("everything is in order");
     Ok(checked)
+}
+
+/// Compares all replicas. One that was cut off until a moment ago may have to catch up first, for so long at most as everything
+/// else may take after the last fault.
+async fn compare_replicas(database: Database) -> Result<ConsistencyReport> {
+    let began = runtime::now();
+    loop {
+        let report = database.check_consistency(|_| {}).await?;
+        let is_late = runtime::now().saturating_duration_since(began) > AVAILABLE_LIMIT;
+        if report.total.differences > 0 || report.unchecked.is_empty() || is_late {
+            return Ok(report);
+        }
+        runtime::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Disks stay bounded: logs are popped, and what was overwritten is dropped.
