@@ -98,7 +98,7 @@ impl Watch {
 
     /// Whether it is over: awaiting it will not wait.
     pub fn is_ready(&self) -> bool {
-        self.signal.outcome().is_some() || self.signal.is_late(runtime::now())
+        self.signal.outcome().is_some() || self.signal.is_late()
     }
 }
 
@@ -177,7 +177,7 @@ impl Drop for PendingWatch {
     fn drop(&mut self) {
         if let Some(signal) = self.signal.take() {
             // The time of the transaction comes first: whoever waited has been told so already.
-            let is_late = signal.is_late(runtime::now());
+            let is_late = signal.is_late();
             signal.give(Err(if is_late { timed_out() } else { self.fails_with.clone() }));
         }
     }

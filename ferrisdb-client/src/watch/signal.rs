@@ -8,7 +8,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use ferrisdb_core::{Error, ErrorCode, Result, Stage, runtime::Instant};
+use ferrisdb_core::{
+    Error, ErrorCode, Result, Stage,
+    runtime::{self, Instant},
+};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -68,9 +71,9 @@ impl Signal {
         *self.deadline.lock()
     }
 
-    /// Whether the watch can not be armed in time any more.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.deadline().is_some_and(|deadline| now >= deadline)
+    /// Whether the watch cannot be armed in time any more.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline().is_some_and(|deadline| runtime::now() >= deadline)
     }
 
     pub(super) fn outcome(&self) -> Option<&Result<()>> {
