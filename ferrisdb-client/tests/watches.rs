@@ -233,12 +233,13 @@ async fn it_fails_when_the_time_of_its_transaction_is_over() {
     // The timeout may be set, or put off, while somebody waits.
     let mut watch = transaction.watch("a").await.unwrap();
     assert_waits(&mut watch).await;
-    let waiting = tokio::spawn(watch);
-    transaction.set_option(timeout(1_000_000)).unwrap();
-    tokio::task::yield_now().await;
-    transaction.set_option(timeout(1)).unwrap();
-    let error = soon(async { waiting.await.unwrap() }).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::TransactionTimedOut);
+    let put_off_and_set = async {
+        transaction.set_option(timeout(1_000_000)).unwrap();
+        tokio::task::yield_now().await;
+        transaction.set_option(timeout(1)).unwrap();
+    };
+    let (error, ()) = future::join(soon(watch), put_off_and_set).await;
+    assert_eq!(error.unwrap_err().code(), ErrorCode::TransactionTimedOut);
 
     // What is armed in time waits on, also if it was waited for before.
     let transaction = database.transaction();
