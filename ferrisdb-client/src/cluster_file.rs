@@ -99,14 +99,34 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As for [`Connection::read`].
+    /// As for [`Connection::read`]; if there is no file at all, the detail says where it was looked for.
     pub fn find() -> Result<Connection> {
-        if let Some(path) = std::env::var_os(CLUSTER_FILE_VARIABLE).filter(|path| !path.is_empty())
-        {
-            return Connection::read(PathBuf::from(path));
+        let named = std::env::var_os(CLUSTER_FILE_VARIABLE).filter(|path| !path.is_empty());
+        Connection::find_in(named.map(PathBuf::from), Path::new(CLUSTER_FILE_NAME), &default_path())
+    }
+
+    /// The file that the environment has named, or else the first of the two that is there.
+    fn find_in(named: Option<PathBuf>, here: &Path, installed: &Path) -> Result<Connection> {
+        if let Some(named) = named {
+            return Connection::read(&named).map_err(|error| {
+                let detail = format!("{} (from {CLUSTER_FILE_VARIABLE})", error.detail());
+                Error::new(error.code(), Stage::Client, detail)
+            });
         }
-        let here = Path::new(CLUSTER_FILE_NAME);
-        Connection::read(if here.exists() { here.to_owned() } else { default_path() })
+        // A file that is there and cannot be read is an error, not a reason to look further: the next one may be of
+        // another cluster.
+        let is_there = |path: &&Path| !matches!(path.try_exists(), Ok(false));
+        [here, installed].into_iter().find(is_there).map_or_else(
+            || {
+                let detail = format!(
+                    "looked for {} in the working directory and for {}; {CLUSTER_FILE_VARIABLE} is not set",
+                    here.display(),
+                    installed.display()
+                );
+                Err(Error::new(ErrorCode::NoClusterFile, Stage::Client, detail))
+            },
+            Connection::read,
+        )
     }
 
     /// The id, if it is one that a cluster gives itself.
@@ -247,5 +267,33 @@ mod tests {
         assert!(error.to_string().contains("a.cluster"), "{error}");
         std::fs::write(&path, "x:y@a:1\n").unwrap();
         assert_eq!(Connection::read(&path).unwrap().path, Some(path));
+    }
+
+    #[test]
+    fn files_are_looked_for_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (named, here, installed) = (path("named"), path("here"), path("installed"));
+        let find = |is_named: bool| {
+            let named = is_named.then(|| named.clone());
+            Connection::find_in(named, &here, &installed).map(|found| found.description)
+        };
+
+        let error = find(false).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NoClusterFile);
+        for place in [here.to_str().unwrap(), installed.to_str().unwrap(), CLUSTER_FILE_VARIABLE] {
+            assert!(error.detail().contains(place), "{place} is missing in {error}");
+        }
+        std::fs::write(&installed, "installed:0@a:1").unwrap();
+        assert_eq!(find(false).unwrap(), "installed");
+        std::fs::write(&here, "here:0@a:1").unwrap();
+        assert_eq!(find(false).unwrap(), "here");
+        let error = find(true).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NoClusterFile, "a name excludes all other places");
+        assert!(error.detail().contains(CLUSTER_FILE_VARIABLE), "{error}");
+        std::fs::write(&named, "named:0@a:1").unwrap();
+        assert_eq!(find(true).unwrap(), "named");
+        std::fs::write(&here, "nonsense").unwrap();
+        assert_eq!(find(false).unwrap_err().code(), ErrorCode::ConnectionStringInvalid);
     }
 }

@@ -205,7 +205,8 @@ pub enum Priority {
     /// As all others.
     #[default]
     Default,
-    /// As all others, but asked for apart from them: proxies do not prefer it so far.
+    /// As all others, but asked for apart from them. Proxies do not limit the rate of read versions, and a round of theirs takes all
+    /// that wait, so there is nobody to overtake.
     Immediate,
 }
 

@@ -23,6 +23,7 @@ use ferrisdb_core::{
     runtime::{self, Instant},
     transaction::{self, CommitOutcome, CommitRequest, ConflictingRead, IdempotencyId},
 };
+use futures::FutureExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
 
@@ -240,7 +241,7 @@ impl Transaction {
             drop(state);
             self.open()?.call()
         };
-        let version = within(call.deadline, self.version_for(&call)).await?;
+        let version = within(call.deadline, self.version_for(&call)).boxed().await?;
         drop(self.still_open(&call)?);
         Ok(version)
     }

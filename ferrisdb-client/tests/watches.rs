@@ -204,6 +204,55 @@ async fn it_outlives_transaction_handle_and_timeout() {
 }
 
 #[tokio::test]
+async fn it_fails_when_the_time_of_its_transaction_is_over() {
+    let database = Database::memory().await.unwrap();
+    let timeout = |milliseconds| TransactionOption::Timeout(Duration::from_millis(milliseconds));
+    let timed_out = |watch: Watch| async {
+        let error = soon(watch).await.unwrap_err();
+        assert_eq!((error.code(), error.code().number()), (ErrorCode::TransactionTimedOut, 1031));
+    };
+    // At that time, and not at the end of the transaction.
+    let began = runtime::now();
+    let transaction = database.transaction();
+    transaction.set_option(timeout(200)).unwrap();
+    let (polled, looked_at, left) =
+        future::try_join3(transaction.watch("a"), transaction.watch("a"), transaction.watch("a"))
+            .await
+            .unwrap();
+    assert!(!polled.is_ready());
+    timed_out(polled).await;
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert!(looked_at.is_ready());
+    timed_out(looked_at).await;
+    // Afterwards nothing else is to be heard of it.
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TransactionTimedOut);
+    transaction.reset();
+    timed_out(left).await;
+
+    // The timeout may be set, or put off, while somebody waits.
+    let mut watch = transaction.watch("a").await.unwrap();
+    assert_waits(&mut watch).await;
+    let put_off_and_set = async {
+        transaction.set_option(timeout(1_000_000)).unwrap();
+        tokio::task::yield_now().await;
+        transaction.set_option(timeout(1)).unwrap();
+    };
+    let (error, ()) = future::join(soon(watch), put_off_and_set).await;
+    assert_eq!(error.unwrap_err().code(), ErrorCode::TransactionTimedOut);
+
+    // What is armed in time waits on, also if it was waited for before.
+    let transaction = database.transaction();
+    transaction.set_option(timeout(500)).unwrap();
+    let mut watch = transaction.watch("a").await.unwrap();
+    assert!(futures::poll!(&mut watch).is_pending());
+    transaction.commit().await.unwrap();
+    assert_waits(&mut watch).await;
+    change(&database, |transaction| transaction.set("a", "1")).await;
+    soon(watch).await.unwrap();
+}
+
+#[tokio::test]
 async fn closing_ends_all() {
     let database = Database::memory().await.unwrap();
     let armed = watch(&database, "a").await;

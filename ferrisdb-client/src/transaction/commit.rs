@@ -50,7 +50,11 @@ impl Transaction {
             let detail = "reads can be turned away from own writes before the first operation only";
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
         }
-        state.options.set(option)
+        state.options.set(option)?;
+        // It may have been the timeout.
+        let deadline = state.deadline();
+        state.work.watches.iter().for_each(|watch| watch.set_deadline(deadline));
+        Ok(())
     }
 
     /// Commits: makes all writes take effect at once, or none of them.
@@ -79,7 +83,8 @@ impl Transaction {
             state.phase = Phase::Closing;
             (state.call(), Arc::clone(&state.work.outstanding))
         };
-        let result = self.close_and_commit(&call, &outstanding).await;
+        // In a box, as the reads are: see `Transaction::read_key`.
+        let result = self.close_and_commit(&call, &outstanding).boxed().await;
         let mut state = self.shared.state.lock();
         let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
         if state.attempt == call.attempt && is_committing {
@@ -142,7 +147,7 @@ impl Transaction {
                         Ok(())
                     };
                     // Whether or not there was time for that, this is what the caller has to know.
-                    let _ = Box::pin(within(call.deadline, closed)).await;
+                    let _ = within(call.deadline, closed).await;
                 }
                 return Err(error);
             }
@@ -239,7 +244,7 @@ impl Transaction {
             let options = state.options.after_error(&self.shared.database.defaults());
             state.begin_attempt(options);
         }
-        wait(delay, deadline).await
+        wait(delay, deadline).boxed().await
     }
 
     /// Forgets everything, options included, as if the transaction was new.
@@ -398,7 +403,7 @@ impl Transaction {
     /// Waits until it is time for the next attempt.
     pub(crate) async fn wait_to_retry(&self, error: Error) -> Result<()> {
         let (delay, deadline) = self.plan_retry(error)?;
-        wait(delay, deadline).await
+        wait(delay, deadline).boxed().await
     }
 
     /// Commits, unless the body has done so itself.
@@ -416,7 +421,7 @@ impl Transaction {
             (state.call(), state.fate, state.options.idempotency_id)
         };
         let (Fate::Open { after }, Some(id)) = (fate, id) else { return Ok(None) };
-        let record = within(call.deadline, self.find_record(&call, id, after)).await?;
+        let record = within(call.deadline, self.find_record(&call, id, after)).boxed().await?;
         match record {
             Some(_) => {
                 mark(Mark::FoundCommitted);

@@ -284,7 +284,7 @@ impl Transaction {
     ) -> Result<Option<VersionedValue>> {
         if special_keys::is_special(&key) {
             // Boxed, as it is rare: every other read would carry its size.
-            let value = Box::pin(special_keys::get(self, &key)).await?;
+            let value = special_keys::get(self, &key).boxed().await?;
             return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
         }
         let (call, lookup, _outstanding) = {
@@ -299,9 +299,9 @@ impl Transaction {
             }
             Lookup::Database(operations) => operations,
         };
-        // In a box, as all that asks the network: or the types of futures nest so deep that a program with a few functions
-        // around its reads reaches the compiler's limit.
-        let found = Box::pin(within(call.deadline, self.fetch_key(&call, &key))).await?;
+        // In a box without a type, as all that asks the network: or the types of futures nest so deep that a program with a
+        // few functions around its reads reaches the compiler's limits, of layouts and of what may move between threads.
+        let found = within(call.deadline, self.fetch_key(&call, &key)).boxed().await?;
         let mut state = self.still_open(&call)?;
         if isolation == Isolation::Serializable {
             state.work.read_conflicts.insert(&KeyRange::single(&key));
@@ -325,7 +325,7 @@ impl Transaction {
             (state.call(), state.overlay(isolation), read_end, state.work.outstanding.begin())
         };
         let resolved = self.resolve(&call, &overlay, &selector, &read_end);
-        let (key, observed) = Box::pin(within(call.deadline, resolved)).await?;
+        let (key, observed) = within(call.deadline, resolved).boxed().await?;
         self.observe(&call, isolation, &observed)?;
         Ok(key)
     }
@@ -336,7 +336,7 @@ impl Transaction {
         isolation: Isolation,
     ) -> Result<RangePage> {
         if special_keys::is_special(&query.begin.key) {
-            return Box::pin(special_keys::get_range(self, &query)).await;
+            return special_keys::get_range(self, &query).boxed().await;
         }
         let (call, overlay, read_end, _outstanding) = {
             let state = self.open()?;
@@ -367,7 +367,7 @@ impl Transaction {
             observed.extend(&of_rows);
             Ok((page, observed))
         };
-        let (page, observed) = Box::pin(within(call.deadline, read)).await?;
+        let (page, observed) = within(call.deadline, read).boxed().await?;
         self.observe(&call, isolation, &observed)?;
         Ok(page)
     }
@@ -391,7 +391,7 @@ impl Transaction {
     ) -> Result<(Key, RangeSet)> {
         match selector.as_bound() {
             Some(key) => Ok((key.min(read_end.clone()), RangeSet::default())),
-            None => Box::pin(self.resolve(call, overlay, selector, read_end)).await,
+            None => self.resolve(call, overlay, selector, read_end).boxed().await,
         }
     }
 

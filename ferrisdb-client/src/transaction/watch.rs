@@ -10,8 +10,8 @@ impl Transaction {
     /// after the transaction.
     ///
     /// This reads the key, but adds no read conflict: whoever changes it before the commit makes the watch ready at
-    /// once. So does a later write of this same transaction. Neither [`TransactionOption::Timeout`] nor any other
-    /// option counts for the watch once it is armed.
+    /// once. So does a later write of this same transaction. [`TransactionOption::Timeout`] counts until the watch is
+    /// armed; from then on neither that nor any other option does.
     ///
     /// ```
     /// # use ferrisdb_client::{Database, Error};
@@ -60,7 +60,9 @@ impl Transaction {
         let (mut pending, watch) = Watches::reserve(&self.shared.database, key.clone())?;
         let seen = self.read_key(key, Isolation::Snapshot).await?;
         pending.set_known(seen.as_ref().map(|seen| &seen.value));
-        self.still_open(&call)?.work.watches.push(pending);
+        let mut state = self.still_open(&call)?;
+        pending.set_deadline(state.deadline());
+        state.work.watches.push(pending);
         Ok(watch)
     }
 }

@@ -48,7 +48,7 @@ use std::{
 use ferrisdb_core::{
     Error, ErrorCode, Key, Result, Stage, Value, Version,
     digest::ValueDigest,
-    runtime::{self, TaskGroup},
+    runtime::{self, Instant, TaskGroup},
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -73,16 +73,22 @@ use crate::{cluster::Cluster, database::Database};
 /// # Errors
 ///
 /// [`ErrorCode::TransactionCancelled`] if the transaction was reset, cancelled or dropped before it was committed, or if
-/// its commit failed; [`ErrorCode::CommitUnknownResult`] if nobody knows; [`ErrorCode::ShuttingDown`] if the database
-/// was embedded and is closed.
+/// its commit failed; [`ErrorCode::TransactionTimedOut`] as soon as the transaction's time is over, if it was not committed by
+/// then; [`ErrorCode::CommitUnknownResult`] if nobody knows; [`ErrorCode::ShuttingDown`] if the database was embedded and
+/// is closed.
 #[must_use = "dropping a watch ends it"]
 pub struct Watch {
     number: u64,
     key: Key,
     signal: Arc<Signal>,
+    /// Goes off when the time of the transaction is over.
+    alarm: Option<Alarm>,
     /// The watch is seen to for as long as the handle lives.
     database: Database,
 }
+
+/// An instant, and the wait until then.
+type Alarm = (Instant, Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
 
 impl Watch {
     /// The key that is watched.
@@ -92,21 +98,41 @@ impl Watch {
 
     /// Whether it is over: awaiting it will not wait.
     pub fn is_ready(&self) -> bool {
-        self.signal.outcome().is_some()
+        self.signal.outcome().is_some() || self.signal.is_late()
     }
 }
 
 impl Future for Watch {
     type Output = Result<()>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.signal.poll(context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            let outcome = self.signal.poll(context);
+            // Nothing bounds a watch that is armed, or the transaction has no timeout.
+            let Some(deadline) = self.signal.deadline().filter(|_| outcome.is_pending()) else {
+                self.alarm = None;
+                return outcome;
+            };
+            let left = deadline.saturating_duration_since(runtime::now());
+            if left.is_zero() {
+                self.signal.give(Err(timed_out()));
+                continue;
+            }
+            let alarm = self.alarm.take().filter(|(until, _)| *until == deadline);
+            let (_, alarm) = self
+                .alarm
+                .insert(alarm.unwrap_or_else(|| (deadline, Box::pin(runtime::sleep(left)))));
+            if alarm.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.alarm = None;
+        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if !self.is_ready() {
+        if self.signal.outcome().is_none() {
             self.signal.give(Err(cancelled()));
             self.database.watches().shared.book.lock().forget(self.number);
         }
@@ -140,12 +166,19 @@ impl PendingWatch {
     pub(crate) fn set_error(&mut self, error: Error) {
         self.fails_with = error;
     }
+
+    /// Until when it has to be armed.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.signal.iter().for_each(|signal| signal.set_deadline(deadline));
+    }
 }
 
 impl Drop for PendingWatch {
     fn drop(&mut self) {
         if let Some(signal) = self.signal.take() {
-            signal.give(Err(self.fails_with.clone()));
+            // The time of the transaction comes first: whoever waited has been told so already.
+            let is_late = signal.is_late();
+            signal.give(Err(if is_late { timed_out() } else { self.fails_with.clone() }));
         }
     }
 }
@@ -203,7 +236,7 @@ impl Watches {
             signal: Some(Arc::clone(&signal)),
             fails_with: cancelled(),
         };
-        Ok((pending, Watch { number, key, signal, database: database.clone() }))
+        Ok((pending, Watch { number, key, signal, alarm: None, database: database.clone() }))
     }
 
     /// The transaction of these watches was committed; at `version` the keys had the values that it saw, unless
@@ -215,6 +248,8 @@ impl Watches {
         let now = runtime::now();
         for mut pending in pending {
             let Some(signal) = pending.signal.take() else { continue };
+            // From here on it may take its time.
+            signal.set_deadline(None);
             let (number, key, known) = (pending.number, pending.key.clone(), pending.known);
             let armed = Armed { number, key, known, version, signal: Arc::clone(&signal) };
             let armed = self.shared.book.lock().arm(armed, now);
@@ -237,4 +272,9 @@ impl Watches {
 fn cancelled() -> Error {
     let detail = "the transaction of the watch was not committed";
     Error::new(ErrorCode::TransactionCancelled, Stage::Client, detail)
+}
+
+fn timed_out() -> Error {
+    let detail = "the time of the watch's transaction was over before it was committed";
+    Error::new(ErrorCode::TransactionTimedOut, Stage::Client, detail)
 }

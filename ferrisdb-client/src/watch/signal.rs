@@ -8,12 +8,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use ferrisdb_core::{Error, ErrorCode, Result, Stage};
+use ferrisdb_core::{
+    Error, ErrorCode, Result, Stage,
+    runtime::{self, Instant},
+};
 use futures::task::AtomicWaker;
+use parking_lot::Mutex;
 
 /// What one watch waits for. Counts among the watches of its handle until it is over, or nobody waits any more.
 pub(super) struct Signal {
     outcome: OnceLock<Result<()>>,
+    /// When the time of its transaction is over, if the watch is not armed by then.
+    deadline: Mutex<Option<Instant>>,
     waker: AtomicWaker,
     outstanding: Arc<AtomicUsize>,
     is_counted: AtomicBool,
@@ -35,6 +41,7 @@ impl Signal {
         )?;
         Ok(Arc::new(Signal {
             outcome: OnceLock::new(),
+            deadline: Mutex::default(),
             waker: AtomicWaker::new(),
             outstanding: Arc::clone(outstanding),
             is_counted: AtomicBool::new(true),
@@ -49,6 +56,24 @@ impl Signal {
             }
             self.waker.wake();
         }
+    }
+
+    /// Until when the watch has to be armed; `None` if it is, or may take its time.
+    pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
+        let earlier = std::mem::replace(&mut *self.deadline.lock(), deadline);
+        // Whoever waits has to set another alarm.
+        if earlier != deadline {
+            self.waker.wake();
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        *self.deadline.lock()
+    }
+
+    /// Whether the watch cannot be armed in time any more.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline().is_some_and(|deadline| runtime::now() >= deadline)
     }
 
     pub(super) fn outcome(&self) -> Option<&Result<()>> {

@@ -19,10 +19,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ferrisdb_client::{
-    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeySelector, Priority, RangeQuery,
-    StreamingMode, Subspace, TransactionOption as Opt, Value, Version, directory::DirectoryLayer,
+    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeySelector, Priority, RangeQuery, Stage,
+    StreamingMode, Subspace, TransactionOption as Opt, Value, Version, Watch,
+    directory::DirectoryLayer,
 };
-use ferrisdb_core::limits;
+use ferrisdb_core::{limits, runtime};
 use futures::{FutureExt as _, TryStreamExt as _, future::BoxFuture};
 
 /// A case: its name, and what it does with a database and a prefix of its own.
@@ -63,6 +64,9 @@ cases!(
     versions,
     life,
     retries,
+    watches,
+    watches_that_fail,
+    too_many_watches,
     limits_of_size,
     read_only,
     sizes,
@@ -449,7 +453,7 @@ async fn life(database: &Database, p: &str) -> Result<()> {
     transaction.cancel();
     expect(transaction.get(key("a")).await, ErrorCode::TransactionCancelled)?;
     expect(transaction.commit().await, ErrorCode::TransactionCancelled)?;
-    let conflict = Error::new(ErrorCode::NotCommitted, ferrisdb_client::Stage::Resolve, "");
+    let conflict = Error::new(ErrorCode::NotCommitted, Stage::Resolve, "");
     expect(transaction.on_error(conflict).await, ErrorCode::TransactionCancelled)?;
     transaction.reset();
     transaction.get(key("a")).await?;
@@ -457,7 +461,7 @@ async fn life(database: &Database, p: &str) -> Result<()> {
 }
 
 async fn retries(database: &Database, p: &str) -> Result<()> {
-    let error = |code| Error::new(code, ferrisdb_client::Stage::Client, "");
+    let error = |code| Error::new(code, Stage::Client, "");
     let transaction = database.transaction();
     transaction.set_option(Opt::RetryLimit(Some(1)))?;
     transaction.set_option(Opt::RetryDelayMax(Duration::from_millis(1)))?;
@@ -472,7 +476,7 @@ async fn retries(database: &Database, p: &str) -> Result<()> {
     expect(hopeless, ErrorCode::KeyTooLarge)?;
     let transaction = database.transaction();
     transaction.set_option(Opt::Timeout(Duration::from_millis(1)))?;
-    ferrisdb_core::runtime::sleep(Duration::from_millis(5)).await;
+    runtime::sleep(Duration::from_millis(5)).await;
     expect(transaction.get(p).await, ErrorCode::TransactionTimedOut)?;
     let again = transaction.on_error(error(ErrorCode::NotCommitted)).await;
     expect(again, ErrorCode::TransactionTimedOut)?;
@@ -481,6 +485,128 @@ async fn retries(database: &Database, p: &str) -> Result<()> {
     for code in ErrorCode::ALL {
         ensure!(!code.is_maybe_committed() || code.is_retryable(), "{code}");
     }
+    Ok(())
+}
+
+/// How long a watch may take that is to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long one is looked at that is not.
+const LOOKED_AT_FOR: Duration = Duration::from_secs(2);
+
+/// What a watch ends with.
+async fn ended(watch: Watch) -> Result<(), Error> {
+    runtime::timeout(READY_WITHIN, Stage::Client, watch).await.and_then(|ended| ended)
+}
+
+/// Watches a key, in a transaction that only reads.
+async fn watch(database: &Database, key: &str) -> Result<Watch> {
+    let transaction = database.transaction();
+    let watch = transaction.watch(key).await?;
+    transaction.commit().await?;
+    Ok(watch)
+}
+
+async fn watches(database: &Database, p: &str) -> Result<()> {
+    let key = |key: &str| format!("{p}{key}");
+    put(database, p, &[("same", "1"), ("set", "1"), ("cleared", "1"), ("dropped", "1")]).await?;
+    let mut untouched = watch(database, &key("untouched")).await?;
+    let mut same = watch(database, &key("same")).await?;
+    let (set, created) = (watch(database, &key("set")).await?, watch(database, &key("new")).await?);
+    let cleared = watch(database, &key("cleared")).await?;
+    // The transaction has gone before anything happens, and so has its handle.
+    let other = database.clone();
+    let dropped = watch(&other, &key("dropped")).await?;
+    drop(other);
+    // Armed by a commit that writes, with the value that this transaction has written itself.
+    let transaction = database.transaction();
+    transaction.set(key("own"), "mine")?;
+    let mut own = transaction.watch(key("own")).await?;
+    transaction.commit().await?;
+
+    put(database, p, &[("same", "1"), ("own", "mine")]).await?;
+    let quiet = futures::future::select_all([&mut same, &mut own, &mut untouched]);
+    let quiet =
+        runtime::timeout(LOOKED_AT_FOR, Stage::Client, quiet).await.map(|(ended, ..)| ended);
+    ensure!(quiet.is_err(), "the same value once more is no change: {quiet:?}");
+    ensure!(!same.is_ready() && !own.is_ready() && !untouched.is_ready());
+
+    put(database, p, &[("same", "2"), ("set", "2"), ("new", ""), ("dropped", "2"), ("own", "2")])
+        .await?;
+    let transaction = database.transaction();
+    transaction.clear_range(key("cleared")..key("cleared0"))?;
+    transaction.commit().await?;
+    for (name, watch) in [
+        ("same", same),
+        ("set", set),
+        ("new", created),
+        ("cleared", cleared),
+        ("dropped", dropped),
+        ("own", own),
+    ] {
+        ensure!(watch.key() == &Key::from(key(name)));
+        ended(watch).await.with_context(|| format!("the watch of {name}"))?;
+    }
+    ensure!(!untouched.is_ready());
+
+    // A later write of the same transaction is a change, as soon as it is committed.
+    let transaction = database.transaction();
+    let later = transaction.watch(key("set")).await?;
+    transaction.set(key("set"), "3")?;
+    ensure!(!later.is_ready(), "nothing is committed");
+    transaction.commit().await?;
+    ended(later).await.context("an own later write")
+}
+
+async fn watches_that_fail(database: &Database, p: &str) -> Result<()> {
+    let transaction = database.transaction();
+    let watch = transaction.watch(p).await?;
+    transaction.reset();
+    expect(ended(watch).await, ErrorCode::TransactionCancelled)?;
+    let watch = transaction.watch(p).await?;
+    transaction.cancel();
+    expect(ended(watch).await, ErrorCode::TransactionCancelled)?;
+    let transaction = database.transaction();
+    let watch = transaction.watch(p).await?;
+    drop(transaction);
+    expect(ended(watch).await, ErrorCode::TransactionCancelled)?;
+
+    let transaction = database.transaction();
+    transaction.get(format!("{p}read")).await?;
+    let watch = transaction.watch(p).await?;
+    transaction.set(p, "")?;
+    put(database, p, &[("read", "")]).await?;
+    expect(transaction.commit().await, ErrorCode::NotCommitted)?;
+    expect(ended(watch).await, ErrorCode::TransactionCancelled)?;
+
+    let transaction = database.transaction();
+    transaction.set_option(Opt::Timeout(Duration::from_millis(1_500)))?;
+    let watch = transaction.watch(p).await?;
+    expect(ended(watch).await, ErrorCode::TransactionTimedOut)?;
+    let transaction = database.transaction();
+    transaction.set_option(Opt::ReadYourWritesDisabled)?;
+    expect(transaction.watch(p).await, ErrorCode::WatchesDisabled)
+}
+
+async fn too_many_watches(database: &Database, p: &str) -> Result<()> {
+    let transaction = database.transaction();
+    // With a value of its own nobody has to be asked for it.
+    transaction.set(p, "")?;
+    let mut watches = Vec::new();
+    let refused = loop {
+        match transaction.watch(p).await {
+            Ok(watch) => watches.push(watch),
+            Err(error) => break error,
+        }
+        ensure!(watches.len() <= limits::WATCHES_DEFAULT, "there is no end of watches");
+    };
+    expect(Err::<(), _>(refused), ErrorCode::TooManyWatches)?;
+    drop(watches.pop());
+    let last = transaction.watch(p).await?;
+    transaction.reset();
+    expect(ended(last).await, ErrorCode::TransactionCancelled)?;
+    ensure!(watches.iter().all(Watch::is_ready), "all have ended with the transaction");
+    let transaction = database.transaction();
+    drop(transaction.watch(p).await?);
     Ok(())
 }
 

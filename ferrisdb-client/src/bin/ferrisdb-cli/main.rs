@@ -39,12 +39,12 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
-use ferrisdb_client::{Address, Network};
+use ferrisdb_client::{Connection, Network};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     command::Command,
-    connect::Target,
+    connect::{Place, Target},
     output::{Output, OutputFormat},
     repl::OnError,
     runner::{Interrupted, Runner, interruptible},
@@ -129,11 +129,12 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Status(_)) => cli.timeout.min(STATUS_CONNECT_LIMIT),
         _ => cli.timeout,
     };
-    let connected = runtime.block_on(interruptible(cli.target.database(limit)))?;
-    let database = match (connected, &cli.command, cli.target.controllers()) {
+    let place = cli.target.place()?;
+    let connected = runtime.block_on(interruptible(place.database(limit)))?;
+    let database = match (connected, &cli.command, &place) {
         (Ok(database), _, _) => database,
-        (Err(error), Some(Command::Status(args)), Some(controllers)) => {
-            let unconnected = status_unconnected(controllers, error, args, cli.output);
+        (Err(error), Some(Command::Status(args)), Place::Cluster(connection)) => {
+            let unconnected = status_unconnected(connection, error, args, cli.output);
             return runtime.block_on(interruptible(unconnected))?;
         }
         (Err(error), _, _) => return Err(error),
@@ -155,7 +156,7 @@ fn run(cli: Cli) -> Result<()> {
 
 /// What can be said of a cluster that cannot be connected to; then the error.
 async fn status_unconnected(
-    controllers: &[Address],
+    connection: &Connection,
     error: anyhow::Error,
     args: &command::status::Args,
     format: OutputFormat,
@@ -163,6 +164,11 @@ async fn status_unconnected(
     let (mut data, mut notes) = (io::stdout(), io::stderr());
     let mut output = Output { data: &mut data, notes: &mut notes, format, interactive: false };
     let network = Network::new();
+    // So that controllers of another cluster are told apart from those of this one.
+    if let Some(id) = connection.cluster_id() {
+        network.join(id)?;
+    }
+    let controllers = &connection.addresses;
     command::status::run_unconnected(&network, controllers, error, args, &mut output).await
 }
 

@@ -52,7 +52,7 @@ pub(crate) async fn run(session: &Session, args: &Args, output: &mut Output<'_>)
         Action::Add { address } => {
             database.add_controller(address.clone()).await.map_err(super::not_answered)?;
             format!(
-                "{address} is a controller now; name it in --controllers of processes and clients"
+                "{address} is a controller now; name it in --controllers of processes and in the cluster files of clients"
             )
         }
         Action::Remove { address } => {

@@ -71,15 +71,17 @@ impl<'a> Survey<'a> {
         if wrong(ErrorCode::WrongCluster) || wrong(ErrorCode::IncompatibleProtocol) {
             findings.push(down(
                 String::from("a controller belongs to another cluster, or runs another release"),
-                String::from("check --controllers, and that all run the release of this program"),
+                String::from(
+                    "check --controllers or the cluster file, and that all run the release of this program",
+                ),
             ));
         }
         if living == 0 {
             findings.push(down(
                 format!("none of {all} controllers answers"),
                 format!(
-                    "check that the addresses are right (--controllers), that the network to them works, and that \
-                     they run; {majority} of them must run: start them with their data directories"
+                    "check that the addresses are right (--controllers, or the cluster file), that the network to \
+                     them works, and that they run; {majority} of them must run: start them with their data directories"
                 ),
             ));
         } else if living < majority {
