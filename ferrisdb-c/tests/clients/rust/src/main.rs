@@ -501,6 +501,50 @@ async fn tuples_and_subspaces(db: Db) -> Outcome {
     Ok(())
 }
 
+async fn mapped_ranges_look_up_what_an_index_names(db: Db) -> Outcome {
+    let (index, data) = (Subspace::from("index"), Subspace::from("data"));
+    db.run(|tr, _| {
+        let (index, data) = (index.clone(), data.clone());
+        async move {
+            for id in 0..300u32 {
+                tr.set(&index.pack(&(if id % 3 == 0 { "blue" } else { "brown" }, id)), b"");
+                tr.set(&data.pack(&(id, "name")), &pack(&id));
+                tr.set(&data.pack(&(id, "size")), b"");
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    let mapper = pack(&("data", "{K[2]}", "{...}"));
+    let blue = RangeOption::from(&index.subspace(&"blue"));
+    let tr = db.create_trx()?;
+    let parts: Vec<_> = tr.get_mapped_ranges(blue.clone(), &mapper, false).try_collect().await?;
+    let mut ids = Vec::new();
+    for row in parts.iter().flat_map(|part| part.iter()) {
+        let (_, id): (String, u32) = index.unpack(row.parent_key())?;
+        assert_eq!(row.begin_range(), data.pack(&id));
+        let found: Vec<&[u8]> = row.key_values().iter().map(|row| row.key()).collect();
+        assert_eq!(found, [data.pack(&(id, "name")), data.pack(&(id, "size"))]);
+        assert_eq!(unpack::<u32>(row.key_values()[0].value())?, id);
+        ids.push(id);
+    }
+    assert_eq!(ids, (0..300).step_by(3).collect::<Vec<u32>>());
+
+    // What was looked up is read, as far as conflicts go.
+    put(&db, &data.pack(&(6, "size")), b"large").await?;
+    tr.set(b"k", b"");
+    assert_eq!(code(tr.commit().await.map(|_| ())), 1020);
+
+    let tr = db.create_trx()?;
+    let refused = async |mapper: &[u8], snapshot| {
+        code(tr.get_mapped_range(&blue, mapper, 1, snapshot).await.map(|rows| rows.len()))
+    };
+    assert_eq!(refused(&mapper, true).await, 2108);
+    assert_eq!(refused(b"\xff", false).await, 2043);
+    assert_eq!(refused(&pack(&("data", "{K[9]}", "{...}")), false).await, 2030);
+    Ok(())
+}
+
 async fn directories(db: Db) -> Outcome {
     let layer = DirectoryLayer::default();
     let path = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
@@ -689,6 +733,7 @@ async fn all() -> Outcome {
         errors_have_their_numbers
         sizes_split_points_places
         tuples_and_subspaces
+        mapped_ranges_look_up_what_an_index_names
         directories
         the_metadata_version_is_a_versionstamp
         counters_from_many_tasks
