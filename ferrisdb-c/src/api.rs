@@ -21,7 +21,7 @@ use crate::{
     errors::{self, Code, Predicate},
     future::{self, Callback, Ended, Future, Output},
     handle::{borrow, bytes, guarded, guarded_or, lend, option_value, put, take_back, text},
-    layout::{FdbKey, FdbKeyValue},
+    layout::{FdbKey, FdbKeyValue, FdbMappedKeyValue},
     network::{self, Hook},
     transaction::{ConflictRangeType, RangeRequest, Transaction},
 };
@@ -297,6 +297,27 @@ pub unsafe extern "C" fn fdb_future_get_keyvalue_array(
     guarded(|| {
         // SAFETY: the contract of the interface, see the module.
         let (rows, count, more) = unsafe { borrow(future) }?.rows()?;
+        // SAFETY: the contract of the interface, see the module.
+        unsafe {
+            put(out_rows, rows);
+            put(out_count, count);
+            put(out_more, Bool::from(more));
+        }
+        Ok(())
+    })
+}
+
+/// The rows of a mapped range that the future is complete with.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fdb_future_get_mappedkeyvalue_array(
+    future: *mut Future,
+    out_rows: *mut *const FdbMappedKeyValue,
+    out_count: *mut c_int,
+    out_more: *mut Bool,
+) -> Code {
+    guarded(|| {
+        // SAFETY: the contract of the interface, see the module.
+        let (rows, count, more) = unsafe { borrow(future) }?.mapped_rows()?;
         // SAFETY: the contract of the interface, see the module.
         unsafe {
             put(out_rows, rows);
@@ -607,6 +628,48 @@ pub unsafe extern "C" fn fdb_transaction_get_range(
             reverse: reverse != 0,
         };
         Ok(transaction.get_range(request))
+    })
+}
+
+/// Reads a part of a range, and for every row of it the range that a mapper makes of the row.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fdb_transaction_get_mapped_range(
+    transaction: *mut Transaction,
+    begin: *const u8,
+    begin_length: c_int,
+    begin_or_equal: Bool,
+    begin_offset: c_int,
+    end: *const u8,
+    end_length: c_int,
+    end_or_equal: Bool,
+    end_offset: c_int,
+    mapper: *const u8,
+    mapper_length: c_int,
+    limit: c_int,
+    target_bytes: c_int,
+    mode: c_int,
+    iteration: c_int,
+    snapshot: Bool,
+    reverse: Bool,
+) -> *mut Future {
+    future_of(|| {
+        // SAFETY: the contract of the interface, see the module.
+        let transaction = unsafe { borrow(transaction) }?;
+        // SAFETY: the contract of the interface, see the module.
+        let (begin, end) = unsafe { (bytes(begin, begin_length)?, bytes(end, end_length)?) };
+        // SAFETY: the contract of the interface, see the module.
+        let mapper = unsafe { bytes(mapper, mapper_length) }?;
+        let request = RangeRequest {
+            begin: selector(begin, begin_or_equal, begin_offset),
+            end: selector(end, end_or_equal, end_offset),
+            limit,
+            target_bytes,
+            mode,
+            iteration,
+            snapshot: snapshot != 0,
+            reverse: reverse != 0,
+        };
+        Ok(transaction.get_mapped_range(request, mapper))
     })
 }
 
@@ -948,7 +1011,6 @@ unsupported_futures! {
     fdb_tenant_verify_blob_range,
     fdb_tenant_wait_purge_granules_complete,
     fdb_transaction_get_blob_granule_ranges,
-    fdb_transaction_get_mapped_range,
     fdb_transaction_get_range_and_flat_map,
     fdb_transaction_read_blob_granules_description,
     fdb_transaction_read_blob_granules_start,
@@ -959,7 +1021,6 @@ unsupported_codes! {
     fdb_database_open_tenant,
     fdb_future_get_granule_summary_array,
     fdb_future_get_keyrange_array,
-    fdb_future_get_mappedkeyvalue_array,
     fdb_future_readbg_get_descriptions,
     fdb_result_get_bg_mutations_array,
     fdb_result_get_keyvalue_array,

@@ -77,6 +77,16 @@ codes! {
     NETWORK_CANNOT_BE_RESTARTED = 2025, "the network has been stopped, and cannot run again";
     /// Waiting there would never end.
     BLOCKED_FROM_NETWORK_THREAD = 2026, "the network thread must not wait for itself";
+    /// The template of a mapped range names an element in a form that is none, or one that a row does not have.
+    MAPPER_BAD_INDEX = 2030, "the mapper names an element that is not there";
+    /// Its range is not the last element.
+    MAPPER_BAD_RANGE_DESCRIPTOR = 2032, "the mapper has {...} elsewhere than at its end";
+    /// The key of a row is no tuple.
+    KEY_NOT_TUPLE = 2041, "the key of a row that is mapped is not a tuple";
+    /// The value of a row is no tuple.
+    VALUE_NOT_TUPLE = 2042, "the value of a row that is mapped is not a tuple";
+    /// The template is none.
+    MAPPER_NOT_TUPLE = 2043, "the mapper is not a tuple";
     /// Exact streaming without a limit.
     EXACT_MODE_WITHOUT_LIMITS = 2210, "the exact streaming mode needs a limit";
     /// The connection string is wrong.

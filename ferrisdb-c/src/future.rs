@@ -19,14 +19,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use ferrisdb_client::{Key, KeyValue, Value};
+use ferrisdb_client::{Key, KeyRange, KeyValue, Value};
 use parking_lot::{Condvar, Mutex};
 use tokio::task::AbortHandle;
 
 use crate::{
     errors::{self, Code},
     handle,
-    layout::{FdbKey, FdbKeyValue},
+    layout::{FdbGetRange, FdbKey, FdbKeySelector, FdbKeyValue, FdbMappedKeyValue},
     network,
 };
 
@@ -55,6 +55,8 @@ pub enum Output {
     Value(Option<Value>),
     /// A part of a range.
     Rows(Rows),
+    /// A part of a mapped range.
+    MappedRows(MappedRows),
     /// Several keys.
     Keys(Keys),
     /// Several texts.
@@ -67,6 +69,25 @@ pub struct Rows {
     rows: Box<[FdbKeyValue]>,
     more: bool,
     _owner: Vec<KeyValue>,
+}
+
+/// Rows with the ranges that were made of them, as C reads them.
+#[derive(Debug)]
+pub struct MappedRows {
+    rows: Box<[FdbMappedKeyValue]>,
+    more: bool,
+    _owner: Vec<MappedRow>,
+}
+
+/// A row with the range that was made of it.
+#[derive(Debug)]
+pub struct MappedRow {
+    /// The row.
+    pub row: KeyValue,
+    /// The range.
+    pub range: KeyRange,
+    /// What is in the range.
+    pub found: Rows,
 }
 
 /// Keys as C reads them.
@@ -86,6 +107,8 @@ pub struct Strings {
 // SAFETY: the pointers are into what the owner beside them holds on the heap, which never changes.
 unsafe impl Send for Rows {}
 // SAFETY: as before.
+unsafe impl Send for MappedRows {}
+// SAFETY: as before.
 unsafe impl Send for Keys {}
 // SAFETY: as before.
 unsafe impl Send for Strings {}
@@ -103,10 +126,30 @@ impl Rows {
     }
 }
 
+impl MappedRows {
+    /// A part of a mapped range; `more` if there may be more of it.
+    pub fn new(owner: Vec<MappedRow>, more: bool) -> MappedRows {
+        let selector = |key: &Key| FdbKeySelector { key: bytes_of(key), or_equal: 0, offset: 1 };
+        let of_row = |mapped: &MappedRow| FdbMappedKeyValue {
+            key: bytes_of(&mapped.row.key),
+            value: bytes_of(&mapped.row.value),
+            range: FdbGetRange {
+                begin: selector(&mapped.range.begin),
+                end: selector(&mapped.range.end),
+                rows: mapped.found.rows.as_ptr(),
+                count: count_of(&mapped.found.rows),
+                capacity: count_of(&mapped.found.rows),
+            },
+            reserved: [0; 32],
+        };
+        MappedRows { rows: owner.iter().map(of_row).collect(), more, _owner: owner }
+    }
+}
+
 impl Keys {
     /// Several keys.
     pub fn new(owner: Vec<Key>) -> Keys {
-        let of_key = |key: &Key| FdbKey { key: key.as_ptr(), key_length: length_of(key) };
+        let of_key = |key: &Key| bytes_of(key);
         Keys { keys: owner.iter().map(of_key).collect(), _owner: owner }
     }
 }
@@ -118,6 +161,10 @@ impl Strings {
             texts.into_iter().filter_map(|text| CString::new(text).ok()).collect();
         Strings { pointers: owner.iter().map(|text| text.as_ptr()).collect(), _owner: owner }
     }
+}
+
+fn bytes_of(bytes: &[u8]) -> FdbKey {
+    FdbKey { key: bytes.as_ptr(), key_length: length_of(bytes) }
 }
 
 fn length_of(bytes: &[u8]) -> c_int {
@@ -396,6 +443,18 @@ impl Future {
     pub fn rows(&self) -> Result<(*const FdbKeyValue, c_int, bool), Code> {
         self.read(|output| match output {
             Output::Rows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
+            _ => None,
+        })
+    }
+
+    /// The rows of a mapped range, how many, and whether there may be more.
+    ///
+    /// # Errors
+    ///
+    /// See [`Future::int64`].
+    pub fn mapped_rows(&self) -> Result<(*const FdbMappedKeyValue, c_int, bool), Code> {
+        self.read(|output| match output {
+            Output::MappedRows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
             _ => None,
         })
     }

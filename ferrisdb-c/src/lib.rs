@@ -17,9 +17,9 @@
 //!
 //! - [`api`]: the functions, nothing but conversions
 //! - [`network`], [`future`]: the thread, and what is complete when
-//! - [`database`], [`transaction`], [`special`], [`options`], [`errors`]: what the functions do
+//! - [`database`], [`transaction`], [`mapped`], [`special`], [`options`], [`errors`]: what the functions do
 //!
-//! Not here: tenants, blob granules, mapped ranges, and orders to single processes. Their functions exist and answer
+//! Not here: tenants, blob granules, and orders to single processes. Their functions exist and answer
 //! `unsupported_operation`.
 //!
 //! # Safety
@@ -37,6 +37,7 @@ pub mod errors;
 pub mod future;
 pub mod handle;
 pub mod layout;
+pub mod mapped;
 pub mod network;
 pub mod options;
 pub mod special;

@@ -19,13 +19,15 @@ use ferrisdb_client::{
     Transaction as Client, TransactionOption,
 };
 use ferrisdb_core::{limits, runtime, transaction::METADATA_VERSION_KEY};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
 use crate::{
     api_version,
     database::{Database, Defaults},
     errors::{self, Code},
-    future::{Ended, Future, Keys, Output, Rows, Strings},
+    future::{Ended, Future, Keys, MappedRow, MappedRows, Output, Rows, Strings},
+    mapped::Mapper,
     options::{self, TransactionSetting},
     special::{self, Tracing},
 };
@@ -36,6 +38,9 @@ const TAGS_MAX: usize = 5;
 /// Bytes of the pages of an iteration, by its number.
 const ITERATION_BYTES: [usize; 10] =
     [4_096, 6_144, 9_216, 13_824, 20_736, 31_104, 46_656, 69_984, 80_000, 120_000];
+
+/// How many rows of a mapped range are looked up at the same time.
+const MAPPED_AT_ONCE: usize = 32;
 
 /// The value that sets the version of the metadata: the gap for the stamp, and the stamp's offset.
 const METADATA_VERSION_VALUE: [u8; 14] = [0; 14];
@@ -334,6 +339,32 @@ impl Transaction {
                 false => client.get_range_page(query).await,
             };
             page.map(|page| Output::Rows(Rows::new(page.rows, page.more)))
+        })
+    }
+
+    /// Reads a part of a range, and for every row of it the range that the mapper makes of the row.
+    pub fn get_mapped_range(&self, request: RangeRequest, mapper: &[u8]) -> Arc<Future> {
+        let prepared = match request.snapshot {
+            true => Err(errors::UNSUPPORTED_OPERATION),
+            false => query_of(request).and_then(|(_, query)| Ok((query, Mapper::parse(mapper)?))),
+        };
+        let (query, mapper) = match prepared {
+            Ok(prepared) => prepared,
+            Err(code) => return Future::ready(self.usable().and(Err(code))),
+        };
+        self.run_raw(async move |client: Client| {
+            let number = |error: Error| errors::number_of(&error);
+            let page = client.get_range_page(query).await.map_err(number)?;
+            let mapped = stream::iter(page.rows).map(|row| {
+                let (client, range) = (&client, mapper.range(&row));
+                async move {
+                    let range = range?;
+                    let found = client.get_range(range.clone()).await.map_err(number)?;
+                    Ok::<_, Code>(MappedRow { row, range, found: Rows::new(found, false) })
+                }
+            });
+            let mapped: Vec<MappedRow> = mapped.buffered(MAPPED_AT_ONCE).try_collect().await?;
+            Ok(Output::MappedRows(MappedRows::new(mapped, page.more)))
         })
     }
 

@@ -167,7 +167,8 @@ fn too_many(world: &World, status: &Status, logs: &[String]) -> Vec<String> {
     let is_member = |node: &String| {
         set.logs.iter().any(|member| member.endpoint.address == *world.address_of(node))
     };
-    let members: Vec<String> = world.nodes_of("log-").map(str::to_owned).filter(is_member).collect();
+    let members: Vec<String> =
+        world.nodes_of("log-").map(str::to_owned).filter(is_member).collect();
     let lost = members.iter().filter(|member| logs.contains(member)).count();
     if lost < set.replication as usize {
         logs.extend(members);
