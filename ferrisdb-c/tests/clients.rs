@@ -1,4 +1,5 @@
-//! Programs that were made for FoundationDB, unmodified, on a FerrisDB server: in C, in Python, in Rust.
+//! Programs that were made for FoundationDB, unmodified, on a FerrisDB server: in C, in Python, in Rust. Those in Node and those of
+//! `asyncio-foundationdb` are run by hand, see `docs/libfdb_c.md`.
 //!
 //! What they use is in `clients/`; this builds or installs it, starts a server, and looks at how the programs end. Packages are kept in
 //! the cache folder of the project, see `scripts/env`.
@@ -196,6 +197,20 @@ fn the_rules_of_the_interface_in_c() {
             .arg(server.cluster_file()),
     );
     assert!(printed.contains("ok the_end"), "{printed}");
+}
+
+#[test]
+fn the_crate_foundationdb() {
+    let server = Server::start();
+    let compiled = cache().join("rust-foundationdb");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--manifest-path"]);
+    cargo.arg(sources().join("rust/Cargo.toml")).env("CARGO_TARGET_DIR", &compiled);
+    // What the build of this test was given does not concern it.
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTFLAGS");
+    succeed(cargo.env("FDB_CLIENT_LIB_PATH", library()));
+    let printed = run(&server, &mut Command::new(compiled.join("debug/suite")));
+    assert!(printed.contains("ok directories"), "{printed}");
 }
 
 /// What the library shows: its name, and the functions of the interface without versions.
