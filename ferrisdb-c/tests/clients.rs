@@ -18,7 +18,7 @@ use std::{
 };
 
 /// How long any of the programs may take, the compiler included.
-const LIMIT: Duration = Duration::from_secs(1_800);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// A server, and the file by which programs find it. It is killed and its data removed when this is dropped.
 struct Server {
