@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ferrisdb_client::{Connection, Database as Client, Key, Settings, TransactionOption};
+use ferrisdb_client::{Connection, Database as Client, Key, Settings, Stage, TransactionOption};
 use ferrisdb_core::runtime;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -198,8 +198,7 @@ impl Database {
             let connection = client.connection();
             let coordinators: Vec<String> =
                 connection.addresses.iter().map(ToString::to_string).collect();
-            let limit = ferrisdb_client::Stage::Client;
-            let asked = runtime::timeout(STATUS_LIMIT, limit, client.status()).await;
+            let asked = runtime::timeout(STATUS_LIMIT, Stage::Client, client.status()).await;
             let status = asked.and_then(|status| status);
             let is_active = status.as_ref().is_ok_and(|status| {
                 status.cluster.phase == ferrisdb_core::service::controller::Phase::Active
