@@ -19,14 +19,17 @@ use ferrisdb_core::{
         Disk as _,
         disk::{FileSystem, OpenMode},
     },
-    service::log::{LogClient, LogService, PushRequest},
+    service::{
+        Client,
+        log::{LogService, PushRequest},
+    },
     transport::{Network, Router, call},
 };
 use ferrisdb_server::log::{LogSettings, LogStore};
 
 const MESSAGE_BYTES: usize = 512;
 
-async fn push(client: &LogClient, previous: u64) {
+async fn push(client: &Client<LogService>, previous: u64) {
     let request = PushRequest {
         generation: Generation(1),
         previous_version: Version(previous),

@@ -32,12 +32,10 @@ use ferrisdb_core::{
     limits,
     runtime::{self, Instant},
     service::{
+        Client,
         controller::{ClusterState, Command, Phase, Status},
-        proxy::{ProxyClient, ProxyService},
-        storage::{
-            Measure, Measured, PointRead, RangeRead, Row, StorageClient, StorageService,
-            VersionedValue,
-        },
+        proxy::ProxyService,
+        storage::{Measure, Measured, PointRead, RangeRead, Row, StorageService, VersionedValue},
     },
     transaction::{CommitOutcome, CommitRequest},
     transport::{self, Network},
@@ -336,7 +334,7 @@ impl Cluster {
     }
 
     /// The connection to a storage server.
-    pub(crate) async fn storage(&self, server: &Endpoint) -> Result<StorageClient> {
+    pub(crate) async fn storage(&self, server: &Endpoint) -> Result<Client<StorageService>> {
         self.links.storage.get(server).await
     }
 
@@ -459,7 +457,7 @@ impl Links {
         &self,
         proxy: &Endpoint,
         generation: Generation,
-        client: &ProxyClient,
+        client: &Client<ProxyService>,
         request: CommitRequest,
         limit: Duration,
     ) -> Result<CommitOutcome> {

@@ -10,8 +10,18 @@
 //! Both attempts read and write the record, so at most one of them commits: if attempt 1 still arrives
 //! after attempt 2 was committed it conflicts, and the other way round.
 //!
-//! The record of a transaction that is known to be committed is of no use any more. A later transaction of
-//! the same handle clears it along with its own work: one mutation more, no message and no conflict range.
+//! The record of a transaction that is known to be committed is of no use any more. So its id is used again by a later
+//! transaction of the same handle, which overwrites the record: a handle has about as many records as it has transactions
+//! at once, instead of one more with each.
+//!
+//! ```text
+//!   id 7f..   committed at 40, known    drawn again by a transaction that reads at 45, so it will commit after 45
+//!             its attempt got no answer; attempt 2 finds a record of version 40: that is of the use before, it was not committed
+//! ```
+//!
+//! An id is drawn by transactions only whose read version is at least the version of its record: or the record would be a
+//! conflict. And an id that may still be in use, because the fate of a transaction was never found out, is not drawn
+//! again. Ids that the application has given are not drawn: later transactions clear their records along with their own work.
 //!
 //! ```text
 //!   sweeper     clears records of clients that never came back, and says up to which version it has done so
@@ -29,10 +39,10 @@
 //! may use any version that this handle has heard of: every later attempt commits after that, and is seen. It
 //! should be a recent one, or the commit is refused as too old. Later attempts look for the record, and ask.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use ferrisdb_core::{
-    Key, KeyRange, Mutation, Value, Versionstamp,
+    Key, KeyRange, Mutation, Value, Version, Versionstamp,
     idempotency::record_key,
     runtime,
     transaction::{CommitRequest, IdempotencyId},
@@ -41,8 +51,10 @@ use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
 
+/// Most ids that are kept to be drawn again. So many transactions that commit at once have records that are only overwritten.
+const REUSABLE_MAX: usize = 1_000;
 /// Most records that are remembered to be cleared; further ones are left to the sweeper.
-const ACKNOWLEDGED_MAX: usize = 10_000;
+const TO_CLEAR_MAX: usize = 10_000;
 /// How many records one transaction clears. More than one, so that they get fewer in the end.
 const CLEARED_AT_ONCE: usize = 8;
 
@@ -119,9 +131,17 @@ impl Fence {
     }
 }
 
-/// Ids of transactions that are known to be committed, whose records can be cleared.
+/// Ids of transactions that are known to be committed.
 #[derive(Debug, Default)]
-pub(crate) struct AcknowledgedIds(Mutex<Vec<IdempotencyId>>);
+pub(crate) struct AcknowledgedIds(Mutex<Ids>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    /// Those that may be drawn again, with the versions of their records: the oldest first, about.
+    reusable: VecDeque<(IdempotencyId, Version)>,
+    /// Those whose records can be cleared.
+    to_clear: Vec<IdempotencyId>,
+}
 
 /// Some of them, being cleared. They go back when this is dropped before the commit is known.
 pub(crate) struct Clearing<'a> {
@@ -130,9 +150,31 @@ pub(crate) struct Clearing<'a> {
 }
 
 impl AcknowledgedIds {
-    /// Remembers to clear the record of an id.
+    /// An id for a transaction that reads at `read_version`.
+    pub(crate) fn draw(&self, read_version: Version) -> IdempotencyId {
+        let mut ids = self.0.lock();
+        match ids.reusable.front() {
+            Some(&(id, committed)) if committed <= read_version => {
+                ids.reusable.pop_front();
+                id
+            }
+            _ => u128::from(runtime::random_u64()) << 64 | u128::from(runtime::random_u64()),
+        }
+    }
+
+    /// A transaction with an id that was drawn is known to be committed.
+    pub(crate) fn give_back(&self, id: IdempotencyId, committed: Version) {
+        let mut ids = self.0.lock();
+        if ids.reusable.len() < REUSABLE_MAX {
+            ids.reusable.push_back((id, committed));
+        } else {
+            ids.clear_later([id]);
+        }
+    }
+
+    /// Remembers to clear the record of an id that is not drawn again.
     pub(crate) fn add(&self, id: IdempotencyId) {
-        self.extend([id]);
+        self.0.lock().clear_later([id]);
     }
 
     /// Adds the clearing of some records to a commit. Nobody reads those records any more, so nothing has to
@@ -143,28 +185,34 @@ impl AcknowledgedIds {
 
     /// Clears all of them, by a commit of its own; `None` if there are none.
     pub(crate) fn clear_all(&self) -> Option<(CommitRequest, Clearing<'_>)> {
+        {
+            let mut ids = self.0.lock();
+            let reusable = std::mem::take(&mut ids.reusable);
+            ids.clear_later(reusable.into_iter().map(|(id, _)| id));
+        }
         let mut request = CommitRequest { may_write_system_keys: true, ..CommitRequest::default() };
-        let clearing = self.clear(&mut request, ACKNOWLEDGED_MAX);
+        let clearing = self.clear(&mut request, TO_CLEAR_MAX);
         (!clearing.ids.is_empty()).then_some((request, clearing))
     }
 
     fn clear(&self, request: &mut CommitRequest, count_max: usize) -> Clearing<'_> {
         let mut ids = self.0.lock();
-        let kept = ids.len().saturating_sub(count_max);
-        let ids = ids.split_off(kept);
+        let kept = ids.to_clear.len().saturating_sub(count_max);
+        let ids = ids.to_clear.split_off(kept);
         request.mutations.extend(ids.iter().map(|&id| Mutation::Clear { key: record_key(id) }));
         Clearing { from: self, ids }
     }
 
-    fn extend(&self, more: impl IntoIterator<Item = IdempotencyId>) {
-        let mut ids = self.0.lock();
-        let room = ACKNOWLEDGED_MAX.saturating_sub(ids.len());
-        ids.extend(more.into_iter().take(room));
-    }
-
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().to_clear.len()
+    }
+}
+
+impl Ids {
+    fn clear_later(&mut self, more: impl IntoIterator<Item = IdempotencyId>) {
+        let room = TO_CLEAR_MAX.saturating_sub(self.to_clear.len());
+        self.to_clear.extend(more.into_iter().take(room));
     }
 }
 
@@ -177,15 +225,29 @@ impl Clearing<'_> {
 
 impl Drop for Clearing<'_> {
     fn drop(&mut self) {
-        self.from.extend(std::mem::take(&mut self.ids));
+        self.from.0.lock().clear_later(std::mem::take(&mut self.ids));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ferrisdb_core::Version;
-
     use super::*;
+
+    #[test]
+    fn an_id_is_drawn_again_by_who_reads_its_record_or_later() {
+        let ids = AcknowledgedIds::default();
+        ids.give_back(7, Version(40));
+        let other = ids.draw(Version(39));
+        assert_ne!(other, 7);
+        assert_eq!(ids.draw(Version(40)), 7);
+        assert_ne!(ids.draw(Version(40)), 7, "it is in use");
+        ids.give_back(7, Version(50));
+        ids.give_back(other, Version(45));
+        let (request, clearing) = ids.clear_all().unwrap();
+        assert_eq!(request.mutations.len(), 2);
+        clearing.done();
+        assert!(ids.clear_all().is_none());
+    }
 
     #[test]
     fn a_record_says_which_attempt_was_committed() {

@@ -238,6 +238,8 @@ pub struct TransactionOptions {
     pub(crate) causal_write_risky: bool,
     pub(crate) special_keys_relaxed: bool,
     pub(crate) idempotency_id: Option<IdempotencyId>,
+    /// Whether the first commit draws an id if there is none.
+    pub(crate) draws_idempotency_id: bool,
 }
 
 impl Default for TransactionOptions {
@@ -260,6 +262,7 @@ impl Default for TransactionOptions {
             causal_write_risky: false,
             special_keys_relaxed: false,
             idempotency_id: None,
+            draws_idempotency_id: false,
         }
     }
 }
@@ -307,7 +310,10 @@ impl TransactionOptions {
             TransactionOption::Priority(priority) => self.priority = priority,
             TransactionOption::CausalWriteRisky => self.causal_write_risky = true,
             TransactionOption::SpecialKeysRelaxed => self.special_keys_relaxed = true,
-            TransactionOption::IdempotencyId(id) => self.idempotency_id = Some(id),
+            TransactionOption::IdempotencyId(id) => {
+                self.idempotency_id = Some(id);
+                self.draws_idempotency_id = false;
+            }
         }
         Ok(())
     }
@@ -321,6 +327,7 @@ impl TransactionOptions {
             retry_delay_max: self.retry_delay_max,
             // The next attempt is the same transaction: without its id it could apply twice (I-6).
             idempotency_id: self.idempotency_id,
+            draws_idempotency_id: self.draws_idempotency_id,
             ..defaults.clone()
         }
     }

@@ -11,11 +11,11 @@
 
 use std::{future::Future, time::Duration};
 
-use ferrisdb_core::{Error, ErrorCode, Result, Stage, runtime, transaction::IdempotencyId};
+use ferrisdb_core::{Error, ErrorCode, Result, Stage, runtime};
 
 use crate::{
     database::Database,
-    options::{ExactlyOnce, TransactionOption, TransactionOptions},
+    options::{ExactlyOnce, TransactionOptions},
     transaction::Transaction,
 };
 
@@ -143,7 +143,7 @@ where
     let mut transaction = database.transaction();
     let exactly_once = database.settings().exactly_once;
     if exactly_once == ExactlyOnce::ById {
-        transaction.set_option(TransactionOption::IdempotencyId(random_id()))?;
+        transaction.draw_idempotency_id();
     }
     let mut unknown: Vec<Unknown<T>> = Vec::new();
     // Why the body gave up while the fate of an earlier attempt was open.
@@ -222,8 +222,4 @@ fn no_result<E: From<Error>>(given_up: Option<E>) -> E {
 fn still_unknown(last: &Error) -> Error {
     let detail = format!("an earlier attempt got no answer; then: {last}");
     Error::new(ErrorCode::CommitUnknownResult, Stage::Commit, detail)
-}
-
-fn random_id() -> IdempotencyId {
-    u128::from(runtime::random_u64()) << 64 | u128::from(runtime::random_u64())
 }

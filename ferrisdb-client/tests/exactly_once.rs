@@ -52,6 +52,27 @@ async fn a_lost_request_is_made_again() {
 }
 
 #[tokio::test]
+async fn the_record_of_an_earlier_use_of_the_id_is_not_taken_for_an_own_one() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let runs = Cell::new(0);
+    for _ in 0..3 {
+        add_one(&database, &runs).await.unwrap();
+    }
+    assert_eq!(cluster.data(records()).len(), 1, "the id was used again");
+    // The record of the third transaction is there. The fourth must not believe that it is its own.
+    cluster.faults([Fault::LoseRequest]);
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 5);
+    assert_eq!(number(&cluster), 4);
+    // And one that was committed finds its own in the place of the old one.
+    cluster.faults([Fault::LoseAnswer]);
+    assert_eq!(add_one(&database, &runs).await.unwrap(), 6);
+    assert_eq!((runs.get(), number(&cluster)), (6, 5));
+    database.close().await.unwrap();
+    assert_eq!(cluster.data(records()), []);
+}
+
+#[tokio::test]
 async fn an_attempt_after_one_in_doubt_may_set_all_options() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;

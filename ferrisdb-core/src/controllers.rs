@@ -17,7 +17,10 @@ use crate::{
     error::{Error, ErrorCode, Result, Stage},
     id::{Address, Endpoint},
     limits,
-    service::controller::{ControllerClient, ControllerMember, ControllerService, Leader},
+    service::{
+        Client,
+        controller::{ControllerMember, ControllerService, Leader},
+    },
     transport::{self, Network},
 };
 
@@ -33,7 +36,7 @@ struct Inner {
     given: Mutex<Vec<Address>>,
     learnt: Mutex<Vec<Address>>,
     /// Connections, kept as long as they work: while there is no leader everybody asks all the time.
-    clients: Mutex<BTreeMap<Address, ControllerClient>>,
+    clients: Mutex<BTreeMap<Address, Client<ControllerService>>>,
 }
 
 impl Controllers {
@@ -76,7 +79,7 @@ impl Controllers {
     ///
     /// [`ErrorCode::NotLeader`] if none of those that answer leads or knows who does, or what made the last of
     /// them silent.
-    pub async fn leader(&self) -> Result<(Address, ControllerClient)> {
+    pub async fn leader(&self) -> Result<(Address, Client<ControllerService>)> {
         let mut error = Error::new(ErrorCode::NotLeader, Stage::Control, "no controller leads");
         let mut named = Vec::new();
         let addresses = self.addresses();
@@ -105,7 +108,7 @@ impl Controllers {
         Err(error)
     }
 
-    async fn confirm(&self, address: &Address) -> Result<(Address, ControllerClient)> {
+    async fn confirm(&self, address: &Address) -> Result<(Address, Client<ControllerService>)> {
         let (leader, client, at) = self.ask(address).await?;
         if leader.address.as_ref() == Some(address) {
             self.learn(&leader.controllers);
@@ -115,7 +118,7 @@ impl Controllers {
         Err(Error::new(ErrorCode::NotLeader, Stage::Control, detail))
     }
 
-    async fn ask(&self, address: &Address) -> Result<(Leader, ControllerClient, Address)> {
+    async fn ask(&self, address: &Address) -> Result<(Leader, Client<ControllerService>, Address)> {
         let known = self.inner.clients.lock().remove(address);
         let asked = async {
             let client = match known {

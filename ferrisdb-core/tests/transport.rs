@@ -22,10 +22,9 @@ use ferrisdb_core::{
     id::Address,
     limits, runtime,
     service::{
-        PROTOCOL_VERSION, ServiceKind,
+        Client, PROTOCOL_VERSION, ServiceKind,
         sequencer::{
-            BatchVersions, Sequencer, SequencerClient, SequencerRequest, SequencerResponse,
-            SequencerService,
+            BatchVersions, Sequencer, SequencerRequest, SequencerResponse, SequencerService,
         },
     },
     transport::{self, Bounds, Hello, Listener, Network, Router},
@@ -85,7 +84,7 @@ impl Server {
         Endpoint { address: self.listener.address().clone(), instance: INSTANCE }
     }
 
-    async fn client(&self) -> SequencerClient {
+    async fn client(&self) -> Client<SequencerService> {
         in_time(Network::new().connect::<SequencerService>(&self.endpoint())).await.unwrap()
     }
 
@@ -135,19 +134,19 @@ async fn until(condition: impl Fn() -> bool) {
     .await;
 }
 
-async fn ask(client: &SequencerClient) -> Result<Version> {
+async fn ask(client: &Client<SequencerService>) -> Result<Version> {
     let answer = transport::call(NEVER, Stage::Sequence, |context| {
         client.committed_version(context, Generation(41))
     });
     in_time(answer).await?
 }
 
-async fn assert_answers(client: &SequencerClient) {
+async fn assert_answers(client: &Client<SequencerService>) {
     assert_eq!(ask(client).await.unwrap(), Version(42));
 }
 
 /// A call that the server never answers.
-async fn wait_for_ever(client: &SequencerClient) -> Result<BatchVersions> {
+async fn wait_for_ever(client: &Client<SequencerService>) -> Result<BatchVersions> {
     transport::call(NEVER, Stage::Sequence, |context| client.begin_batch(context, Generation(1)))
         .await?
 }

@@ -19,7 +19,10 @@ use ferrisdb_core::{
     id::Address,
     limits,
     runtime::{self, Instant},
-    service::raft::{Raft, RaftClient, RaftIdentity, RaftMessage, RaftMessageKind, RaftService},
+    service::{
+        Client,
+        raft::{Raft, RaftIdentity, RaftMessage, RaftMessageKind, RaftService},
+    },
     transport::{
         self, Listener, Network, Router,
         simulated::{Latency, LinkConditions},
@@ -85,12 +88,12 @@ fn machine(number: u8) -> NodeHandle {
     Handle::current().create_node().name(format!("caller-{number}")).ip(ip(number)).build()
 }
 
-async fn connect() -> Result<RaftClient> {
+async fn connect() -> Result<Client<RaftService>> {
     Network::new().connect::<RaftService>(&Endpoint::of_process(address(SERVER))).await
 }
 
 /// Says something and gets it back.
-async fn say(client: &RaftClient, length: usize) -> Result<()> {
+async fn say(client: &Client<RaftService>, length: usize) -> Result<()> {
     let seed = runtime::random_u64();
     let body: Bytes = (0..length as u64).map(|index| (seed ^ (index * 31)) as u8).collect();
     let said = body.clone();

@@ -26,6 +26,11 @@ impl Transaction {
         Transaction { shared: Arc::new(Shared { database, state: Mutex::new(state) }) }
     }
 
+    /// Has the first commit draw an idempotency id.
+    pub(crate) fn draw_idempotency_id(&self) {
+        self.shared.state.lock().options.draws_idempotency_id = true;
+    }
+
     /// Sets an option.
     ///
     /// ```
@@ -121,10 +126,14 @@ impl Transaction {
             return Ok(Committed { version, versionstamp: None });
         };
         let read_version = within(call.deadline, self.version_to_commit(call, fate)).await?;
-        if let (Fate::Open { after }, Some(id)) = (fate, options.idempotency_id)
+        let id = match options.idempotency_id {
+            None if options.draws_idempotency_id => Some(self.draw_id(call, read_version)?),
+            id => id,
+        };
+        if let (Fate::Open { after }, Some(id)) = (fate, id)
             && let Some(record) = within(call.deadline, self.find_record(call, id, after)).await?
         {
-            self.shared.database.acknowledged_ids().add(id);
+            self.acknowledge(&options, id, record.committed().version);
             return Ok(record.committed());
         }
         if fate == Fate::Lost {
@@ -132,7 +141,7 @@ impl Transaction {
         }
         let mut request = self.request(call, &options, read_version)?;
         let acknowledged_ids = self.shared.database.acknowledged_ids();
-        let clearing = options.idempotency_id.map(|id| {
+        let clearing = id.map(|id| {
             exactly_once::add_record(&mut request, id, call.attempt);
             acknowledged_ids.clear_some(&mut request)
         });
@@ -156,8 +165,9 @@ impl Transaction {
         match outcome {
             CommitOutcome::Committed(committed) => {
                 clearing.into_iter().for_each(exactly_once::Clearing::done);
-                options.idempotency_id.into_iter().for_each(|id| acknowledged_ids.add(id));
                 let versionstamp = committed.versionstamp;
+                id.into_iter()
+                    .for_each(|id| self.acknowledge(&options, id, versionstamp.commit_version));
                 Ok(Committed {
                     version: versionstamp.commit_version,
                     versionstamp: Some(versionstamp),
@@ -170,6 +180,23 @@ impl Transaction {
                 }
                 Err(Error::new(ErrorCode::NotCommitted, Stage::Resolve, ""))
             }
+        }
+    }
+
+    /// Draws an id for all attempts of this transaction.
+    fn draw_id(&self, call: &Call, read_version: Version) -> Result<IdempotencyId> {
+        let mut state = self.committing(call)?;
+        let id = self.shared.database.acknowledged_ids().draw(read_version);
+        state.options.idempotency_id = Some(id);
+        Ok(id)
+    }
+
+    /// It is known that the transaction of an id was committed: nobody will look at its record any more.
+    fn acknowledge(&self, options: &TransactionOptions, id: IdempotencyId, committed: Version) {
+        let ids = self.shared.database.acknowledged_ids();
+        match options.draws_idempotency_id {
+            true => ids.give_back(id, committed),
+            false => ids.add(id),
         }
     }
 
@@ -416,16 +443,18 @@ impl Transaction {
 
     /// The commit of an attempt before this one of which nothing was known, if there was one.
     pub(crate) async fn earlier_commit(&self) -> Result<Option<Record>> {
-        let (call, fate, id) = {
+        let (call, fate, options) = {
             let state = self.open()?;
-            (state.call(), state.fate, state.options.idempotency_id)
+            (state.call(), state.fate, state.options.clone())
         };
-        let (Fate::Open { after }, Some(id)) = (fate, id) else { return Ok(None) };
+        let (Fate::Open { after }, Some(id)) = (fate, options.idempotency_id) else {
+            return Ok(None);
+        };
         let record = within(call.deadline, self.find_record(&call, id, after)).boxed().await?;
         match record {
-            Some(_) => {
+            Some(record) => {
                 mark(Mark::FoundCommitted);
-                self.shared.database.acknowledged_ids().add(id);
+                self.acknowledge(&options, id, record.committed().version);
             }
             None => {
                 mark(Mark::FoundNotCommitted);
@@ -504,7 +533,8 @@ impl Transaction {
             let detail = format!("the record of id {id:032x} is {}", found.value);
             Error::new(ErrorCode::Corrupt, Stage::Read, detail)
         })?;
-        Ok(Some(record))
+        // Of the transaction that has used the id before this one: that was committed up to this one's read version.
+        Ok(Some(record).filter(|record| record.versionstamp.commit_version > after))
     }
 }
 

@@ -6,7 +6,10 @@ use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, Version,
     digest::ValueDigest,
     runtime::{self, TaskGroup},
-    service::storage::{StorageClient, WatchNews, WatchSessionId},
+    service::{
+        Client,
+        storage::{StorageService, WatchNews, WatchSessionId},
+    },
     transport,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -166,7 +169,7 @@ async fn converse(shared: &Shared, session: &NewSession) -> Result<()> {
 /// Those of the call, and [`ErrorCode::FutureVersion`] if there are none because the server lags behind.
 async fn news(
     cluster: &Cluster,
-    client: &StorageClient,
+    client: &Client<StorageService>,
     session: WatchSessionId,
 ) -> Result<WatchNews> {
     let wait_ms = NEWS_WAIT.as_millis() as u32;

@@ -25,6 +25,8 @@ pub mod worker;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::transport::Caller;
+
 /// The version of all messages in this module together.
 pub const PROTOCOL_VERSION: u16 = 1;
 
@@ -61,7 +63,7 @@ impl ServiceKind {
 }
 
 /// A tarpc service, as far as transports need to know it.
-pub trait Service: 'static {
+pub trait Service: Sized + 'static {
     /// Which one.
     const KIND: ServiceKind;
     /// Its requests, of all methods.
@@ -69,8 +71,11 @@ pub trait Service: 'static {
     /// Its responses, of all methods.
     type Response: Serialize + DeserializeOwned + Send + std::fmt::Debug;
     /// The caller's side.
-    type Client: From<tarpc::client::Channel<Self::Request, Self::Response>> + Clone + Send + Sync;
+    type Client: From<Caller<Self>> + Clone + Send + Sync;
 }
+
+/// The caller's side of a service, with a method for each of its own.
+pub type Client<S> = <S as Service>::Client;
 
 /// Declares the [`Service`] of what `#[tarpc::service]` has generated.
 macro_rules! declare_service {
@@ -83,7 +88,7 @@ macro_rules! declare_service {
             const KIND: $crate::service::ServiceKind = $crate::service::ServiceKind::$kind;
             type Request = $request;
             type Response = $response;
-            type Client = $client;
+            type Client = $client<$crate::transport::Caller<$name>>;
         }
     };
 }

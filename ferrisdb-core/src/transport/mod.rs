@@ -1,9 +1,9 @@
-//! How messages travel: over TCP between processes, over channels within one.
+//! How messages travel: over TCP between processes; within one, they do not.
 //!
 //! ```text
 //!   Network::connect::<LogService>(endpoint)
 //!        |
-//!        |  the address is one of this process' own: a pair of channels, nothing is encoded
+//!        |  the address is one of this process' own: calls go straight to the handler
 //!        +--> Router --> handler
 //!        |
 //!        |  otherwise: TCP, a handshake, frames of bincode
@@ -16,6 +16,7 @@
 //!
 //! In a simulation madsim replaces the sockets underneath, and `simulated` may lay links with conditions over them.
 
+mod caller;
 mod codec;
 mod handshake;
 mod network;
@@ -24,6 +25,7 @@ mod router;
 pub mod simulated;
 mod tcp;
 
+pub use caller::{Caller, Offered};
 pub use codec::{Bincode, decode, encode, is_decoding};
 pub use handshake::{Hello, Refusal};
 pub use network::{Bounds, Network, call, rpc_error};

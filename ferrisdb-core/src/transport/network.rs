@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tarpc::client::RpcError;
 
 use super::{
+    caller::Caller,
     handshake::{self, Hello, clusters_agree},
     router::{ByteStream, Router},
     tcp,
@@ -113,11 +114,11 @@ impl Network {
     pub async fn connect<S: Service>(&self, endpoint: &Endpoint) -> Result<S::Client> {
         let local = self.inner.local.lock().get(&endpoint.address).cloned();
         if let Some(router) = local {
-            let channel = router.open_channel::<S>(endpoint.instance).ok_or_else(|| {
+            let offered = router.offered::<S>(endpoint.instance).ok_or_else(|| {
                 let detail = format!("{:?} #{:x}", S::KIND, endpoint.instance);
                 Error::new(ErrorCode::NoSuchEndpoint, Stage::Connect, detail).at(endpoint)
             })?;
-            return Ok(dispatch::<S, _>(channel));
+            return Ok(S::Client::from(Caller::Local(offered)));
         }
         let mut stream = tcp::connect(&endpoint.address).await?;
         let hello = Hello {
@@ -163,7 +164,7 @@ where
         }
     })
     .detach();
-    S::Client::from(client)
+    S::Client::from(Caller::Remote(client))
 }
 
 /// Calls a method with a deadline: `call(limit, |context| client.method(context, argument))`.

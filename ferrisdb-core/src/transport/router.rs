@@ -6,9 +6,9 @@ use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tarpc::{
     ClientMessage, Response, ServerError, Transport, context::Context, server::Channel as _,
-    transport::channel::UnboundedChannel,
 };
 
+use super::caller::Offered;
 use crate::{
     limits,
     runtime::{Task, spawn, true_now},
@@ -27,6 +27,11 @@ impl<S: Service> Handler<S> {
     /// A handler that calls `answer` for each request.
     pub fn new(answer: impl Fn(Context, S::Request) -> Answer<S> + Send + Sync + 'static) -> Self {
         Handler(Arc::new(answer))
+    }
+
+    /// Starts one request.
+    pub(super) fn answer(&self, context: Context, request: S::Request) -> Answer<S> {
+        (self.0)(context, request)
     }
 }
 
@@ -64,26 +69,28 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> ByteStream 
 
 /// A handler without its type, so that a router can hold all of them.
 trait Endpoint: Send + Sync {
-    /// Serves a connection until it ends.
+    /// Serves a connection until it ends. Does nothing if the handler is no longer offered.
     fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
-    /// The caller's end of a new in-process connection: an `UnboundedChannel` of the service's messages.
-    fn open_channel(&self) -> (Box<dyn Any + Send>, Task);
+    /// The [`Offered`] itself.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// Ends the calls from within the process.
+    fn end(&self);
 }
 
-/// The caller's end of an in-process connection.
-pub(super) type CallerChannel<S> =
-    UnboundedChannel<Response<<S as Service>::Response>, ClientMessage<<S as Service>::Request>>;
-
-impl<S: Service> Endpoint for Handler<S> {
+impl<S: Service> Endpoint for Offered<S> {
     fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+        let Some(handler) = self.handler() else { return Box::pin(std::future::ready(())) };
         let transport =
             super::tcp::framed::<ClientMessage<S::Request>, Response<S::Response>>(stream);
-        Box::pin(serve(self.clone(), transport.map_ok(bound_deadline)))
+        Box::pin(serve(handler, transport.map_ok(bound_deadline)))
     }
 
-    fn open_channel(&self) -> (Box<dyn Any + Send>, Task) {
-        let (caller, server): (CallerChannel<S>, _) = tarpc::transport::channel::unbounded();
-        (Box::new(caller), spawn(serve(self.clone(), server)))
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn end(&self) {
+        Offered::end(self);
     }
 }
 
@@ -124,7 +131,7 @@ pub struct Router {
 
 struct Registered {
     endpoint: Arc<dyn Endpoint>,
-    /// The tasks that serve this endpoint's connections. They end when it is removed.
+    /// The tasks that serve this endpoint's connections. They end when it is removed, as calls from within do.
     connections: Vec<Task>,
 }
 
@@ -136,7 +143,8 @@ impl Router {
 
     /// Offers a service under an instance, in place of an earlier one.
     pub fn add<S: Service>(&self, instance: u64, handler: Handler<S>) {
-        let registered = Registered { endpoint: Arc::new(handler), connections: Vec::new() };
+        let endpoint = Arc::new(Offered::new(handler));
+        let registered = Registered { endpoint, connections: Vec::new() };
         let replaced = self.endpoints.lock().insert((S::KIND, instance), registered);
         // Not under the lock: what is dropped may be the last of a role, which may use this router.
         drop(replaced);
@@ -173,13 +181,11 @@ impl Router {
         }
     }
 
-    /// A connection from within the process.
-    pub(super) fn open_channel<S: Service>(&self, instance: u64) -> Option<CallerChannel<S>> {
-        let mut endpoints = self.endpoints.lock();
-        let registered = endpoints.get_mut(&(S::KIND, instance))?;
-        let (channel, task) = registered.endpoint.open_channel();
-        registered.keep(task);
-        channel.downcast().ok().map(|channel| *channel)
+    /// A handler, for calls from within the process.
+    pub(super) fn offered<S: Service>(&self, instance: u64) -> Option<Arc<Offered<S>>> {
+        let endpoints = self.endpoints.lock();
+        let endpoint = Arc::clone(&endpoints.get(&(S::KIND, instance))?.endpoint);
+        endpoint.as_any().downcast().ok()
     }
 
     /// How many connections are being served.
@@ -199,6 +205,12 @@ impl Registered {
     fn keep(&mut self, task: Task) {
         self.connections.retain(|task| !task.is_finished());
         self.connections.push(task);
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.endpoint.end();
     }
 }
 

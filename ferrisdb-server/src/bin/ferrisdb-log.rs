@@ -13,6 +13,10 @@ use {
 };
 
 #[cfg(not(madsim))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(not(madsim))]
 fn main() -> ExitCode {
     process::main(log)
 }

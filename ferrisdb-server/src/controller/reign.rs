@@ -18,12 +18,13 @@ use ferrisdb_core::{
     id::Address,
     runtime::{self, TaskGroup},
     service::{
+        Client,
         controller::{
             ClusterState, Command, ControllerMember, Heartbeat, HeartbeatReply, Phase, Status,
         },
-        log::{LockReply, LockRequest, LogClient, LogService},
+        log::{LockReply, LockRequest, LogService},
         proxy::ProxyService,
-        worker::{WorkerClient, WorkerService},
+        worker::WorkerService,
     },
     transaction::CommitOutcome,
     transport::{Network, call},
@@ -340,7 +341,7 @@ impl Shared {
     /// nothing comes back, the member is lost.
     async fn watch_until_lost(&self, member: &Member) -> Result<std::convert::Infallible> {
         let mut failures = 0;
-        let mut client: Option<WorkerClient> = None;
+        let mut client: Option<Client<WorkerService>> = None;
         loop {
             let watched = async {
                 let connected = match client.take() {
@@ -374,7 +375,7 @@ impl Shared {
 
     async fn follow(self: Arc<Self>) {
         let mut choice = 0;
-        let mut connection: Option<(Endpoint, LogClient)> = None;
+        let mut connection: Option<(Endpoint, Client<LogService>)> = None;
         loop {
             let peek = self.machine.lock().metadata_peek();
             let Some((set, request)) = peek else {

@@ -13,7 +13,10 @@ use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Result, Stage,
     id::Address,
     runtime::{self, Instant},
-    service::raft::{RaftClient, RaftMessage, RaftMessageKind, RaftService},
+    service::{
+        Client,
+        raft::{RaftMessage, RaftMessageKind, RaftService},
+    },
     transport::{self, Network},
 };
 use openraft::{
@@ -72,7 +75,7 @@ struct Slot {
 enum State {
     Idle,
     Connecting,
-    Connected { client: RaftClient, heard: Instant },
+    Connected { client: Client<RaftService>, heard: Instant },
 }
 
 impl Slot {
@@ -101,7 +104,7 @@ impl Peers {
 impl Peers {
     /// The connection to a member, as soon as there is one. Making it goes on when the caller gives up: the library's
     /// limits are much shorter than what a busy machine may take to greet.
-    async fn connection(&self, key: &(NodeId, Address)) -> Result<RaftClient> {
+    async fn connection(&self, key: &(NodeId, Address)) -> Result<Client<RaftService>> {
         let slot = {
             let mut slots = self.connections.lock();
             let slot = slots.entry(key.clone()).or_insert_with(|| Arc::new(Slot::new()));

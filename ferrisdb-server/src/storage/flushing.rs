@@ -8,18 +8,19 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use ferrisdb_core::{
-    Result, Stage, runtime,
-    service::log::{LogClient, LogService},
+    Result, Stage, Version, runtime,
+    service::{Client, log::LogService},
     transport,
 };
-use parking_lot::RwLockWriteGuard;
 
 use super::{
     engine::{Engine, EngineBatch},
     machine::Pop,
     server::Shared,
     shards::Holdings,
+    window::{Batch, Window},
 };
 
 /// How long a log may take to answer a pop.
@@ -27,10 +28,14 @@ const POP_LIMIT: Duration = Duration::from_secs(1);
 /// How long to wait before logs that did not answer are told again.
 const POP_RETRY: Duration = Duration::from_millis(500);
 
+/// So many keys are looked at before others may have the window: some tens of microseconds.
+const KEYS_AT_ONCE: usize = 128;
+
 /// A flush that has begun.
 struct Flush {
     life: u64,
-    batch: EngineBatch,
+    version: Version,
+    attachment: Option<Bytes>,
     /// What the engine says of itself, then.
     holdings: Arc<Holdings>,
 }
@@ -89,10 +94,18 @@ pub(super) async fn pop(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    async fn flush(&self) -> Result<()> {
-        let Some(Flush { life, batch, holdings }) = self.begin_flush() else { return Ok(()) };
-        let version = batch.version;
-        if self.change_engine(life, move |engine| engine.write(&batch)).await?.is_none() {
+    async fn flush(self: &Arc<Self>) -> Result<()> {
+        let Some(Flush { life, version, attachment, holdings }) = self.begin_flush() else {
+            return Ok(());
+        };
+        let shared = Arc::clone(self);
+        let written = self.change_engine(life, move |engine| {
+            let Some(batch) = shared.make_batch(life, version) else { return Ok(false) };
+            engine.write(&batch.finish(attachment))?;
+            shared.forget_flushed(life, version);
+            Ok(true)
+        });
+        if written.await? != Some(true) {
             return Ok(());
         }
         let mut machine = self.machine.lock();
@@ -108,7 +121,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads wait only while the oldest version is raised, not while the batch is made.
+    /// From here on reads below the version are too old, and the engine may go there.
     fn begin_flush(&self) -> Option<Flush> {
         let mut machine = self.machine.lock();
         let mut serving = self.serving.write();
@@ -116,11 +129,32 @@ impl Shared {
         let is_empty = serving.window.is_empty() && serving.shards.is_durable();
         let version = machine.next_flush(bytes, is_empty)?;
         serving.window.raise_oldest_version(version);
-        let serving = RwLockWriteGuard::downgrade(serving);
         let holdings = serving.shards.flush(version);
         let attachment = serving.shards.attachment_of(&holdings);
-        let batch = EngineBatch { attachment, ..serving.window.flush_batch(version) };
-        Some(Flush { life: serving.life, batch, holdings })
+        Some(Flush { life: serving.life, version, attachment, holdings })
+    }
+
+    /// Makes the batch of a version. Others have the window in between. `None` if the server has begun another life.
+    fn make_batch(&self, life: u64, version: Version) -> Option<Batch> {
+        let mut batch = Batch::new(version);
+        let in_window = |part: &mut dyn FnMut(&Window) -> bool| {
+            let serving = self.serving.read();
+            (serving.life == life).then(|| part(&serving.window))
+        };
+        while in_window(&mut |window| batch.collect(window, KEYS_AT_ONCE))? {}
+        batch.sort();
+        while in_window(&mut |window| batch.resolve(window, KEYS_AT_ONCE))? {}
+        Some(batch)
+    }
+
+    /// Has the window forget what the engine has. Others have it in between.
+    fn forget_flushed(&self, life: u64, version: Version) {
+        loop {
+            let mut serving = self.serving.write();
+            if serving.life != life || !serving.window.forget_flushed(version, KEYS_AT_ONCE) {
+                return;
+            }
+        }
     }
 
     /// Writes what is known to be committed, once all tasks have ended.
@@ -166,7 +200,11 @@ impl Shared {
     }
 
     /// Tells one log, over a connection or a new one.
-    async fn pop(&self, pop: &Pop, client: Option<LogClient>) -> Result<LogClient> {
+    async fn pop(
+        &self,
+        pop: &Pop,
+        client: Option<Client<LogService>>,
+    ) -> Result<Client<LogService>> {
         let client = match client {
             Some(client) => client,
             None => self.network.connect::<LogService>(&pop.endpoint).await?,

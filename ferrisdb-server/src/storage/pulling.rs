@@ -16,8 +16,9 @@ use ferrisdb_core::{
     mutation::{self, Item},
     runtime,
     service::{
-        log::{LogClient, LogService, PeekReply},
-        storage::{RangeReply, StorageClient, StorageService},
+        Client,
+        log::{LogService, PeekReply},
+        storage::{RangeReply, StorageService},
     },
     transport,
 };
@@ -105,7 +106,7 @@ impl Shared {
     async fn peek(
         &self,
         peek: &Peek,
-        connection: &mut Option<(Endpoint, LogClient)>,
+        connection: &mut Option<(Endpoint, Client<LogService>)>,
     ) -> Result<PeekReply> {
         let known = connection.take().filter(|(endpoint, _)| *endpoint == peek.endpoint);
         let client = match known {
@@ -191,7 +192,7 @@ impl Shared {
     async fn copy(
         &self,
         page: &Page,
-        connection: &mut Option<(Endpoint, StorageClient)>,
+        connection: &mut Option<(Endpoint, Client<StorageService>)>,
     ) -> Result<()> {
         let life = self.serving.read().life;
         let asked =
@@ -234,7 +235,7 @@ impl Shared {
     async fn ask_for(
         &self,
         page: &Page,
-        connection: &mut Option<(Endpoint, StorageClient)>,
+        connection: &mut Option<(Endpoint, Client<StorageService>)>,
     ) -> Result<RangeReply> {
         let known = connection.take().filter(|(endpoint, _)| *endpoint == page.endpoint);
         let client = match known {

@@ -9,11 +9,12 @@ use ferrisdb_core::{
     limits,
     runtime::{self, TaskGroup},
     service::{
+        Client,
         controller::LogSet,
-        log::{LogClient, PushRequest},
+        log::{LogService, PushRequest},
         proxy::Proxy as ProxyService,
-        resolver::{ResolveReply, ResolverClient},
-        sequencer::{BatchVersions, SequencerClient},
+        resolver::{ResolveReply, ResolverService},
+        sequencer::{BatchVersions, SequencerService},
     },
     transaction::{CommitOutcome, CommitRequest, Conflict},
     transport::call,
@@ -69,11 +70,11 @@ pub struct ProxyMembers {
     /// The generation of all of them.
     pub generation: Generation,
     /// The sequencer, and where it is.
-    pub sequencer: (Address, SequencerClient),
+    pub sequencer: (Address, Client<SequencerService>),
     /// The resolvers: where each is, and its keys. The last one has the system keyspace.
-    pub resolvers: Vec<(Address, KeyRange, ResolverClient)>,
+    pub resolvers: Vec<(Address, KeyRange, Client<ResolverService>)>,
     /// The logs, in the order of `log_set`.
-    pub logs: Vec<LogClient>,
+    pub logs: Vec<Client<LogService>>,
     /// Where each tag's messages are kept.
     pub log_set: LogSet,
     /// Where each key's mutations go, when the generation begins.

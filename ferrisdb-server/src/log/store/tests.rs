@@ -8,8 +8,9 @@ use ferrisdb_core::{
     id::Address,
     runtime::disk::{FileSystem, MemoryDisk},
     service::{
+        Client,
         log::{
-            CopyRequest, LockReply, LockRequest, LogClient, PeekReply, PeekRequest, PushReply,
+            CopyRequest, LockReply, LockRequest, LogService, PeekReply, PeekRequest, PushReply,
             PushRequest,
         },
         worker::{RecruitLog, Recruitment},
@@ -29,7 +30,7 @@ struct Process {
     store: LogStore,
     network: Network,
     number: u64,
-    client: LogClient,
+    client: Client<LogService>,
 }
 
 fn address() -> Address {
@@ -90,7 +91,7 @@ impl Process {
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-async fn push(client: &LogClient, request: PushRequest) -> Result<PushReply> {
+async fn push(client: &Client<LogService>, request: PushRequest) -> Result<PushReply> {
     call(LIMIT, Stage::Log, |context| client.push(context, request)).await?
 }
 

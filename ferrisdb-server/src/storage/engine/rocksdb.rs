@@ -282,13 +282,17 @@ impl Engine for RocksEngine {
 
 fn encode_changes(changes: &[EngineChange]) -> WriteBatch {
     let mut batch = WriteBatch::default();
+    let mut stored = Vec::new();
     for change in changes {
         match change {
             // RocksDB refuses inverted ranges; they hold no keys.
             EngineChange::ClearRange(range) if range.is_empty() => {}
             EngineChange::ClearRange(range) => batch.delete_range(&range.begin, &range.end),
             EngineChange::Clear(key) => batch.delete(key),
-            EngineChange::Set(row) => batch.put(&row.key, encode_value(row)),
+            EngineChange::Set(row) => {
+                encode_value(row, &mut stored);
+                batch.put(&row.key, &stored);
+            }
         }
     }
     batch
@@ -372,11 +376,10 @@ impl Cursor for RocksCursor<'_> {
     }
 }
 
-fn encode_value(row: &Row) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(STAMP_BYTES + row.value.len());
+fn encode_value(row: &Row, stored: &mut Vec<u8>) {
+    stored.clear();
     stored.extend_from_slice(&row.commit_version.0.to_be_bytes());
     stored.extend_from_slice(&row.value);
-    stored
 }
 
 fn decode_value(key: &[u8], stored: &[u8]) -> Result<VersionedValue> {

@@ -18,6 +18,7 @@ use ferrisdb_core::{
     mutation::Encoder,
     runtime,
     service::{
+        Client,
         controller::{
             ClusterState, Command, Controller, ControllerMember, ControllerService, Heartbeat,
             HeartbeatReply, Leader, LogMember, LogSet, Phase, Status, StorageServer as Listed,
@@ -26,9 +27,7 @@ use ferrisdb_core::{
             CopyReply, CopyRequest, LockReply, LockRequest, Log, LogService, PeekReply,
             PeekRequest, PushReply, PushRequest,
         },
-        storage::{
-            PointRead, RangeRead, RangeReply, StorageClient, StorageService, VersionedValue,
-        },
+        storage::{PointRead, RangeRead, RangeReply, StorageService, VersionedValue},
     },
     shard::{Shard, ShardChange, ShardMap, ShardRole, Teams},
     transport::{Network, Router},
@@ -194,7 +193,7 @@ struct World {
     view: Arc<ClusterView>,
     storage: MemoryStorage,
     settings: StorageSettings,
-    client: Option<StorageClient>,
+    client: Option<Client<StorageService>>,
 }
 
 impl World {

@@ -2,7 +2,10 @@
 
 use ferrisdb_core::{
     digest::ValueDigest,
-    service::storage::{WatchChanges, WatchEnd, WatchNews, WatchSessionId, Watched},
+    service::{
+        Client,
+        storage::{StorageService, WatchChanges, WatchEnd, WatchNews, WatchSessionId, Watched},
+    },
 };
 
 use super::*;
@@ -10,7 +13,7 @@ use super::*;
 const SESSION: WatchSessionId = WatchSessionId(7);
 
 impl World {
-    fn storage(&self) -> &StorageClient {
+    fn storage(&self) -> &Client<StorageService> {
         self.client.as_ref().expect("the server was opened")
     }
 

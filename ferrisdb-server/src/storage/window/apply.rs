@@ -1,13 +1,14 @@
 //! Taking in versions: applying, advancing, rolling back.
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::collections::VecDeque;
 
 use ferrisdb_core::{Error, ErrorCode, Key, Mutation, Result, Stage, Value, Version};
 
 use super::{
     clears::{Clears, NODE_BYTES},
-    history::{History, Left, Stamp, Write},
+    history::{Stamp, Write},
     view::Lookup,
+    writes::{KEY_BYTES, WrittenKeys},
 };
 
 /// The newest versions of a storage server's data, see the [module](super).
@@ -17,7 +18,7 @@ pub struct Window {
     pub(super) flushed_version: Version,
     pub(super) oldest_version: Version,
     pub(super) applied_version: Version,
-    pub(super) writes: BTreeMap<Key, History>,
+    pub(super) writes: WrittenKeys,
     /// By version, ascending; only versions that changed something.
     pub(super) journal: VecDeque<Change>,
     /// The sum over the journal.
@@ -36,9 +37,8 @@ pub(super) struct Change {
     pub(super) bytes: usize,
 }
 
-/// A write without its key's and value's bytes: a row of a map that is filled by two thirds, and the
-/// journal's key.
-const WRITE_BYTES: usize = size_of::<(Key, History)>() * 3 / 2 + size_of::<Key>();
+/// A write without its key's and value's bytes: what its key takes, and the journal's key.
+const WRITE_BYTES: usize = KEY_BYTES + size_of::<Key>();
 
 impl Window {
     /// An empty window in front of an engine that is at `version`.
@@ -47,7 +47,7 @@ impl Window {
             flushed_version: version,
             oldest_version: version,
             applied_version: version,
-            writes: BTreeMap::new(),
+            writes: WrittenKeys::new(),
             journal: VecDeque::new(),
             bytes: 0,
         }
@@ -160,15 +160,7 @@ impl Window {
 
     fn write(&mut self, key: Key, value: Option<Value>, stamp: Stamp, change: &mut Change) {
         change.bytes += value.as_ref().map_or(0, |value| value.len());
-        let write = Write { stamp, value };
-        // The map keeps its first key for as long as any write is left, so it gets one of its own.
-        let is_first = match self.writes.entry(Key::copy_from(&key)) {
-            btree_map::Entry::Occupied(history) => history.into_mut().push(write),
-            btree_map::Entry::Vacant(place) => {
-                place.insert(History::new(write));
-                true
-            }
-        };
+        let is_first = self.writes.push(&key, Write { stamp, value });
         if is_first {
             change.bytes += WRITE_BYTES + key.len();
             change.keys.push(key);
@@ -202,14 +194,7 @@ impl Window {
 
     fn forget_writes_after(&mut self, keys: &[Key], version: Version) {
         for key in keys {
-            self.forget_writes(key, |history| history.forget_after(version));
-        }
-    }
-
-    /// Removes writes of a key; the key too, if no other is left.
-    pub(super) fn forget_writes(&mut self, key: &Key, forget: impl FnOnce(&mut History) -> Left) {
-        if self.writes.get_mut(key).map(forget) == Some(Left::Nothing) {
-            self.writes.remove(key);
+            self.writes.forget(key, |history| history.forget_after(version));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Handing versions over to the engine, and forgetting them afterwards.
 
+use bytes::Bytes;
 use ferrisdb_core::{Key, KeyRange, Version, service::storage::Row};
 
 use super::{Window, clears::NODE_BYTES, view::later};
@@ -31,41 +32,17 @@ impl Window {
         self.oldest_version = version;
     }
 
-    /// What takes the engine to `version`, from wherever it is between the last flushed and the oldest version.
-    ///
-    /// First come range clears, then sets and clears of single keys in the order of keys. The work is
-    /// proportional to what was changed up to `version`.
+    /// What takes the engine to `version`, all at once: see [`Batch`].
     ///
     /// # Panics
     ///
     /// If the version is not within oldest ..= applied.
     pub fn flush_batch(&self, version: Version) -> EngineBatch {
-        let mut changes: Vec<EngineChange> =
-            self.flush_ranges(version).into_iter().map(EngineChange::ClearRange).collect();
-
-        let flushed = self.journal.iter().take_while(|change| change.version <= version);
-        let mut keys: Vec<&Key> = flushed.flat_map(|change| &change.keys).collect();
-        keys.sort_unstable();
-        keys.dedup();
-
-        let mut stretches = self.view(version).stretches();
-        changes.reserve(keys.len());
-        for key in keys {
-            let write = self.writes.get(key).and_then(|history| history.at(version));
-            let cleared = stretches.clear_over(key);
-            let Some(write) = later(write, cleared) else { continue };
-            match &write.value {
-                Some(value) => changes.push(EngineChange::Set(Row {
-                    key: key.clone(),
-                    value: value.clone(),
-                    commit_version: write.stamp.version,
-                })),
-                None if cleared.is_none() => changes.push(EngineChange::Clear(key.clone())),
-                // A range clear of this batch has removed it already.
-                None => {}
-            }
-        }
-        EngineBatch { version, changes, attachment: None }
+        let mut batch = Batch::new(version);
+        while batch.collect(self, usize::MAX) {}
+        batch.sort();
+        while batch.resolve(self, usize::MAX) {}
+        batch.finish(None)
     }
 
     /// The ranges cleared up to `version`, neighbours joined: many pieces may come from one clear.
@@ -82,7 +59,7 @@ impl Window {
 
     /// The engine has all changes up to `version`: forgets them.
     ///
-    /// Takes time for each of them. Any version up to the engine's may be given, so it can be done in steps.
+    /// Takes time for each of them, so call [`Window::forget_flushed`] before, in steps.
     ///
     /// # Panics
     ///
@@ -93,14 +70,8 @@ impl Window {
             "flushed {version}, begun up to {}",
             self.oldest_version
         );
+        while self.forget_flushed(version, usize::MAX) {}
         self.flushed_version = self.flushed_version.max(version);
-        while self.journal.front().is_some_and(|change| change.version <= version) {
-            let Some(change) = self.journal.pop_front() else { break };
-            self.bytes -= change.bytes;
-            for key in &change.keys {
-                self.forget_writes(key, |history| history.forget_through(version));
-            }
-        }
         // Later versions grow from the newest tree: without this, pieces would stay in it for ever. Trees of
         // versions in between keep theirs until they are flushed.
         if let Some(newest) = self.journal.back_mut() {
@@ -108,5 +79,125 @@ impl Window {
             newest.bytes += bytes;
             self.bytes += bytes;
         }
+    }
+
+    /// A part of [`Window::finish_flush`]: forgets the oldest versions, with about so many keys. Returns whether there are more
+    /// up to `version`, which is at most the engine's.
+    ///
+    /// # Panics
+    ///
+    /// As [`Window::finish_flush`].
+    pub fn forget_flushed(&mut self, version: Version, keys_max: usize) -> bool {
+        assert!(version <= self.oldest_version, "flushed {version} before it was begun");
+        let mut keys = 0;
+        while self.journal.front().is_some_and(|change| change.version <= version) {
+            if keys >= keys_max {
+                return true;
+            }
+            let Some(change) = self.journal.pop_front() else { break };
+            self.bytes -= change.bytes;
+            // From here on the window does not know all of this version any more. The engine has it.
+            self.flushed_version = self.flushed_version.max(change.version);
+            for key in &change.keys {
+                self.writes.forget(key, |history| history.forget_through(change.version));
+            }
+            keys += change.keys.len();
+        }
+        false
+    }
+}
+
+/// A batch that is made in parts, so that nobody waits for the window for long.
+///
+/// ```text
+///   raise_oldest_version    from now on the versions up to the batch's do not change any more
+///   collect, collect, ..    the keys they wrote
+///   sort                    without the window
+///   resolve, resolve, ..    what became of each
+///   finish
+/// ```
+///
+/// Between two parts versions may be applied, and those after the batch's rolled back. Only [`Window::finish_flush`] and
+/// [`Window::forget_flushed`] have to wait until the batch is made.
+///
+/// First in the batch are range clears, then sets and clears of single keys in the order of keys. It takes the engine to
+/// its version from wherever it is between the last flushed and the oldest version.
+#[derive(Debug)]
+pub struct Batch {
+    version: Version,
+    keys: Vec<Key>,
+    /// How many versions of the journal were looked at.
+    collected: usize,
+    /// How many keys are resolved.
+    resolved: usize,
+    changes: Vec<EngineChange>,
+}
+
+impl Batch {
+    /// Nothing of it yet. The window's oldest version must have been raised to `version`.
+    pub fn new(version: Version) -> Batch {
+        Batch { version, keys: Vec::new(), collected: 0, resolved: 0, changes: Vec::new() }
+    }
+
+    /// Collects about so many keys; returns whether there are more.
+    ///
+    /// # Panics
+    ///
+    /// If the version is not within oldest ..= applied.
+    pub fn collect(&mut self, window: &Window, keys_max: usize) -> bool {
+        if self.collected == 0 {
+            let ranges = window.flush_ranges(self.version);
+            self.changes.extend(ranges.into_iter().map(EngineChange::ClearRange));
+        }
+        let enough = self.keys.len().saturating_add(keys_max);
+        while let Some(change) = window.journal.get(self.collected)
+            && change.version <= self.version
+        {
+            if self.keys.len() >= enough {
+                return true;
+            }
+            self.keys.extend_from_slice(&change.keys);
+            self.collected += 1;
+        }
+        false
+    }
+
+    /// Brings the keys into order, each once.
+    pub fn sort(&mut self) {
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        self.changes.reserve(self.keys.len());
+    }
+
+    /// Finds out what became of so many keys; returns whether there are more.
+    ///
+    /// # Panics
+    ///
+    /// If the version is not within oldest ..= applied.
+    pub fn resolve(&mut self, window: &Window, keys_max: usize) -> bool {
+        let end = self.resolved.saturating_add(keys_max).min(self.keys.len());
+        let mut stretches = window.view(self.version).stretches();
+        for key in &self.keys[self.resolved..end] {
+            let write = window.writes.get(key).and_then(|history| history.at(self.version));
+            let cleared = stretches.clear_over(key);
+            let Some(write) = later(write, cleared) else { continue };
+            match &write.value {
+                Some(value) => self.changes.push(EngineChange::Set(Row {
+                    key: key.clone(),
+                    value: value.clone(),
+                    commit_version: write.stamp.version,
+                })),
+                None if cleared.is_none() => self.changes.push(EngineChange::Clear(key.clone())),
+                // A range clear of this batch has removed it already.
+                None => {}
+            }
+        }
+        self.resolved = end;
+        end < self.keys.len()
+    }
+
+    /// The batch, with an attachment.
+    pub fn finish(self, attachment: Option<Bytes>) -> EngineBatch {
+        EngineBatch { version: self.version, changes: self.changes, attachment }
     }
 }

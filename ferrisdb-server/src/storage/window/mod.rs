@@ -17,7 +17,7 @@
 //! A key at version v is its newest write or the newest range clear over it, whichever is later, both taken
 //! from versions up to v; if there is neither, the engine knows. So there are two structures and a list:
 //!
-//! - [`history`]: the writes of one key, newest first at hand, in a `BTreeMap` by key. A write is a value or
+//! - [`history`]: the writes of one key, newest first at hand; [`writes`] finds it by key. A write is a value or
 //!   the clear of a single key. Atomic operations are evaluated when they are applied and stored as values.
 //! - [`clears`]: the range clears, as a persistent search tree of disjoint pieces. A clear cuts out what it
 //!   covers and puts one piece in its place, in O(log n) and without a look at what was inside, and copies
@@ -59,8 +59,8 @@
 //!
 //! - A range clear holds the tree nodes on its path until it is flushed: with one clear in each version about
 //!   2 kB each among 10,000 clears, 3 kB among 100,000. [`Window::memory_bytes`] counts them.
-//! - [`Window::finish_flush`] takes time for each key it forgets. Who holds a lock around it may call it in
-//!   steps: any version up to the engine's is good.
+//! - Making a batch and forgetting it take time for each key. Who holds a lock around it does both in steps:
+//!   [`Batch`] and [`Window::forget_flushed`].
 
 mod apply;
 mod clears;
@@ -69,7 +69,9 @@ mod history;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
+mod writes;
 
 pub use apply::Window;
+pub use flush::Batch;
 pub use view::{Lookup, View};
 pub(super) use view::{Stretches, Writes};

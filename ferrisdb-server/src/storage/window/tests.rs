@@ -5,7 +5,6 @@
 //! batches included.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use bytes::Bytes;
 use ferrisdb_core::{
@@ -16,7 +15,7 @@ use ferrisdb_core::{
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::{Lookup, Window};
+use super::{Batch, Lookup, Window};
 use crate::storage::{
     engine::{Cursor, Engine, EngineBatch, EngineChange},
     read,
@@ -611,6 +610,45 @@ fn a_key_does_not_keep_the_message_alive_that_brought_it_first() {
     window.begin_flush(Version(1));
     window.finish_flush(Version(1));
     assert!(message.is_unique());
-    let range = (Bound::Unbounded, Bound::Unbounded);
-    assert_eq!(window.writes.range::<[u8], _>(range).count(), 1);
+    let everything = KeyRange { begin: Key::MIN, end: Key::SYSTEM_END };
+    assert_eq!(window.writes.range(&everything).count(), 1);
+}
+
+#[test]
+fn a_batch_that_is_made_in_parts_is_the_same_whatever_happens_in_between() {
+    let mut window = Window::new(Version(0));
+    for version in 1..=20 {
+        let key = format!("k{:02}", version * 7 % 11);
+        apply(&mut window, version, [set(&key, "old"), clear_range("k03", "k05"), set("hot", "x")]);
+    }
+    window.raise_oldest_version(Version(15));
+    let at_once = window.flush_batch(Version(15));
+
+    let mut version = 20;
+    let mut batch = Batch::new(Version(15));
+    let mut in_between = |window: &mut Window| {
+        version += 1;
+        apply(window, version, [set("k01", "new"), set("hot", "y"), clear_range("k", "l")]);
+        if version % 3 == 0 {
+            window.rollback_after(Version(15 + version % 2));
+        }
+    };
+    while batch.collect(&window, 1) {
+        in_between(&mut window);
+    }
+    batch.sort();
+    while batch.resolve(&window, 1) {
+        in_between(&mut window);
+    }
+    assert_eq!(batch.finish(None), at_once);
+
+    // Forgetting in parts: whatever is left can be read all the way.
+    let mut parts = 0;
+    while window.forget_flushed(Version(15), 1) {
+        parts += 1;
+        assert_eq!(window.get(b"hot", Version(15)), value("x", 15));
+    }
+    assert!(parts > 10, "{parts}");
+    window.finish_flush(Version(15));
+    assert_eq!(window.get(b"k03", Version(15)), Lookup::Unknown);
 }

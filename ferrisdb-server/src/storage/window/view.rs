@@ -1,8 +1,5 @@
 //! What the window knows at one version.
 
-use std::collections::btree_map;
-use std::ops::Bound;
-
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Version, service::storage::VersionedValue,
@@ -11,7 +8,8 @@ use ferrisdb_core::{
 use super::{
     Window,
     clears::{Around, Clears, Piece},
-    history::{History, Stamp, Write},
+    history::{Stamp, Write},
+    writes,
 };
 
 /// What the window knows of a key at a version.
@@ -101,10 +99,7 @@ impl<'a> View<'a> {
 
     /// The keys of a range, which is not empty, that were written, with their last writes.
     pub(in crate::storage) fn writes(&self, range: &KeyRange, reverse: bool) -> Writes<'a> {
-        let bounds =
-            (Bound::Included(range.begin.as_slice()), Bound::Excluded(range.end.as_slice()));
-        let histories = self.window.writes.range::<[u8], _>(bounds);
-        Writes { histories, version: self.version, reverse }
+        Writes { histories: self.window.writes.range(range), version: self.version, reverse }
     }
 
     /// The stretches of this view, to be asked for key after key.
@@ -166,7 +161,7 @@ impl Write {
 
 /// Written keys in order. Whether a clear is later than a write, [`Stretches::resolve`] tells.
 pub(in crate::storage) struct Writes<'a> {
-    histories: btree_map::Range<'a, Key, History>,
+    histories: writes::Range<'a>,
     version: Version,
     reverse: bool,
 }
