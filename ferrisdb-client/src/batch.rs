@@ -24,18 +24,20 @@ type SendRound<Q, A> = dyn Fn(Vec<Q>) -> BoxFuture<'static, Vec<A>> + Send + Syn
 
 /// Gathers questions into rounds.
 pub(crate) struct Batcher<Q, A> {
-    limits: Limits,
+    limits: Limits<Q>,
     send: Box<SendRound<Q, A>>,
     state: Mutex<State<Q, A>>,
 }
 
 /// How much goes out at once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+#[derive(Debug)]
+pub(crate) struct Limits<Q> {
     /// Most rounds under way at once.
     pub(crate) rounds_max: usize,
-    /// Most questions in a round.
-    pub(crate) questions_max: usize,
+    /// Most questions in a round, by their weight. One question always fits.
+    pub(crate) weight_max: usize,
+    /// What a question weighs.
+    pub(crate) weigh: fn(&Q) -> usize,
 }
 
 struct State<Q, A> {
@@ -46,7 +48,7 @@ struct State<Q, A> {
 impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
     /// A batcher that sends rounds by `send`, which answers each question, in order.
     pub(crate) fn new(
-        limits: Limits,
+        limits: Limits<Q>,
         send: impl Fn(Vec<Q>) -> BoxFuture<'static, Vec<A>> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let state = Mutex::new(State { waiting: VecDeque::new(), rounds: 0 });
@@ -92,6 +94,8 @@ struct Round<Q, A> {
 impl<Q: Send + 'static, A: Send + 'static> Round<Q, A> {
     /// Sends rounds until nothing waits.
     async fn run(mut self) {
+        // Whoever is about to ask as well, because he was woken by the same message as the first asker, does so now.
+        runtime::yield_now().await;
         while let Some((questions, answers_to)) = self.take() {
             let answers = (self.batcher.send)(questions).await;
             for (answer_to, answer) in answers_to.into_iter().zip(answers) {
@@ -104,13 +108,19 @@ impl<Q: Send + 'static, A: Send + 'static> Round<Q, A> {
     /// All that wait, up to a round's limit, without those whose askers have given up.
     fn take(&mut self) -> Option<(Vec<Q>, Vec<oneshot::Sender<A>>)> {
         let mut state = self.batcher.state.lock();
-        let (mut questions, mut answers_to) = (Vec::new(), Vec::new());
-        while questions.len() < self.batcher.limits.questions_max {
-            let Some((question, answer_to)) = state.waiting.pop_front() else { break };
-            if !answer_to.is_closed() {
-                questions.push(question);
-                answers_to.push(answer_to);
+        let Limits { weight_max, weigh, .. } = self.batcher.limits;
+        let (mut questions, mut answers_to, mut weight) = (Vec::new(), Vec::new(), 0);
+        while let Some((question, answer_to)) = state.waiting.pop_front() {
+            if answer_to.is_closed() {
+                continue;
             }
+            weight += weigh(&question);
+            if weight > weight_max && !questions.is_empty() {
+                state.waiting.push_front((question, answer_to));
+                break;
+            }
+            questions.push(question);
+            answers_to.push(answer_to);
         }
         if questions.is_empty() {
             // Under the same lock as the look: a question that arrives now starts a round of its own.

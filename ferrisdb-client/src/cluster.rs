@@ -67,12 +67,17 @@ const RECENT: Duration = Duration::from_secs(1);
 const FUTURE_VERSIONS_MAX: usize = 3;
 
 /// Few rounds in flight make large batches; more than one hides the time on the way.
-const READ_VERSION_BATCHES: batch::Limits =
-    batch::Limits { rounds_max: 2, questions_max: usize::MAX };
-const POINT_READ_BATCHES: batch::Limits =
-    batch::Limits { rounds_max: 4, questions_max: limits::READS_PER_REQUEST_MAX };
+const READ_VERSION_BATCHES: batch::Limits<()> =
+    batch::Limits { rounds_max: 2, weight_max: usize::MAX, weigh: |()| 1 };
+const POINT_READ_BATCHES: batch::Limits<PointRead> =
+    batch::Limits { rounds_max: 4, weight_max: limits::READS_PER_REQUEST_MAX, weigh: |_| 1 };
+/// A round of commits takes as long as the slowest of them, so a few more may be under way. Their weight is in bytes: a
+/// large transaction is not to hold up small ones.
+const COMMIT_BATCHES: batch::Limits<CommitRequest> =
+    batch::Limits { rounds_max: 8, weight_max: 1 << 20, weigh: CommitRequest::size };
 
 type PointReads = Batcher<PointRead, Result<Option<VersionedValue>>>;
+type Commits = Batcher<CommitRequest, Result<CommitOutcome>>;
 
 /// A cluster, as one database handle sees it.
 pub(crate) struct Cluster {
@@ -80,6 +85,8 @@ pub(crate) struct Cluster {
     /// One for each priority.
     read_versions: [Arc<Batcher<(), Result<Version>>>; 3],
     point_reads: Mutex<BTreeMap<Endpoint, Arc<PointReads>>>,
+    /// By proxy: the generation that it belongs to, and the commits that it is asked for.
+    commits: Mutex<BTreeMap<Endpoint, (Generation, Arc<Commits>)>>,
 }
 
 /// What batches in flight need of the cluster. Apart, so that they do not keep their own batcher alive.
@@ -132,7 +139,12 @@ impl Cluster {
         };
         let read_versions =
             [Priority::Batch, Priority::Default, Priority::Immediate].map(read_versions);
-        Cluster { links, read_versions, point_reads: Mutex::default() }
+        Cluster {
+            links,
+            read_versions,
+            point_reads: Mutex::default(),
+            commits: Mutex::default(),
+        }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -263,12 +275,21 @@ impl Cluster {
             let mut error = no_servers(Stage::Commit, "the generation has no proxies");
             for proxy in proxies {
                 match links.proxies.get(&proxy).await {
-                    Ok(client) => {
+                    Ok(_) => {
                         let now = runtime::now();
                         let until = not_past(now + links.settings.commit_limit);
                         let limit = until.saturating_duration_since(now);
-                        let generation = state.generation;
-                        return links.commit_at(&proxy, generation, &client, request, limit).await;
+                        let commits = self.commits(&proxy, state.generation);
+                        let asked = commits.ask(request);
+                        return match runtime::timeout(limit, Stage::Commit, asked).await {
+                            Ok(Ok(outcome)) => outcome,
+                            // Not taken at all.
+                            Ok(Err(busy)) if busy.code() == ErrorCode::TooBusy => Err(busy),
+                            // It may have been sent, and the proxy may be at it still.
+                            Ok(Err(error)) | Err(error) => {
+                                Err(error.with_code(ErrorCode::CommitUnknownResult).at(&proxy))
+                            }
+                        };
                     }
                     // Nothing was sent: another proxy may be asked.
                     Err(unreachable) => {
@@ -341,6 +362,23 @@ impl Cluster {
     /// A storage server did not answer: it is asked after others for a while, over a new connection.
     pub(crate) fn storage_failed(&self, server: &Endpoint) {
         self.links.storage.failed(server);
+    }
+
+    /// The batcher of a proxy's commits.
+    fn commits(&self, proxy: &Endpoint, generation: Generation) -> Arc<Commits> {
+        let mut batchers = self.commits.lock();
+        if let Some((_, batcher)) = batchers.get(proxy) {
+            return Arc::clone(batcher);
+        }
+        // A new proxy: those of generations before it are gone.
+        batchers.retain(|_, (earlier, _)| *earlier >= generation);
+        let (links, endpoint) = (Arc::clone(&self.links), proxy.clone());
+        let batcher = Batcher::new(COMMIT_BATCHES, move |requests: Vec<CommitRequest>| {
+            let (links, proxy) = (Arc::clone(&links), endpoint.clone());
+            async move { links.commit_at(&proxy, generation, requests).await }.boxed()
+        });
+        batchers.insert(proxy.clone(), (generation, Arc::clone(&batcher)));
+        batcher
     }
 
     /// The batcher of a server's point reads.
@@ -453,32 +491,54 @@ impl Links {
         }
     }
 
+    /// Commits some transactions at a proxy.
     async fn commit_at(
         &self,
         proxy: &Endpoint,
         generation: Generation,
-        client: &Client<ProxyService>,
-        request: CommitRequest,
-        limit: Duration,
-    ) -> Result<CommitOutcome> {
+        requests: Vec<CommitRequest>,
+    ) -> Vec<Result<CommitOutcome>> {
+        let count = requests.len();
+        let client = match self.proxies.get(proxy).await {
+            Ok(client) => client,
+            // Nothing was sent: they are refused for certain.
+            Err(unreachable) => {
+                self.proxies.failed(proxy);
+                return vec![Err(unreachable); count];
+            }
+        };
+        let limit = self.settings.commit_limit;
         let committed =
-            transport::call(limit, Stage::Commit, |context| client.commit(context, request));
+            transport::call(limit, Stage::Commit, |context| client.commit_all(context, requests));
         let answer = tokio::select! {
             biased;
             answer = committed => answer,
             // Whatever the proxy may say now, it says too late: nobody of its generation commits any more.
             over = self.generation_is_over(generation, Stage::Commit) => Err(over),
         };
-        match answer {
-            Ok(Ok(CommitOutcome::Committed(committed))) => {
-                self.heard_of(committed.versionstamp.commit_version);
-                Ok(CommitOutcome::Committed(committed))
+        let answer = answer.and_then(|outcomes| {
+            if outcomes.len() == count {
+                return Ok(outcomes);
             }
-            Ok(outcome) => outcome.map_err(|error| error.at(proxy)),
-            // It may have been sent, and the proxy may be at it still.
+            let detail = format!("{} outcomes of {count} commits", outcomes.len());
+            Err(Error::new(ErrorCode::Protocol, Stage::Commit, detail))
+        });
+        match answer {
+            Ok(outcomes) => {
+                let committed = outcomes.iter().filter_map(|outcome| match outcome {
+                    Ok(CommitOutcome::Committed(committed)) => Some(committed.versionstamp),
+                    _ => None,
+                });
+                if let Some(newest) = committed.max() {
+                    self.heard_of(newest.commit_version);
+                }
+                let at_proxy = |outcome: Result<_>| outcome.map_err(|error| error.at(proxy));
+                outcomes.into_iter().map(at_proxy).collect()
+            }
+            // They may have been sent, and the proxy may be at them still.
             Err(error) => {
                 self.proxies.failed(proxy);
-                Err(error.with_code(ErrorCode::CommitUnknownResult).at(proxy))
+                vec![Err(error.with_code(ErrorCode::CommitUnknownResult).at(proxy)); count]
             }
         }
     }

@@ -249,6 +249,15 @@ impl Proxy for Cluster {
     async fn commit(self, _: Context, _: CommitRequest) -> Result<CommitOutcome> {
         Err(Error::new(ErrorCode::Unsupported, Stage::Commit, "nothing is written here"))
     }
+
+    async fn commit_all(
+        self,
+        context: Context,
+        requests: Vec<CommitRequest>,
+    ) -> Vec<Result<CommitOutcome>> {
+        let refused = self.commit(context, CommitRequest::default()).await;
+        vec![refused; requests.len()]
+    }
 }
 
 impl Controller for Cluster {

@@ -428,6 +428,9 @@ fn proxy() {
     let empty = CommitRequest::default();
     golden.line("Request commit, empty", &ProxyRequest::Commit { request: empty });
 
+    let requests = vec![CommitRequest::default(); 2];
+    golden.line("Request commit_all", &ProxyRequest::CommitAll { requests });
+
     golden.line("Response read_version", &ProxyResponse::ReadVersion(Ok(Version(300))));
     golden.line("Response read_version, failed", &ProxyResponse::ReadVersion(failed()));
     let versionstamp = Versionstamp { commit_version: Version(300), batch_index: 2 };
@@ -441,6 +444,8 @@ fn proxy() {
     });
     golden.line("Response commit, conflict", &ProxyResponse::Commit(Ok(conflict)));
     golden.line("Response commit, failed", &ProxyResponse::Commit(failed()));
+    let outcomes = vec![Ok(CommitOutcome::Committed(Committed { versionstamp })), failed()];
+    golden.line("Response commit_all", &ProxyResponse::CommitAll(outcomes));
 
     for (mutation, name) in mutations().iter().zip([
         "Set",

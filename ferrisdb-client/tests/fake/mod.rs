@@ -292,6 +292,18 @@ impl Proxy for Cluster {
         Ok(world.newest().0)
     }
 
+    async fn commit_all(
+        self,
+        context: Context,
+        requests: Vec<CommitRequest>,
+    ) -> Vec<Result<CommitOutcome>> {
+        let mut outcomes = Vec::new();
+        for request in requests {
+            outcomes.push(self.clone().commit(context, request).await);
+        }
+        outcomes
+    }
+
     async fn commit(self, _: Context, request: CommitRequest) -> Result<CommitOutcome> {
         request.check(Stage::Commit)?;
         let fault = {

@@ -26,4 +26,4 @@ pub use disk::{DirectoryLock, Disk, File};
 pub use random::{jitter, random_u64};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
-pub use task::{Task, TaskGroup, blocking, spawn};
+pub use task::{Task, TaskGroup, blocking, spawn, yield_now};

@@ -35,6 +35,11 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
     Task(Some(tokio::task::spawn(future)))
 }
 
+/// Lets other tasks run that are ready, and then goes on.
+pub async fn yield_now() {
+    tokio::task::yield_now().await;
+}
+
 /// Runs a closure that blocks, such as a disk operation, without holding up other tasks.
 ///
 /// # Panics

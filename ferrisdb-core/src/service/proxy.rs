@@ -18,6 +18,9 @@ pub trait Proxy {
     ///
     /// An error other than [`crate::ErrorCode::CommitUnknownResult`] means that it did not take effect.
     async fn commit(request: CommitRequest) -> Result<CommitOutcome>;
+    /// Commits several transactions that have nothing to do with each other, an outcome for each, in order. Answers when
+    /// all have ended.
+    async fn commit_all(requests: Vec<CommitRequest>) -> Vec<Result<CommitOutcome>>;
 }
 
 declare_service! {

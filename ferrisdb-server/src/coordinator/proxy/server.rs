@@ -95,6 +95,7 @@ pub struct ProxyServer {
 }
 
 type CommitReply = oneshot::Sender<Result<CommitOutcome>>;
+type CommitAnswer = oneshot::Receiver<Result<CommitOutcome>>;
 type VersionReply = oneshot::Sender<Result<Version>>;
 
 struct Shared {
@@ -176,16 +177,33 @@ impl ProxyService for ProxyServer {
 
     async fn commit(self, _: Context, request: CommitRequest) -> Result<CommitOutcome> {
         self.shared.failure.check(Stage::Commit)?;
-        let (reply, answer) = oneshot::channel();
-        let pushed = self.shared.commits.lock().push(request, reply);
-        if let Err((error, _)) = pushed {
-            mark(Mark::ProxyTooBusy);
-            return Err(error);
-        }
-        self.shared.commits_changed.notify_one();
-        // A reply that is dropped without an answer went down with its batch, at a point nobody knows.
-        answer.await.unwrap_or_else(|_| Err(commit::unknown_result(&dropped(Stage::Commit))))
+        outcome(self.shared.submit([request]).next()).await
     }
+
+    async fn commit_all(
+        self,
+        _: Context,
+        requests: Vec<CommitRequest>,
+    ) -> Vec<Result<CommitOutcome>> {
+        if let Err(error) = self.shared.failure.check(Stage::Commit) {
+            return vec![Err(error); requests.len()];
+        }
+        let mut outcomes = Vec::with_capacity(requests.len());
+        for submitted in self.shared.submit(requests) {
+            outcomes.push(outcome(Some(submitted)).await);
+        }
+        outcomes
+    }
+}
+
+/// What becomes of a transaction.
+async fn outcome(submitted: Option<Result<CommitAnswer>>) -> Result<CommitOutcome> {
+    let answer = match submitted {
+        Some(submitted) => submitted?.await.ok(),
+        None => None,
+    };
+    // A reply that is dropped without an answer went down with its batch, at a point nobody knows.
+    answer.unwrap_or_else(|| Err(commit::unknown_result(&dropped(Stage::Commit))))
 }
 
 fn dropped(stage: Stage) -> Error {
@@ -193,6 +211,29 @@ fn dropped(stage: Stage) -> Error {
 }
 
 impl Shared {
+    /// Puts transactions into the queue: all at once, so that one batch takes them if it can. Says of each how its outcome
+    /// is learned, or why it was not taken.
+    fn submit(
+        &self,
+        requests: impl IntoIterator<Item = CommitRequest>,
+    ) -> std::vec::IntoIter<Result<CommitAnswer>> {
+        let mut commits = self.commits.lock();
+        let submit = |request| {
+            let (reply, answer) = oneshot::channel();
+            match commits.push(request, reply) {
+                Ok(()) => Ok(answer),
+                Err((error, _)) => {
+                    mark(Mark::ProxyTooBusy);
+                    Err(error)
+                }
+            }
+        };
+        let submitted: Vec<_> = requests.into_iter().map(submit).collect();
+        drop(commits);
+        self.commits_changed.notify_one();
+        submitted.into_iter()
+    }
+
     /// Begins a batch whenever something waits and a place in the pipeline is free.
     async fn run_commits(self: Arc<Self>) {
         let places = Arc::new(Semaphore::new(self.settings.batches_in_flight_max));
