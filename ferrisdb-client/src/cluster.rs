@@ -139,12 +139,7 @@ impl Cluster {
         };
         let read_versions =
             [Priority::Batch, Priority::Default, Priority::Immediate].map(read_versions);
-        Cluster {
-            links,
-            read_versions,
-            point_reads: Mutex::default(),
-            commits: Mutex::default(),
-        }
+        Cluster { links, read_versions, point_reads: Mutex::default(), commits: Mutex::default() }
     }
 
     pub(crate) fn settings(&self) -> &Settings {

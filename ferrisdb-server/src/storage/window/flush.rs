@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ferrisdb_core::{Key, KeyRange, Version, service::storage::Row};
 
-use super::{Window, clears::NODE_BYTES, view::later};
+use super::{Window, clears::NODE_BYTES, sort_key::SortKey, view::later};
 use crate::storage::engine::{EngineBatch, EngineChange};
 
 impl Window {
@@ -125,7 +125,7 @@ impl Window {
 #[derive(Debug)]
 pub struct Batch {
     version: Version,
-    keys: Vec<Key>,
+    keys: Vec<SortKey>,
     /// How many versions of the journal were looked at.
     collected: usize,
     /// How many keys are resolved.
@@ -156,7 +156,7 @@ impl Batch {
             if self.keys.len() >= enough {
                 return true;
             }
-            self.keys.extend_from_slice(&change.keys);
+            self.keys.extend(change.keys.iter().cloned().map(SortKey::from));
             self.collected += 1;
         }
         false
@@ -177,7 +177,7 @@ impl Batch {
     pub fn resolve(&mut self, window: &Window, keys_max: usize) -> bool {
         let end = self.resolved.saturating_add(keys_max).min(self.keys.len());
         let mut stretches = window.view(self.version).stretches();
-        for key in &self.keys[self.resolved..end] {
+        for key in self.keys[self.resolved..end].iter().map(|key| -> &Key { key }) {
             let write = window.writes.get(key).and_then(|history| history.at(self.version));
             let cleared = stretches.clear_over(key);
             let Some(write) = later(write, cleared) else { continue };

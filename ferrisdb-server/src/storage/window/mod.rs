@@ -66,6 +66,7 @@ mod apply;
 mod clears;
 mod flush;
 mod history;
+mod sort_key;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;

@@ -11,27 +11,27 @@
 //!
 //! The table's hash has a key of its own for each window, so that nobody can choose keys that collide.
 
-use std::{
-    collections::{BTreeSet, HashMap, btree_set},
-    ops::Bound,
-};
+use std::collections::{BTreeSet, HashMap, btree_set};
 
 use ahash::RandomState;
 use ferrisdb_core::{Key, KeyRange, runtime};
 
-use super::history::{History, Left, Write};
+use super::{
+    history::{History, Left, Write},
+    sort_key::SortKey,
+};
 
 /// The histories of all keys in the window that have one.
 #[derive(Debug)]
 pub(super) struct WrittenKeys {
     /// Never iterated: its order is no order.
     histories: HashMap<Key, History, RandomState>,
-    order: BTreeSet<Key>,
+    order: BTreeSet<SortKey>,
 }
 
 /// Memory of a key besides its bytes and those of its values: a place in a table that is filled by two thirds, and one in a
 /// tree that is.
-pub(super) const KEY_BYTES: usize = (size_of::<(Key, History)>() + size_of::<Key>()) * 3 / 2;
+pub(super) const KEY_BYTES: usize = (size_of::<(Key, History)>() + size_of::<SortKey>()) * 3 / 2;
 
 impl WrittenKeys {
     pub(super) fn new() -> WrittenKeys {
@@ -51,7 +51,7 @@ impl WrittenKeys {
         }
         // The key stays for as long as any write of it is left, so it gets bytes of its own: what it came in is a message.
         let key = Key::copy_from(key);
-        self.order.insert(key.clone());
+        self.order.insert(SortKey::from(key.clone()));
         self.histories.insert(key, History::new(write));
         true
     }
@@ -60,7 +60,7 @@ impl WrittenKeys {
     pub(super) fn forget(&mut self, key: &Key, forget: impl FnOnce(&mut History) -> Left) {
         if self.histories.get_mut(key).map(forget) == Some(Left::Nothing) {
             self.histories.remove(key);
-            self.order.remove(key);
+            self.order.remove(&SortKey::from(key.clone()));
             self.give_back();
         }
     }
@@ -75,9 +75,9 @@ impl WrittenKeys {
 
     /// The keys of a range with their histories.
     pub(super) fn range(&self, range: &KeyRange) -> Range<'_> {
-        let bounds =
-            (Bound::Included(range.begin.as_slice()), Bound::Excluded(range.end.as_slice()));
-        Range { keys: self.order.range::<[u8], _>(bounds), histories: &self.histories }
+        let bound = |key: &Key| SortKey::from(key.clone());
+        let keys = self.order.range(bound(&range.begin)..bound(&range.end));
+        Range { keys, histories: &self.histories }
     }
 
     #[cfg(test)]
@@ -89,12 +89,13 @@ impl WrittenKeys {
 
 /// Some keys, in order.
 pub(super) struct Range<'a> {
-    keys: btree_set::Range<'a, Key>,
+    keys: btree_set::Range<'a, SortKey>,
     histories: &'a HashMap<Key, History, RandomState>,
 }
 
 impl<'a> Range<'a> {
-    fn with_history(&self, key: &'a Key) -> (&'a Key, &'a History) {
+    fn with_history(&self, key: &'a SortKey) -> (&'a Key, &'a History) {
+        let key: &Key = key;
         let history = self.histories.get(key);
         (key, history.expect("each key in order has a history"))
     }
