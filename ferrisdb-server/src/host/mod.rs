@@ -15,6 +15,7 @@ mod controller;
 mod coordinator;
 mod log;
 mod media;
+mod metrics;
 mod server;
 #[cfg(not(madsim))]
 mod settings;
@@ -26,6 +27,7 @@ pub use controller::ControllerHost;
 pub use coordinator::CoordinatorHost;
 pub use log::LogHost;
 pub use media::{EngineFactory, Media};
+pub use metrics::ProcessMetrics;
 pub use server::{Embedded, ServerHost, ServerSettings};
 #[cfg(not(madsim))]
 pub use settings::cache_bytes;

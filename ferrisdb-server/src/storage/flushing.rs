@@ -92,9 +92,12 @@ impl Shared {
     async fn flush(&self) -> Result<()> {
         let Some(Flush { life, batch, holdings }) = self.begin_flush() else { return Ok(()) };
         let version = batch.version;
-        if self.change_engine(life, move |engine| engine.write(&batch)).await?.is_none() {
+        self.metrics.flushed.add_len(batch.changes.len());
+        let written = self.change_engine(life, move |engine| engine.write(&batch));
+        if self.metrics.flush_write.time(written).await?.is_none() {
             return Ok(());
         }
+        let _timing = self.metrics.flush_finish.start();
         let mut machine = self.machine.lock();
         let mut serving = self.serving.write();
         if serving.life == life {
@@ -115,6 +118,7 @@ impl Shared {
         let bytes = serving.window.memory_bytes();
         let is_empty = serving.window.is_empty() && serving.shards.is_durable();
         let version = machine.next_flush(bytes, is_empty)?;
+        let _timing = self.metrics.flush_begin.start();
         serving.window.raise_oldest_version(version);
         let serving = RwLockWriteGuard::downgrade(serving);
         let holdings = serving.shards.flush(version);

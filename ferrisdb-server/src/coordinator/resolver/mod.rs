@@ -25,6 +25,7 @@ mod block;
 pub mod conflict_set;
 pub mod machine;
 mod metadata;
+mod metrics;
 mod server;
 mod sorted_keys;
 
