@@ -55,10 +55,31 @@ impl Database {
     /// As [`Database::status`], from which the addresses come.
     pub async fn metrics(&self) -> Result<Vec<ProcessMetrics>> {
         let addresses: Vec<Address> = self.process_addresses().await?.into_iter().collect();
-        Ok(metrics_of(self.cluster().network(), &addresses).await)
+        Ok(self.metrics_at(&addresses).await)
     }
 
-    /// The metrics of the process at an address, of whose existence the controllers need not know.
+    /// The metrics of the processes at these addresses, in their order. The controllers need not know them.
+    ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Address;
+    /// let processes = database.metrics_at(&[Address::new("10.0.0.7:4502")]).await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn metrics_at(&self, addresses: &[Address]) -> Vec<ProcessMetrics> {
+        metrics_of(self.cluster().network(), addresses).await
+    }
+
+    /// The metrics of one process.
+    ///
+    /// ```no_run
+    /// # async fn example(database: ferrisdb_client::Database) -> ferrisdb_client::Result<()> {
+    /// # use ferrisdb_client::Address;
+    /// for role in database.metrics_of(&Address::new("10.0.0.7:4502")).await? {
+    ///     println!("{}: {} metrics", role.name(), role.samples.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -68,6 +89,13 @@ impl Database {
     }
 
     /// Where the processes of the cluster are reached, controllers included.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// assert_eq!(database.process_addresses().await?.len(), 1);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

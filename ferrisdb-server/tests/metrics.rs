@@ -42,8 +42,8 @@ async fn a_few_transactions_move_the_metrics_of_every_role() {
     one.commit().await.unwrap();
     other.commit().await.unwrap_err();
     let all = KeyRange::all_user_keys();
-    let page = database.transaction().get_range(RangeQuery::new(all)).await.unwrap();
-    assert_eq!(page.rows.len(), 10);
+    let rows = database.transaction().get_range(RangeQuery::new(all)).await.unwrap();
+    assert_eq!(rows.len(), 10);
 
     let processes = database.metrics().await.unwrap();
     assert_eq!(processes.len(), 1, "four roles of one process are one process");

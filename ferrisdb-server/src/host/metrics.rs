@@ -12,7 +12,7 @@ use tarpc::context::Context;
 
 ferrisdb_core::role_metrics! {
     /// What a process counts. Memory and CPU are known to the operating system.
-    pub struct ProcessMetrics of "process" {
+    pub(super) struct ProcessMetrics of "process" {
         /// Connections that are served, of other processes and of its own roles.
         connections: Gauge(Count),
     }

@@ -27,7 +27,6 @@ pub use controller::ControllerHost;
 pub use coordinator::CoordinatorHost;
 pub use log::LogHost;
 pub use media::{EngineFactory, Media};
-pub use metrics::ProcessMetrics;
 pub use server::{Embedded, ServerHost, ServerSettings};
 #[cfg(not(madsim))]
 pub use settings::cache_bytes;

@@ -32,5 +32,6 @@ mod sorted_keys;
 pub use self::{
     conflict_set::ConflictSet,
     machine::{ResolverProgress, ResolverSettings},
+    metrics::ResolverMetrics,
     server::ResolverServer,
 };
