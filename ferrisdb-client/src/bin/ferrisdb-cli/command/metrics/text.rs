@@ -86,7 +86,7 @@ pub(super) fn amount(value: u64, unit: Unit) -> String {
 /// A number with as many digits as anybody reads.
 fn short(number: f64) -> String {
     match number {
-        zero if zero == 0.0 => String::from("0"),
+        0.0 => String::from("0"),
         small if small < 10.0 => format!("{small:.2}"),
         medium if medium < 100.0 => format!("{medium:.1}"),
         large => format!("{large:.0}"),
