@@ -1,8 +1,6 @@
 //! What measuring costs: a counter, a histogram, a look at the clock, a stage that is timed; alone, and from two threads at
 //! once, which share cache lines then.
 
-#![expect(clippy::disallowed_methods, reason = "threads of a benchmark")]
-
 use std::{
     hint::black_box,
     sync::atomic::{AtomicBool, Ordering::Relaxed},

@@ -2,7 +2,6 @@
 
 #![cfg(not(madsim))]
 #![expect(clippy::unwrap_used, reason = "a test")]
-#![expect(clippy::disallowed_methods, reason = "clients of real processes run on tokio itself")]
 
 use std::sync::Arc;
 
