@@ -319,6 +319,7 @@ mod embedded;
 mod exactly_once;
 mod hedge;
 mod locations;
+mod metrics;
 mod options;
 mod range_stream;
 mod read_your_writes;
@@ -340,6 +341,7 @@ pub use ferrisdb_core::{
     Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, Value, Version, Versionstamp,
     atomic::AtomicOp,
     id::{Address, ClusterId},
+    metrics::{HistogramReading, MetricSample, MetricValue, RoleMetrics, Unit},
     service::controller::{
         Command, Configuration, ConfigurationChange, ControllerMember, Leader, ProcessSelector,
         Redundancy, Status,
@@ -347,6 +349,7 @@ pub use ferrisdb_core::{
     transaction::IdempotencyId,
     transport::Network,
 };
+pub use metrics::{ProcessMetrics, metrics_of};
 pub use options::{
     ConflictingRange, ExactlyOnce, KeyValue, Priority, RangePage, RangeQuery, Settings,
     StreamingMode, TransactionOption, TransactionOptions, VersionedValue,

@@ -13,6 +13,7 @@
 //! | the protocol between processes | [`service`] |
 //! | how messages travel | [`transport`] |
 //! | time, tasks, randomness, disk | [`runtime`] |
+//! | where the time goes | [`metrics`] |
 
 pub mod atomic;
 pub mod cluster_view;
@@ -23,6 +24,7 @@ pub mod id;
 pub mod idempotency;
 pub mod key;
 pub mod limits;
+pub mod metrics;
 pub mod mutation;
 pub mod range;
 pub mod runtime;

@@ -20,10 +20,12 @@ use ferrisdb_core::{
     atomic::AtomicOp,
     digest::ValueDigest,
     id::Address,
+    metrics::{HistogramReading, MetricSample, MetricValue, RoleMetrics, Unit},
     service::{
         PROTOCOL_VERSION,
         controller::*,
         log::*,
+        metrics::{MetricsRequest, MetricsResponse},
         proxy::{ProxyRequest, ProxyResponse},
         raft::*,
         resolver::*,
@@ -618,5 +620,33 @@ fn raft() {
     let identity = RaftIdentity { node: 7, is_initialized: true };
     golden.line("Response identity", &RaftResponse::Identity(Ok(identity)));
     golden.line("Response identity, failed", &RaftResponse::Identity(failed()));
+    golden.check();
+}
+
+#[test]
+fn metrics() {
+    let mut golden = Golden::new("metrics.txt");
+    golden.line("Request read", &MetricsRequest::Read {});
+    golden.variants(&[Unit::Count, Unit::Bytes, Unit::Time, Unit::Versions]);
+    let sample = |value| MetricSample {
+        name: "n".to_owned(),
+        help: "What.".to_owned(),
+        unit: Unit::Time,
+        value,
+    };
+    let reading = HistogramReading { buckets: vec![(7, 1), (300, 2)], sum: 9, max: 8 };
+    let role = RoleMetrics {
+        role: "log".to_owned(),
+        labels: vec![("generation".to_owned(), "7".to_owned())],
+        registration: 3,
+        age_us: 5_000,
+        samples: vec![
+            sample(MetricValue::Counter(1)),
+            sample(MetricValue::Gauge(2)),
+            sample(MetricValue::Histogram(reading)),
+        ],
+    };
+    golden.line("Response read", &MetricsResponse::Read(Ok(vec![role])));
+    golden.line("Response read, failed", &MetricsResponse::Read(failed()));
     golden.check();
 }

@@ -9,6 +9,7 @@
 //!   log          push, peek, pop, lock, confirm
 //!   storage      reads at a version
 //!   raft         what the controllers of a group agree by
+//!   metrics      where a process' time goes
 //! ```
 //!
 //! Messages are encoded by [`crate::transport`]; `tests/golden.rs` pins their bytes. A change of any message
@@ -16,6 +17,7 @@
 
 pub mod controller;
 pub mod log;
+pub mod metrics;
 pub mod proxy;
 pub mod raft;
 pub mod resolver;
@@ -50,13 +52,15 @@ pub enum ServiceKind {
     Storage = 7,
     /// [`raft::Raft`]
     Raft = 8,
+    /// [`metrics::Metrics`]
+    Metrics = 9,
 }
 
 impl ServiceKind {
     /// The kind of a number.
     pub fn from_number(number: u8) -> Option<ServiceKind> {
         use ServiceKind::*;
-        [Controller, Worker, Sequencer, Proxy, Resolver, Log, Storage, Raft]
+        [Controller, Worker, Sequencer, Proxy, Resolver, Log, Storage, Raft, Metrics]
             .into_iter()
             .find(|&kind| kind as u8 == number)
     }

@@ -11,6 +11,7 @@ use tarpc::{
 use super::caller::Offered;
 use crate::{
     limits,
+    metrics::Registry,
     runtime::{Task, spawn, true_now},
     service::{Service, ServiceKind},
 };
@@ -127,6 +128,7 @@ fn bound_deadline<T>(mut message: ClientMessage<T>) -> ClientMessage<T> {
 #[derive(Clone, Default)]
 pub struct Router {
     endpoints: Arc<Mutex<BTreeMap<(ServiceKind, u64), Registered>>>,
+    metrics: Registry,
 }
 
 struct Registered {
@@ -139,6 +141,11 @@ impl Router {
     /// A router that offers nothing yet.
     pub fn new() -> Router {
         Router::default()
+    }
+
+    /// The metrics of the roles that are offered here: a router is a process' own, and every role has it.
+    pub fn metrics(&self) -> &Registry {
+        &self.metrics
     }
 
     /// Offers a service under an instance, in place of an earlier one.

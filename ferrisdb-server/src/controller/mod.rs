@@ -35,6 +35,7 @@ pub mod cluster_record;
 pub mod distribution;
 pub mod idempotency;
 pub mod machine;
+mod metrics;
 mod recovery;
 pub mod recruitment;
 pub mod registry;
@@ -42,6 +43,7 @@ mod reign;
 mod server;
 mod sweep;
 
+pub use metrics::ControllerMetrics;
 pub use server::ControllerServer;
 pub(crate) use server::handler;
 

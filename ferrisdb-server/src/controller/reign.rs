@@ -36,6 +36,7 @@ use super::{
     ControllerSettings,
     cluster_record::{ClusterRecord, Member},
     machine::{Controller, Effect, Input, Recruitment, refused},
+    metrics::ControllerMetrics,
     sweep::sweep,
 };
 use crate::raft::{Register, Written};
@@ -70,6 +71,7 @@ struct Shared {
     failure_timeout: Duration,
     calls: TaskGroup,
     watching: Mutex<TaskGroup>,
+    metrics: Arc<ControllerMetrics>,
 }
 
 #[derive(Default)]
@@ -87,6 +89,7 @@ impl Reign {
         controllers: Vec<ControllerMember>,
         network: Network,
         settings: ControllerSettings,
+        metrics: Arc<ControllerMetrics>,
     ) -> Arc<Reign> {
         record.reigns += 1;
         let failure_timeout = settings.failure_timeout;
@@ -108,6 +111,7 @@ impl Reign {
             failure_timeout,
             calls: TaskGroup::default(),
             watching: Mutex::default(),
+            metrics,
         });
         shared.send(first);
         let tasks = TaskGroup::default();
@@ -214,7 +218,13 @@ impl Shared {
     fn input(&self, input: Input) {
         let mut effects = Vec::new();
         let mut machine = self.machine.lock();
+        let recoveries = machine.attempt.recoveries;
         machine.step(input, runtime::now(), &mut effects);
+        if let Some(last) =
+            machine.attempt.last.as_ref().filter(|_| machine.attempt.recoveries > recoveries)
+        {
+            self.metrics.recovery.record_duration(Duration::from_millis(last.duration_ms));
+        }
         self.send(effects);
     }
 
@@ -238,7 +248,8 @@ impl Shared {
         while let Some(effect) = queue.recv().await {
             match effect {
                 Effect::Persist { sequence, record } => {
-                    match self.register.write(revision, record.to_bytes()).await {
+                    let written = self.register.write(revision, record.to_bytes());
+                    match self.metrics.persist.time(written).await {
                         Ok(Written::At(written)) => revision = written,
                         Ok(Written::Stale(_)) => {
                             let detail = "another controller has led meanwhile";

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Result, Stage,
     id::Address,
+    metrics::Registration,
     runtime::{self, Disk, TaskGroup},
     service::{
         controller::{
@@ -30,6 +31,7 @@ use super::{
     ControllerSettings,
     cluster_record::ClusterRecord,
     machine::{Input, refused},
+    metrics::ControllerMetrics,
     reign::Reign,
 };
 use crate::raft::{NodeId, Register, RegisterSettings};
@@ -51,7 +53,10 @@ struct Shared {
     address: Address,
     network: Network,
     settings: ControllerSettings,
+    metrics: Arc<ControllerMetrics>,
     tasks: TaskGroup,
+    /// Ends with the controller, also if somebody holds on to it.
+    registration: Mutex<Option<Registration>>,
 }
 
 impl ControllerServer {
@@ -78,8 +83,16 @@ impl ControllerServer {
             address,
             network,
             settings,
+            metrics: Arc::default(),
             tasks: TaskGroup::default(),
+            registration: Mutex::default(),
         });
+        let (metrics, weak) = (Arc::clone(&shared.metrics), Arc::downgrade(&shared));
+        let registration = router.metrics().register_with(&[], metrics, move || {
+            let shared = weak.upgrade();
+            shared.iter().for_each(|s| s.metrics.leads.set(u64::from(s.reign.lock().is_some())));
+        });
+        *shared.registration.lock() = Some(registration);
         shared.tasks.spawn(found(Arc::clone(&shared), controllers));
         shared.tasks.spawn(lead(Arc::clone(&shared)));
         Ok(ControllerServer { shared })
@@ -110,6 +123,7 @@ impl ControllerServer {
     /// Ends the controller's tasks.
     pub fn stop(&self) {
         self.shared.tasks.abort_all();
+        *self.shared.registration.lock() = None;
         // Not under the lock: the reign's tasks hold the server.
         let reign = self.shared.reign.lock().take();
         drop(reign);
@@ -128,6 +142,7 @@ impl ControllerApi for ControllerServer {
     }
 
     async fn heartbeat(self, _: Context, request: Heartbeat) -> Result<HeartbeatReply> {
+        self.shared.metrics.heartbeats.increment();
         Ok(self.shared.reign()?.heartbeat(request))
     }
 
@@ -313,7 +328,9 @@ async fn reign(shared: &Arc<Shared>, term: u64) -> Result<()> {
         shared.members(),
         shared.network.clone(),
         shared.settings.clone(),
+        Arc::clone(&shared.metrics),
     );
+    shared.metrics.elections.increment();
     *shared.reign.lock() = Some(Arc::clone(&reign));
     let mut known = shared.register.leadership();
     loop {

@@ -101,22 +101,42 @@ impl Sequencer {
     }
 }
 
+ferrisdb_core::role_metrics! {
+    /// What a sequencer counts.
+    pub struct SequencerMetrics of "sequencer" {
+        /// Batches that were given their versions.
+        batches: Counter(Count),
+        /// Batches that were reported committed.
+        reports: Counter(Count),
+        /// Times that the newest committed version was asked for: rounds of read versions.
+        read_rounds: Counter(Count),
+    }
+}
+
 /// The shell: a lock and a clock around the machine.
 #[derive(Clone, Debug)]
 pub struct SequencerServer {
     machine: Arc<Mutex<Sequencer>>,
     began: runtime::Instant,
+    metrics: Arc<SequencerMetrics>,
 }
 
 impl SequencerServer {
     /// Serves `machine`, whose generation begins now.
     pub fn new(machine: Sequencer) -> Self {
-        SequencerServer { machine: Arc::new(Mutex::new(machine)), began: runtime::now() }
+        let (machine, metrics) = (Arc::new(Mutex::new(machine)), Arc::default());
+        SequencerServer { machine, began: runtime::now(), metrics }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<SequencerMetrics> {
+        Arc::clone(&self.metrics)
     }
 }
 
 impl SequencerService for SequencerServer {
     async fn begin_batch(self, _: Context, generation: Generation) -> Result<BatchVersions> {
+        self.metrics.batches.increment();
         let elapsed = runtime::now().duration_since(self.began);
         let mut machine = self.machine.lock();
         machine.check_generation(generation)?;
@@ -129,6 +149,7 @@ impl SequencerService for SequencerServer {
         generation: Generation,
         commit_version: Version,
     ) -> Result<()> {
+        self.metrics.reports.increment();
         let mut machine = self.machine.lock();
         machine.check_generation(generation)?;
         machine.report_committed(commit_version);
@@ -136,6 +157,7 @@ impl SequencerService for SequencerServer {
     }
 
     async fn committed_version(self, _: Context, generation: Generation) -> Result<Version> {
+        self.metrics.read_rounds.increment();
         let machine = self.machine.lock();
         machine.check_generation(generation)?;
         Ok(machine.committed_version())

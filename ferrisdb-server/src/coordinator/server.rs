@@ -1,8 +1,11 @@
 //! The roles of one generation that this process hosts: made, offered, and ended together.
 
+use std::sync::Arc;
+
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, handler,
     id::Address,
+    metrics::{MetricSet, Registration},
     runtime,
     service::{
         Service, ServiceKind,
@@ -45,6 +48,7 @@ pub struct Coordinator {
 struct Hosted {
     proxies: Vec<ProxyServer>,
     offered: Vec<(ServiceKind, u64)>,
+    metrics: Vec<Registration>,
 }
 
 impl Coordinator {
@@ -66,9 +70,11 @@ impl Coordinator {
         let recovery_version = request.recruitment.recovery_version;
         let machine = Sequencer::new(generation, recovery_version, first_version);
         tracing::info!(%generation, %recovery_version, %first_version, "hosting the sequencer");
+        let server = SequencerServer::new(machine);
+        self.measure(None, server.metrics());
         self.offer::<SequencerService>(handler!(
             ferrisdb_core::service::sequencer::Sequencer,
-            SequencerServer::new(machine)
+            server
         ))
     }
 
@@ -76,6 +82,7 @@ impl Coordinator {
     pub fn host_resolver(&self, request: &RecruitResolver) -> Endpoint {
         let recovery_version = request.recruitment.recovery_version;
         let server = ResolverServer::new(self.generation, recovery_version, request.proxies);
+        self.measure(Some(request.index), server.metrics());
         self.offer::<ResolverService>(handler!(ferrisdb_core::service::resolver::Resolver, server))
     }
 
@@ -85,12 +92,23 @@ impl Coordinator {
     ///
     /// If a member cannot be reached or refuses.
     pub async fn host_proxy(&self, request: RecruitProxy) -> Result<Endpoint> {
+        let number = request.number;
         let members = self.connect(request).await?;
         let settings = self.settings.proxy.clone();
         let proxy = ProxyServer::start(members, settings, self.failure.clone()).await?;
+        self.measure(Some(number), proxy.metrics());
         let server = proxy.clone();
         self.hosted.lock().proxies.push(proxy);
         Ok(self.offer::<ProxyService>(handler!(ferrisdb_core::service::proxy::Proxy, server)))
+    }
+
+    /// Shows a role's metrics as long as the generation is hosted.
+    fn measure(&self, number: Option<u32>, metrics: Arc<dyn MetricSet>) {
+        let number = number.map(|number| ("number", number.to_string()));
+        let generation = ("generation", self.generation.to_string());
+        let labels: Vec<_> = [generation].into_iter().chain(number).collect();
+        let registration = self.router.metrics().register(&labels, metrics);
+        self.hosted.lock().metrics.push(registration);
     }
 
     fn offer<S: Service>(&self, handler: Handler<S>) -> Endpoint {

@@ -15,6 +15,7 @@ mod controller;
 mod coordinator;
 mod log;
 mod media;
+mod metrics;
 mod server;
 #[cfg(not(madsim))]
 mod settings;

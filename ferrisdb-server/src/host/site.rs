@@ -3,11 +3,13 @@
 use ferrisdb_core::{
     Error, Result,
     id::Address,
+    metrics::Registration,
     transport::{Listener, Network, Router},
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::metrics;
 use crate::directory::DataDirectory;
 
 /// Where a process is reached, what it offers there, and how it reaches others.
@@ -20,6 +22,7 @@ pub struct Site {
     /// What makes it pointless to go on, such as a controller of another cluster.
     fatal: Mutex<Option<Error>>,
     fatal_noticed: Notify,
+    _metrics: Registration,
 }
 
 impl Site {
@@ -46,6 +49,7 @@ impl Site {
         network.set_origin(&address);
         // Roles of one process reach each other without a socket.
         network.add_local(address.clone(), router.clone());
+        let _metrics = metrics::offer(&router);
         Site {
             address,
             network,
@@ -53,6 +57,7 @@ impl Site {
             listener: Mutex::default(),
             fatal: Mutex::default(),
             fatal_noticed: Notify::new(),
+            _metrics,
         }
     }
 

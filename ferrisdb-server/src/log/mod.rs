@@ -33,6 +33,7 @@ pub(crate) mod copy;
 mod envelope;
 mod layout;
 pub mod machine;
+mod metrics;
 mod read;
 mod recent;
 mod record;
@@ -43,5 +44,6 @@ mod settings;
 mod state;
 mod store;
 
+pub use metrics::LogMetrics;
 pub use settings::LogSettings;
 pub use store::LogStore;

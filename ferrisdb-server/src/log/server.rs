@@ -20,6 +20,7 @@ use std::{
 use bytes::{BufMut as _, BytesMut};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Tag, Version,
+    metrics::Registration,
     runtime::{self, Disk, Task, disk::OpenMode},
     service::{
         controller::Progress,
@@ -36,6 +37,7 @@ use tokio::sync::{Notify, oneshot};
 use super::{
     copy,
     machine::{Effect, Input, Log, ReadPlan, Reply, ReplyTo},
+    metrics::LogMetrics,
     read,
     record::{Place, Record},
     recover::{Opened, Tail},
@@ -60,6 +62,7 @@ pub(super) struct Instance {
     core: Mutex<Core>,
     has_writes: Notify,
     has_chores: Notify,
+    pub(super) metrics: Arc<LogMetrics>,
 }
 
 /// The machine, and what its effects have left to do.
@@ -93,6 +96,7 @@ enum Outcome {
 
 /// The tasks of an instance. Dropping them ends it at once.
 pub(super) struct Running {
+    pub(super) metrics: Option<Registration>,
     _tasks: [Task; 2],
     /// Resolve when the tasks have ended by themselves.
     ended: [oneshot::Receiver<()>; 2],
@@ -130,6 +134,7 @@ impl Instance {
             }),
             has_writes: Notify::new(),
             has_chores: Notify::new(),
+            metrics: Arc::default(),
         });
         let (writer_ends, writer_ended) = oneshot::channel();
         let (keeper_ends, keeper_ended) = oneshot::channel();
@@ -145,7 +150,7 @@ impl Instance {
                 drop(keeper_ends);
             }),
         ];
-        let running = Running { _tasks: tasks, ended: [writer_ended, keeper_ended] };
+        let running = Running { metrics: None, _tasks: tasks, ended: [writer_ended, keeper_ended] };
         (instance, running)
     }
 
@@ -270,6 +275,7 @@ impl Instance {
                 },
                 Outcome::ReadDisk(plan) => plan,
             };
+            self.metrics.disk_peeks.increment();
             match read::read(&*self.disk, &self.directory, &plan).await {
                 // The segment was given up meanwhile. Each time round there is one less.
                 Err(_) if !self.inspect(|log| log.has_segment(plan.extent.segment)) => {}
@@ -399,6 +405,7 @@ struct Writer {
 #[derive(Default)]
 struct Group {
     buffer: BytesMut,
+    records: u64,
     through_version: Option<Version>,
 }
 
@@ -435,6 +442,7 @@ impl Writer {
                     assert!(place.offset == end, "{place:?} is not the end {end} of the segment");
                     record.encode(&place, self.tail.end, &mut group.buffer);
                     group.through_version = Some(record.commit_version);
+                    group.records += 1;
                     if group.buffer.len() >= GROUP_BYTES_MAX {
                         self.flush(&mut group).await?;
                     }
@@ -461,7 +469,10 @@ impl Writer {
             tail.file_bytes = extended.min(self.instance.segment_bytes).max(end);
             buffer.put_bytes(0, (tail.file_bytes - end) as usize);
         }
-        tail.file.write_and_sync(begin, buffer.freeze()).await?;
+        let metrics = &self.instance.metrics;
+        metrics.group_size.record(std::mem::take(&mut group.records));
+        metrics.written.add(end - begin);
+        metrics.sync.time(tail.file.write_and_sync(begin, buffer.freeze())).await?;
         tail.end = end;
         self.instance.step(Input::Synced { through_version });
         Ok(())
@@ -474,11 +485,13 @@ pub(super) struct LogServer(pub(super) Arc<Instance>);
 
 impl LogRpc for LogServer {
     async fn push(self, _: Context, request: PushRequest) -> Result<PushReply> {
-        self.0.push(request).await
+        self.0.metrics.pushes.increment();
+        self.0.metrics.push.time(self.0.push(request)).await
     }
 
     async fn peek(self, _: Context, request: PeekRequest) -> Result<PeekReply> {
-        self.0.peek(request).await
+        self.0.metrics.peeks.increment();
+        self.0.metrics.peek.time(self.0.peek(request)).await
     }
 
     async fn pop(self, _: Context, tag: Tag, through_version: Version) -> Result<()> {
@@ -495,6 +508,7 @@ impl LogRpc for LogServer {
     }
 
     async fn confirm(self, _: Context, generation: Generation) -> Result<()> {
+        self.0.metrics.confirms.increment();
         self.0.inspect(|log| log.confirm(generation))
     }
 }

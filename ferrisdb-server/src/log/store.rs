@@ -236,8 +236,15 @@ impl Manager {
     fn host(&self, generation: Generation, opened: Opened) -> u64 {
         let number = opened.log.instance();
         let directory = self.directory_of(generation);
-        let (instance, running) =
+        let (instance, mut running) =
             Instance::start(Arc::clone(&self.disk), directory, &self.settings, opened);
+        let (metrics, weak) = (instance.metrics.clone(), Arc::downgrade(&instance));
+        let labels = [("generation", generation.to_string())];
+        let register = self.hosted.router.metrics();
+        running.metrics = Some(register.register_with(&labels, metrics, move || {
+            let instance = weak.upgrade();
+            instance.iter().for_each(|i| i.metrics.disk.set(i.progress().bytes));
+        }));
         let server = LogServer(Arc::clone(&instance));
         self.hosted.instances.lock().insert(generation, (instance, running));
         self.hosted.router.add::<LogService>(number, handler!(LogRpc, server));

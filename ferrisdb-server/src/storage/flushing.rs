@@ -100,8 +100,16 @@ impl Shared {
         };
         let shared = Arc::clone(self);
         let written = self.change_engine(life, move |engine| {
+            let metrics = &shared.metrics;
+            let making = metrics.flush_begin.start();
             let Some(batch) = shared.make_batch(life, version) else { return Ok(false) };
-            engine.write(&batch.finish(attachment))?;
+            drop(making);
+            let batch = batch.finish(attachment);
+            metrics.flushed.add_len(batch.changes.len());
+            let writing = metrics.flush_write.start();
+            engine.write(&batch)?;
+            drop(writing);
+            let _finishing = metrics.flush_finish.start();
             shared.forget_flushed(life, version);
             Ok(true)
         });

@@ -505,6 +505,11 @@ impl Machine {
         }
     }
 
+    /// The newest version of which a log said that all logs have it.
+    pub fn known_committed_version(&self) -> Version {
+        self.known_committed_version
+    }
+
     fn check_invariants(&self) {
         let (durable, applied) = (self.durable_version, self.applied_version);
         assert!(durable <= applied, "durable {durable} beyond applied {applied} (I-9)");

@@ -25,6 +25,7 @@ pub mod fetch;
 mod flushing;
 pub mod machine;
 mod measure;
+mod metrics;
 mod pulling;
 pub mod read;
 pub mod server;
@@ -37,4 +38,5 @@ mod waiters;
 pub mod watch;
 pub mod window;
 
+pub use metrics::StorageMetrics;
 pub use server::{StorageServer, StorageSettings};

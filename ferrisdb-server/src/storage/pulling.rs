@@ -148,6 +148,8 @@ impl Shared {
 
     /// Applies one version after the other; reads go on in between.
     fn apply(&self, advance: Advance) -> Result<()> {
+        let _timing = self.metrics.apply.start();
+        self.metrics.versions.add_len(advance.messages.len());
         for (version, message) in advance.messages {
             let items: Vec<Item> =
                 mutation::decode(message).collect::<Result<_, _>>().map_err(|error| {
@@ -163,6 +165,7 @@ impl Shared {
             let mut serving = self.serving.write();
             let Serving { window, shards, .. } = &mut *serving;
             let mutations = shards.apply(version, items)?;
+            self.metrics.mutations.add_len(mutations.len());
             let touched = self.watches.touched_by(&mutations);
             window.apply(version, mutations, &mut base)?;
             if !touched.is_empty() {

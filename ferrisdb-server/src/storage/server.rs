@@ -30,6 +30,7 @@ use ferrisdb_core::{
     Error, ProcessId, Result, Version,
     cluster_view::ClusterView,
     handler, limits,
+    metrics::Registration,
     runtime::TaskGroup,
     service::{
         ServiceKind,
@@ -46,6 +47,7 @@ use super::{
     fetch::Fetch,
     flushing::{flush, pop},
     machine::{Beginning, Machine, MachineSettings},
+    metrics::StorageMetrics,
     pulling::pull,
     service::Reads,
     shards::Shards,
@@ -108,6 +110,7 @@ pub struct StorageServer {
     router: Router,
     instance: u64,
     tasks: TaskGroup,
+    _metrics: Registration,
 }
 
 /// What tasks and requests share.
@@ -130,6 +133,7 @@ pub(super) struct Shared {
     pub(super) pops_changed: Notify,
     /// Held by a write of the engine, which outlives the task that began it.
     pub(super) writing: Arc<Semaphore>,
+    pub(super) metrics: Arc<StorageMetrics>,
 }
 
 /// What reads look at.
@@ -180,6 +184,7 @@ impl StorageServer {
             flush_is_urgent: Notify::new(),
             pops_changed: Notify::new(),
             writing: Arc::new(Semaphore::new(1)),
+            metrics: Arc::default(),
         });
         shared.waiters.on_applied(version);
         if let Some(error) = failure {
@@ -190,13 +195,17 @@ impl StorageServer {
             instance,
             handler!(ferrisdb_core::service::storage::Storage, reads),
         );
+        let (metrics, weak) = (Arc::clone(&shared.metrics), Arc::downgrade(&shared));
+        let _metrics = router.metrics().register_with(&[], metrics, move || {
+            weak.upgrade().iter().for_each(|shared| shared.set_gauges());
+        });
         let tasks = TaskGroup::default();
         tasks.spawn(follow(Arc::clone(&shared)));
         tasks.spawn(pull(Arc::clone(&shared)));
         tasks.spawn(flush(Arc::clone(&shared)));
         tasks.spawn(pop(Arc::clone(&shared)));
         tasks.spawn(WatchDesk::forget_idle(Arc::clone(&shared)));
-        StorageServer { shared, router, instance, tasks }
+        StorageServer { shared, router, instance, tasks, _metrics }
     }
 
     /// How far the server is.
@@ -343,6 +352,15 @@ impl Shared {
             durable_version: self.engine.version(),
             bytes: serving.window.memory_bytes() as u64,
         }
+    }
+
+    fn set_gauges(&self) {
+        let Progress { version, durable_version, bytes } = self.progress();
+        let committed = self.machine.lock().known_committed_version();
+        self.metrics.behind.set(committed.0.saturating_sub(version.0));
+        self.metrics.window.set(bytes);
+        self.metrics.unflushed.set(version.0.saturating_sub(durable_version.0));
+        self.metrics.waiting.set(self.waiters.count() as u64);
     }
 
     pub(super) fn has_failed(&self) -> bool {

@@ -47,6 +47,7 @@ impl Storage for Reads {
             let error = Error::new(ErrorCode::Protocol, Stage::Read, detail);
             return vec![Err(error); reads.len()];
         }
+        let _timing = self.0.metrics.on_reads(reads.len());
         let mut answers = self.0.get_now(reads.iter());
         let late: Vec<usize> = (0..reads.len()).filter(|&i| is_future(&answers[i])).collect();
         let Some(newest) = late.iter().map(|&i| reads[i].read_version).max() else {
@@ -177,8 +178,11 @@ impl Shared {
     }
 
     fn get_range_now(&self, request: &RangeRead) -> Result<RangeReply> {
+        let _timing = self.metrics.range_read.start();
         let read = |window: &Window| read::get_range(window, &*self.engine, request);
-        self.with_window(&request.range, request.read_version, read)
+        let reply = self.with_window(&request.range, request.read_version, read)?;
+        self.metrics.rows.add_len(reply.rows.len());
+        Ok(reply)
     }
 
     fn measure_now(&self, request: &Measure) -> Result<Measured> {
@@ -214,7 +218,7 @@ impl Shared {
         mark(Mark::ReadWaited);
         let waited =
             runtime::timeout(self.settings.future_version_wait, Stage::Read, waiter.reached());
-        waited.await.map_err(|_| {
+        self.metrics.version_wait.time(waited).await.map_err(|_| {
             let detail = format!("read version {version}, applied {}", self.applied_version());
             Error::new(ErrorCode::FutureVersion, Stage::Read, detail)
         })

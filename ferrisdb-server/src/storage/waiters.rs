@@ -65,6 +65,11 @@ impl Waiters {
         inner.waiting = still_waiting;
     }
 
+    /// How many wait.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().waiting.len()
+    }
+
     /// Wakes everybody: no version will be applied any more.
     pub(super) fn wake_all(&self) {
         self.0.lock().waiting.clear();

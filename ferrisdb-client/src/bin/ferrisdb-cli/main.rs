@@ -126,15 +126,19 @@ fn run(cli: Cli) -> Result<()> {
     let runtime = Rc::new(Builder::new_multi_thread().enable_all().build()?);
     let limit = match cli.command {
         // Whoever asks how the cluster is wants to hear soon that nobody leads it.
-        Some(Command::Status(_)) => cli.timeout.min(STATUS_CONNECT_LIMIT),
+        Some(Command::Status(_) | Command::Metrics(_)) => cli.timeout.min(STATUS_CONNECT_LIMIT),
         _ => cli.timeout,
     };
     let place = cli.target.place()?;
     let connected = runtime.block_on(interruptible(place.database(limit)))?;
     let database = match (connected, &cli.command, &place) {
         (Ok(database), _, _) => database,
-        (Err(error), Some(Command::Status(args)), Place::Cluster(connection)) => {
-            let unconnected = status_unconnected(connection, error, args, cli.output);
+        (
+            Err(error),
+            Some(command @ (Command::Status(_) | Command::Metrics(_))),
+            Place::Cluster(connection),
+        ) => {
+            let unconnected = run_unconnected(connection, error, command, cli.output);
             return runtime.block_on(interruptible(unconnected))?;
         }
         (Err(error), _, _) => return Err(error),
@@ -155,10 +159,10 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// What can be said of a cluster that cannot be connected to; then the error.
-async fn status_unconnected(
+async fn run_unconnected(
     connection: &Connection,
     error: anyhow::Error,
-    args: &command::status::Args,
+    command: &Command,
     format: OutputFormat,
 ) -> Result<()> {
     let (mut data, mut notes) = (io::stdout(), io::stderr());
@@ -169,7 +173,15 @@ async fn status_unconnected(
         network.join(id)?;
     }
     let controllers = &connection.addresses;
-    command::status::run_unconnected(&network, controllers, error, args, &mut output).await
+    match command {
+        Command::Status(args) => {
+            command::status::run_unconnected(&network, controllers, error, args, &mut output).await
+        }
+        Command::Metrics(args) => {
+            command::metrics::run_unconnected(&network, controllers, error, args, &mut output).await
+        }
+        _ => Err(error),
+    }
 }
 
 /// Ends the tasks and threads that are left, so that nothing uses an embedded database's engine while the

@@ -11,8 +11,10 @@
 
 pub mod batch;
 pub mod commit;
+mod metrics;
 pub mod read_version;
 pub mod routing;
 mod server;
 
+pub use metrics::ProxyMetrics;
 pub use server::{ProxyMembers, ProxyServer, ProxySettings};

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::{
     batch::Waiting,
     commit::{self, Batch},
+    metrics::{CommitReply, ProxyMetrics},
     read_version::confirmations_needed,
     routing::{Messages, Routing},
 };
@@ -94,7 +95,6 @@ pub struct ProxyServer {
     shared: Arc<Shared>,
 }
 
-type CommitReply = oneshot::Sender<Result<CommitOutcome>>;
 type CommitAnswer = oneshot::Receiver<Result<CommitOutcome>>;
 type VersionReply = oneshot::Sender<Result<Version>>;
 
@@ -108,6 +108,7 @@ struct Shared {
     version_requests_changed: Notify,
     tagging: Mutex<Tagging>,
     tagged: Notify,
+    metrics: Arc<ProxyMetrics>,
     tasks: TaskGroup,
 }
 
@@ -136,6 +137,7 @@ impl ProxyServer {
             commits_changed: Notify::new(),
             version_requests: Mutex::default(),
             version_requests_changed: Notify::new(),
+            metrics: Arc::default(),
             tasks: TaskGroup::default(),
         });
         if shared.members.number == 0 {
@@ -144,6 +146,11 @@ impl ProxyServer {
         shared.tasks.spawn(Shared::run_commits(Arc::clone(&shared)));
         shared.tasks.spawn(Shared::run_read_versions(Arc::clone(&shared)));
         Ok(ProxyServer { shared })
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<ProxyMetrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     /// Ends the proxy's tasks. What waits is answered with an error by being dropped.
@@ -219,11 +226,12 @@ impl Shared {
     ) -> std::vec::IntoIter<Result<CommitAnswer>> {
         let mut commits = self.commits.lock();
         let submit = |request| {
-            let (reply, answer) = oneshot::channel();
+            let (reply, answer) = CommitReply::channel(&self.metrics);
             match commits.push(request, reply) {
                 Ok(()) => Ok(answer),
                 Err((error, _)) => {
                     mark(Mark::ProxyTooBusy);
+                    self.metrics.too_busy.increment();
                     Err(error)
                 }
             }
@@ -264,10 +272,11 @@ impl Shared {
                 place = Arc::clone(&places).acquire_owned() => place,
             };
             let batch = self.commits.lock().take_batch();
+            self.metrics.on_batch(&batch);
             let this = Arc::clone(&self);
             self.tasks.spawn(async move {
                 // Errors have been told to the clients and, through `failure`, to the coordinator.
-                let _ = this.commit_batch(batch).await;
+                let _ = this.metrics.batch.time(this.commit_batch(batch)).await;
                 drop(place);
             });
         }
@@ -300,7 +309,7 @@ impl Shared {
         answer(refused);
         let generation = self.members.generation;
 
-        let versions = match self.begin_batch().await {
+        let versions = match self.metrics.sequence.time(self.begin_batch()).await {
             Ok(versions) => versions,
             Err(error) => {
                 self.failure.fail_at(&self.members.sequencer.0, error.clone());
@@ -317,8 +326,8 @@ impl Shared {
         let (batch, refused) = Batch::new(generation, versions, requests);
         answer(refused);
 
-        let resolved = match self.resolve(&batch).await {
-            Ok(replies) => self.tag(batch, replies).await,
+        let resolved = match self.metrics.resolve.time(self.resolve(&batch)).await {
+            Ok(replies) => self.metrics.tag.time(self.tag(batch, replies)).await,
             Err(error) => Err((error, batch.replies())),
         };
         let (messages, answers) = match resolved {
@@ -469,16 +478,17 @@ impl Shared {
                 pushes.next().await.unwrap_or(Ok(()))?;
             }
         } else {
-            futures::future::try_join_all(calls).await?;
+            self.metrics.push.time(futures::future::try_join_all(calls)).await?;
         }
         let (address, sequencer) = &self.members.sequencer;
-        call(self.settings.call_limit, Stage::Sequence, |context| {
+        let reported = call(self.settings.call_limit, Stage::Sequence, |context| {
             sequencer.report_committed(context, self.members.generation, commit_version)
-        })
-        .await
-        .and_then(|reported| reported)
-        .map_err(|error| error.at(address))
-        .inspect_err(|error| self.failure.fail_at(address, error.clone()))
+        });
+        let reported = self.metrics.report.time(reported).await;
+        reported
+            .and_then(|reported| reported)
+            .map_err(|error| error.at(address))
+            .inspect_err(|error| self.failure.fail_at(address, error.clone()))
     }
 
     /// Begins a round whenever somebody waits and the bound on rounds permits.
@@ -501,11 +511,15 @@ impl Shared {
             let requests = std::mem::take(&mut *self.version_requests.lock());
             let this = Arc::clone(&self);
             self.tasks.spawn(async move {
-                let version = this.read_version_round().await;
+                this.metrics.read_round_size.record_len(requests.len());
+                let version = this.metrics.read_round.time(this.read_version_round()).await;
                 if let Err(error) = &version {
                     this.failure.fail(error.clone());
                 }
                 let version = version.map_err(|error| generation_ended(Stage::ReadVersion, &error));
+                if version.is_ok() {
+                    this.metrics.read_versions.add_len(requests.len());
+                }
                 for reply in requests {
                     let _ = reply.send(version.clone());
                 }

@@ -25,11 +25,13 @@ mod block;
 pub mod conflict_set;
 pub mod machine;
 mod metadata;
+mod metrics;
 mod server;
 mod sorted_keys;
 
 pub use self::{
     conflict_set::ConflictSet,
     machine::{ResolverProgress, ResolverSettings},
+    metrics::ResolverMetrics,
     server::ResolverServer,
 };

@@ -15,6 +15,7 @@ use tarpc::context::Context;
 use tokio::sync::oneshot;
 
 use super::machine::{Effect, Input, Resolver, ResolverProgress, ResolverSettings};
+use super::metrics::ResolverMetrics;
 
 type ReplyTo = oneshot::Sender<Result<ResolveReply>>;
 
@@ -31,6 +32,7 @@ struct Shared {
     inbox: Mutex<Vec<Input<ReplyTo>>>,
     machine: Mutex<Resolver<ReplyTo>>,
     progress: Mutex<ResolverProgress>,
+    metrics: Arc<ResolverMetrics>,
 }
 
 impl ResolverServer {
@@ -51,13 +53,23 @@ impl ResolverServer {
         let progress = Mutex::new(machine.progress());
         let inbox = Mutex::new(Vec::new());
         ResolverServer {
-            shared: Arc::new(Shared { inbox, machine: Mutex::new(machine), progress }),
+            shared: Arc::new(Shared {
+                inbox,
+                machine: Mutex::new(machine),
+                progress,
+                metrics: Arc::default(),
+            }),
         }
     }
 
     /// What was done so far. Never waits for a batch being decided.
     pub fn progress(&self) -> ResolverProgress {
         *self.shared.progress.lock()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<ResolverMetrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     fn submit(&self, request: ResolveRequest) -> oneshot::Receiver<Result<ResolveReply>> {
@@ -78,13 +90,17 @@ impl Shared {
             let inputs = std::mem::take(&mut *self.inbox.lock());
             let mut effects = Vec::new();
             for input in inputs {
+                let timing = self.metrics.decide.start();
                 machine.step(input, &mut effects);
+                drop(timing);
                 for Effect::Answer(reply_to, answer) in effects.drain(..) {
                     // A caller that has gone repeats its call if it still cares.
                     let _ = reply_to.send(answer);
                 }
             }
-            *self.progress.lock() = machine.progress();
+            let progress = machine.progress();
+            self.metrics.follow(&progress);
+            *self.progress.lock() = progress;
         }
     }
 }

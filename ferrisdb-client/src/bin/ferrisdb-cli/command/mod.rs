@@ -15,6 +15,7 @@ mod export;
 mod get;
 mod import;
 mod include;
+pub(crate) mod metrics;
 mod range;
 mod set;
 pub(crate) mod status;
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     /// Show how the cluster is, and what to do if it is not well
     #[command(long_about = status::HELP)]
     Status(status::Args),
+    /// Show where the time goes: what every role counts and measures
+    #[command(long_about = metrics::HELP)]
+    Metrics(metrics::Args),
     /// Change the shape of the cluster: copies, logs, proxies, resolvers
     #[command(long_about = configure::HELP)]
     Configure(configure::Args),
@@ -80,6 +84,7 @@ impl Command {
             Command::Range(args) => range::run(session, args, output).await,
             Command::Add(args) => add::run(session, args, output).await,
             Command::Status(args) => status::run(session, args, output).await,
+            Command::Metrics(args) => metrics::run(session, args, output).await,
             Command::Configure(args) => configure::run(session, args, output).await,
             Command::Exclude(args) => exclude::run(session, args, output).await,
             Command::Include(args) => include::run(session, args, output).await,
@@ -104,7 +109,11 @@ impl Command {
             | Command::Include(_)
             | Command::Controllers(_)
             | Command::Check(_) => false,
-            Command::Get(_) | Command::Range(_) | Command::Status(_) | Command::Export(_) => false,
+            Command::Get(_)
+            | Command::Range(_)
+            | Command::Status(_)
+            | Command::Metrics(_)
+            | Command::Export(_) => false,
         }
     }
 
@@ -113,7 +122,8 @@ impl Command {
         match self {
             Command::Range(_) | Command::Import(_) | Command::Export(_) | Command::Check(_) => true,
             // They have limits of their own, and may be told to wait.
-            Command::Configure(_)
+            Command::Metrics(_)
+            | Command::Configure(_)
             | Command::Exclude(_)
             | Command::Include(_)
             | Command::Controllers(_) => true,
