@@ -9,6 +9,6 @@ bench() {
         --keys "$KEYS" "$@" -- "${arguments[@]}"
 }
 bench --clients 1,64 --accounts "$KEYS" point-read blind-update transfer
-bench --clients 64 ten-key-transaction scan
+bench --clients 64 ten-key-transaction ten-reads-together scan
 bench --clients 64 --accounts 100 transfer
 bench --clients 1 latency

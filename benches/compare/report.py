@@ -14,6 +14,7 @@ COLOURS = {"ferrisdb": "#b7410e", "etcd": "#5b8db8", "redis": "#9aa5b1", "postgr
 WORKLOADS = {
     "read": "read one row",
     "read-in-tens": "read one row, in transactions of ten",
+    "read-ten-at-once": "read one row, ten at once in a transaction",
     "update": "update one row",
     "transfer": "transfer (read 2, write 2)",
     "transfer-100": "transfer over 100 accounts",
@@ -34,9 +35,14 @@ def of_ferrisdb(text):
     common = {"system": "ferrisdb", "workload": name, "clients": run["clients"]}
     latency = lambda of: {f"{p}_us": f"{of[f'{p}_us']:.1f}" for p in ("p50", "p99", "p999")}
     rate, rows = run["operations_per_second"], 1
-    if name in ("ten-key-transaction", "scan"):
+    of_rows = {
+        "ten-key-transaction": "read-in-tens",
+        "ten-reads-together": "read-ten-at-once",
+        "scan": "scan-rows",
+    }
+    if name in of_rows:
         # Rates and CPU time are those of rows, latencies those of transactions.
-        common["workload"] = {"scan": "scan-rows"}.get(name, "read-in-tens")
+        common["workload"] = of_rows[name]
         rows = run["rows_read_per_second"] / rate if rate else 1
         rate = run["rows_read_per_second"]
     cpu = {
