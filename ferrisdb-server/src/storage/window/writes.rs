@@ -11,7 +11,7 @@
 //!
 //! The table's hash has a key of its own for each window, so that nobody can choose keys that collide.
 
-use std::collections::{BTreeSet, HashMap, btree_set};
+use std::collections::{BTreeSet, btree_set};
 
 use ahash::RandomState;
 use ferrisdb_core::{Key, KeyRange, runtime};
@@ -21,11 +21,14 @@ use super::{
     sort_key::SortKey,
 };
 
+/// Never iterated: its order is no order.
+#[expect(clippy::disallowed_types, reason = "it is for look-ups only")]
+type Histories = std::collections::HashMap<Key, History, RandomState>;
+
 /// The histories of all keys in the window that have one.
 #[derive(Debug)]
 pub(super) struct WrittenKeys {
-    /// Never iterated: its order is no order.
-    histories: HashMap<Key, History, RandomState>,
+    histories: Histories,
     order: BTreeSet<SortKey>,
 }
 
@@ -37,7 +40,7 @@ impl WrittenKeys {
     pub(super) fn new() -> WrittenKeys {
         let seed = || runtime::random_u64();
         let hasher = RandomState::with_seeds(seed(), seed(), seed(), seed());
-        WrittenKeys { histories: HashMap::with_hasher(hasher), order: BTreeSet::new() }
+        WrittenKeys { histories: Histories::with_hasher(hasher), order: BTreeSet::new() }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&History> {
@@ -90,7 +93,7 @@ impl WrittenKeys {
 /// Some keys, in order.
 pub(super) struct Range<'a> {
     keys: btree_set::Range<'a, SortKey>,
-    histories: &'a HashMap<Key, History, RandomState>,
+    histories: &'a Histories,
 }
 
 impl<'a> Range<'a> {
