@@ -178,7 +178,7 @@ impl MetricValue {
 ///     }
 /// }
 /// let (registry, kettle) = (Registry::default(), Arc::new(KettleMetrics::default()));
-/// let _registered = registry.register(&[("place", "kitchen".into())], Arc::clone(&kettle));
+/// let _registered = registry.register(&[("place", "kitchen".into())], kettle.clone());
 /// kettle.cups.add(2);
 /// let earlier = registry.read();
 /// kettle.cups.add(3);
