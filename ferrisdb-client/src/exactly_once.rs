@@ -16,7 +16,7 @@
 //!
 //! ```text
 //!   id 7f..   committed at 40, known    drawn again by a transaction that reads at 45, so it will commit after 45
-//!             its attempt got no answer; attempt 2 finds a record of version 40: that is of the use before, it was not committed
+//!             its attempt got no answer; attempt 2 finds the record of version 40: that is of the use before, it was not committed
 //! ```
 //!
 //! An id is drawn by transactions only whose read version is at least the version of its record: or the record would be a
@@ -150,15 +150,18 @@ pub(crate) struct Clearing<'a> {
 }
 
 impl AcknowledgedIds {
-    /// An id for a transaction that reads at `read_version`.
-    pub(crate) fn draw(&self, read_version: Version) -> IdempotencyId {
+    /// An id for a transaction that reads at `read_version`, and the version of its record, zero if there is none.
+    pub(crate) fn draw(&self, read_version: Version) -> (IdempotencyId, Version) {
         let mut ids = self.0.lock();
         match ids.reusable.front() {
-            Some(&(id, committed)) if committed <= read_version => {
+            Some(&drawn) if drawn.1 <= read_version => {
                 ids.reusable.pop_front();
-                id
+                drawn
             }
-            _ => u128::from(runtime::random_u64()) << 64 | u128::from(runtime::random_u64()),
+            _ => {
+                let id = u128::from(runtime::random_u64()) << 64;
+                (id | u128::from(runtime::random_u64()), Version::ZERO)
+            }
         }
     }
 
@@ -237,10 +240,11 @@ mod tests {
     fn an_id_is_drawn_again_by_who_reads_its_record_or_later() {
         let ids = AcknowledgedIds::default();
         ids.give_back(7, Version(40));
-        let other = ids.draw(Version(39));
-        assert_ne!(other, 7);
-        assert_eq!(ids.draw(Version(40)), 7);
-        assert_ne!(ids.draw(Version(40)), 7, "it is in use");
+        let (other, before) = ids.draw(Version(39));
+        assert_ne!((other, before), (7, Version(40)));
+        assert_eq!(before, Version::ZERO);
+        assert_eq!(ids.draw(Version(40)), (7, Version(40)));
+        assert_ne!(ids.draw(Version(40)).0, 7, "it is in use");
         ids.give_back(7, Version(50));
         ids.give_back(other, Version(45));
         let (request, clearing) = ids.clear_all().unwrap();

@@ -240,6 +240,8 @@ pub struct TransactionOptions {
     pub(crate) idempotency_id: Option<IdempotencyId>,
     /// Whether the first commit draws an id if there is none.
     pub(crate) draws_idempotency_id: bool,
+    /// The version of the record that the id's use before this one has left; zero if there is none.
+    pub(crate) record_before: Version,
 }
 
 impl Default for TransactionOptions {
@@ -263,6 +265,7 @@ impl Default for TransactionOptions {
             special_keys_relaxed: false,
             idempotency_id: None,
             draws_idempotency_id: false,
+            record_before: Version::ZERO,
         }
     }
 }
@@ -313,6 +316,7 @@ impl TransactionOptions {
             TransactionOption::IdempotencyId(id) => {
                 self.idempotency_id = Some(id);
                 self.draws_idempotency_id = false;
+                self.record_before = Version::ZERO;
             }
         }
         Ok(())
@@ -328,6 +332,7 @@ impl TransactionOptions {
             // The next attempt is the same transaction: without its id it could apply twice (I-6).
             idempotency_id: self.idempotency_id,
             draws_idempotency_id: self.draws_idempotency_id,
+            record_before: self.record_before,
             ..defaults.clone()
         }
     }

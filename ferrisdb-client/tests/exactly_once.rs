@@ -9,7 +9,7 @@ use std::cell::Cell;
 use fake::{Cluster, Fault};
 use ferrisdb_client::{
     AsError, Database, Error, ErrorCode, ExactlyOnce, KeyRange, Settings, Transaction,
-    TransactionOption, Value,
+    TransactionOption, Value, Version,
 };
 use ferrisdb_core::{idempotency::records, transaction::CommitOutcome};
 
@@ -70,6 +70,32 @@ async fn the_record_of_an_earlier_use_of_the_id_is_not_taken_for_an_own_one() {
     assert_eq!((runs.get(), number(&cluster)), (6, 5));
     database.close().await.unwrap();
     assert_eq!(cluster.data(records()), []);
+}
+
+#[tokio::test]
+async fn nor_by_an_attempt_that_reads_before_that_record() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    add_one(&database, &Cell::new(0)).await.unwrap();
+    // The first attempt draws the id and conflicts, the second one reads at an old version and is lost.
+    cluster.faults([Fault::None, Fault::None, Fault::LoseRequest]);
+    let (runs, other) = (&Cell::new(0), &database);
+    let done = database.run_transaction(|transaction| async move {
+        runs.set(runs.get() + 1);
+        match runs.get() {
+            1 => {
+                transaction.get("n").await?;
+                let overtakes = other.transaction();
+                overtakes.add("n", 1)?;
+                overtakes.commit().await?;
+            }
+            2 => transaction.set_read_version(Version(1000))?,
+            _ => {}
+        }
+        transaction.add("n", 1)
+    });
+    done.await.unwrap();
+    assert_eq!((runs.get(), number(&cluster)), (3, 3));
 }
 
 #[tokio::test]

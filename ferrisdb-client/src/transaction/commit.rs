@@ -126,12 +126,14 @@ impl Transaction {
             return Ok(Committed { version, versionstamp: None });
         };
         let read_version = within(call.deadline, self.version_to_commit(call, fate)).await?;
-        let id = match options.idempotency_id {
-            None if options.draws_idempotency_id => Some(self.draw_id(call, read_version)?),
-            id => id,
+        let options = match options.draws_idempotency_id && fate == Fate::Closed {
+            true => self.draw_id(call, read_version)?,
+            false => options,
         };
+        let (id, before) = (options.idempotency_id, options.record_before);
         if let (Fate::Open { after }, Some(id)) = (fate, id)
-            && let Some(record) = within(call.deadline, self.find_record(call, id, after)).await?
+            && let Some(record) =
+                within(call.deadline, self.find_record(call, id, before, after)).await?
         {
             self.acknowledge(&options, id, record.committed().version);
             return Ok(record.committed());
@@ -183,19 +185,33 @@ impl Transaction {
         }
     }
 
-    /// Draws an id for all attempts of this transaction.
-    fn draw_id(&self, call: &Call, read_version: Version) -> Result<IdempotencyId> {
+    /// Draws an id for this attempt and those after it, unless there is one whose record is no conflict at this version:
+    /// attempts may read at older versions than those before them.
+    fn draw_id(&self, call: &Call, read_version: Version) -> Result<TransactionOptions> {
         let mut state = self.committing(call)?;
-        let id = self.shared.database.acknowledged_ids().draw(read_version);
-        state.options.idempotency_id = Some(id);
-        Ok(id)
+        let ids = self.shared.database.acknowledged_ids();
+        let options = &mut state.options;
+        if let Some(id) = options.idempotency_id.filter(|_| options.record_before > read_version) {
+            ids.give_back(id, options.record_before);
+            options.idempotency_id = None;
+        }
+        if options.idempotency_id.is_none() {
+            let (id, before) = ids.draw(read_version);
+            options.idempotency_id = Some(id);
+            options.record_before = before;
+        }
+        Ok(options.clone())
     }
 
     /// It is known that the transaction of an id was committed: nobody will look at its record any more.
     fn acknowledge(&self, options: &TransactionOptions, id: IdempotencyId, committed: Version) {
         let ids = self.shared.database.acknowledged_ids();
         match options.draws_idempotency_id {
-            true => ids.give_back(id, committed),
+            true => {
+                // Somebody else may draw it from here on.
+                self.shared.state.lock().options.idempotency_id = None;
+                ids.give_back(id, committed);
+            }
             false => ids.add(id),
         }
     }
@@ -450,7 +466,8 @@ impl Transaction {
         let (Fate::Open { after }, Some(id)) = (fate, options.idempotency_id) else {
             return Ok(None);
         };
-        let record = within(call.deadline, self.find_record(&call, id, after)).boxed().await?;
+        let found = self.find_record(&call, id, options.record_before, after);
+        let record = within(call.deadline, found).boxed().await?;
         match record {
             Some(record) => {
                 mark(Mark::FoundCommitted);
@@ -496,7 +513,8 @@ impl Transaction {
         };
     }
 
-    /// The record of an id, at the read version. Its key becomes a read conflict with the commit.
+    /// The record of an id, at the read version, if it is later than what an earlier use of the id has left (`before`). Its
+    /// key becomes a read conflict with the commit.
     ///
     /// # Errors
     ///
@@ -506,6 +524,7 @@ impl Transaction {
         &self,
         call: &Call,
         id: IdempotencyId,
+        before: Version,
         after: Version,
     ) -> Result<Option<Record>> {
         let (found, mark) = futures::future::try_join(
@@ -533,8 +552,8 @@ impl Transaction {
             let detail = format!("the record of id {id:032x} is {}", found.value);
             Error::new(ErrorCode::Corrupt, Stage::Read, detail)
         })?;
-        // Of the transaction that has used the id before this one: that was committed up to this one's read version.
-        Ok(Some(record).filter(|record| record.versionstamp.commit_version > after))
+        // Or else it is of the transaction that has used the id before this one.
+        Ok(Some(record).filter(|record| record.versionstamp.commit_version > before))
     }
 }
 
