@@ -1,9 +1,10 @@
 //! Writing to the engine what leaves the window, and telling the logs.
 //!
 //! ```text
-//!   begin    window, shards --> batch and attachment, as of one version
+//!   begin    shards --> attachment, and reads of older versions are refused from here on
+//!   make     window --> batch, in steps; others have the window in between
 //!   write    engine
-//!   finish   window and shards forget it; logs may forget it, too
+//!   finish   window, in steps, and shards forget it; logs may forget it, too
 //! ```
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

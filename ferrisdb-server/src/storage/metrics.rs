@@ -27,7 +27,7 @@ ferrisdb_core::role_metrics! {
         flushed: Counter(Count),
         /// Part of a flush: making the batch from the window.
         flush_begin: Histogram(Time),
-        /// Part of a flush: the engine's write, with the wait for a write before.
+        /// Part of a flush: the engine's write.
         flush_write: Histogram(Time),
         /// Part of a flush: forgetting in the window what the engine has.
         flush_finish: Histogram(Time),
