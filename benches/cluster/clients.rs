@@ -87,8 +87,7 @@ impl Client {
     {
         let transaction = self.database.transaction();
         if self.exactly_once == ExactlyOnce::ById {
-            let id = u128::from(self.random.next()) << 64 | u128::from(self.random.next());
-            transaction.set_option(TransactionOption::IdempotencyId(id))?;
+            transaction.set_option(TransactionOption::AutomaticIdempotency)?;
         }
         loop {
             let attempt = async {

@@ -1,15 +1,20 @@
 //! Questions asked together travel together.
 //!
 //! ```text
-//!   idle              a question starts a round, which takes all that arrive before it is sent
+//!   idle              a question starts a round
 //!   asking            further questions wait; a few rounds may be under way at once
 //!   a round ends      all that wait go out as the next one
 //! ```
 //!
+//! Who starts a round sends it at once if the last one was for a single question: there seems to be nobody to wait for. If it was for
+//! more, a task of its own sends it after all others that are ready have run, because they were woken by the same answer
+//! and are about to ask as well. A round that needs no waiting, as within a process, is over before [`Batcher::ask`] looks for
+//! its answer: no task, no switch of threads.
+//!
 //! A question only ever joins a round that is sent after it arrived: a read version obtained here covers
 //! every commit acknowledged before it was asked for (I-1).
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, future::Future as _, sync::Arc, task::Poll};
 
 use ferrisdb_core::{Error, ErrorCode, Result, Stage, runtime};
 use futures::future::BoxFuture;
@@ -43,6 +48,8 @@ pub(crate) struct Limits<Q> {
 struct State<Q, A> {
     waiting: VecDeque<(Q, oneshot::Sender<A>)>,
     rounds: usize,
+    /// Of the round that was sent last.
+    questions_in_round: usize,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
@@ -51,7 +58,8 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
         limits: Limits<Q>,
         send: impl Fn(Vec<Q>) -> BoxFuture<'static, Vec<A>> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let state = Mutex::new(State { waiting: VecDeque::new(), rounds: 0 });
+        let state =
+            Mutex::new(State { waiting: VecDeque::new(), rounds: 0, questions_in_round: 0 });
         Arc::new(Batcher { limits, send: Box::new(send), state })
     }
 
@@ -63,7 +71,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
     /// without an answer.
     pub(crate) async fn ask(self: &Arc<Self>, question: Q) -> Result<A> {
         let (answer_to, answer) = oneshot::channel();
-        let starts_round = {
+        let (starts_round, is_alone) = {
             let mut state = self.state.lock();
             if state.waiting.len() >= WAITING_MAX {
                 let detail = format!("{WAITING_MAX} requests wait to be sent");
@@ -72,16 +80,31 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
             state.waiting.push_back((question, answer_to));
             let starts_round = state.rounds < self.limits.rounds_max;
             state.rounds += usize::from(starts_round);
-            starts_round
+            (starts_round, state.questions_in_round <= 1)
         };
         if starts_round {
-            // A task of its own: the round goes on for the others when the first asker gives up.
             let round = Round { batcher: Arc::clone(self), ended: false };
-            runtime::spawn(async move { round.run().await }).detach();
+            begin(round, is_alone).await;
         }
         answer.await.map_err(|_| {
             Error::new(ErrorCode::ShuttingDown, Stage::Client, "the request was dropped unanswered")
         })
+    }
+}
+
+/// Starts to send rounds. What cannot be done without waiting goes on in a task of its own, for the others, too, when the first
+/// asker gives up.
+async fn begin<Q: Send + 'static, A: Send + 'static>(round: Round<Q, A>, is_alone: bool) {
+    let mut running = Box::pin(async move {
+        if !is_alone {
+            runtime::yield_now().await;
+        }
+        round.run().await;
+    });
+    let has_ended = is_alone
+        && std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context).is_ready())).await;
+    if !has_ended {
+        runtime::spawn(running).detach();
     }
 }
 
@@ -94,8 +117,6 @@ struct Round<Q, A> {
 impl<Q: Send + 'static, A: Send + 'static> Round<Q, A> {
     /// Sends rounds until nothing waits.
     async fn run(mut self) {
-        // Whoever is about to ask as well, because he was woken by the same message as the first asker, does so now.
-        runtime::yield_now().await;
         while let Some((questions, answers_to)) = self.take() {
             let answers = (self.batcher.send)(questions).await;
             for (answer_to, answer) in answers_to.into_iter().zip(answers) {
@@ -128,6 +149,7 @@ impl<Q: Send + 'static, A: Send + 'static> Round<Q, A> {
             self.ended = true;
             return None;
         }
+        state.questions_in_round = questions.len();
         Some((questions, answers_to))
     }
 }

@@ -156,7 +156,9 @@ impl Database {
     ///
     /// [`ErrorCode::WrongCluster`] for an id that contradicts what is known.
     pub fn connect_lazily(connection: Connection, settings: Settings) -> Result<Database> {
-        Self::on_network(Network::new(), connection, settings)
+        let network = Network::new();
+        network.stay_awake(settings.stay_awake);
+        Self::on_network(network, connection, settings)
     }
 
     fn on_network(

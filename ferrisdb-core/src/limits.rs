@@ -62,6 +62,10 @@ pub const RANGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most point reads that travel in one request.
 pub const READS_PER_REQUEST_MAX: usize = 4_096;
 
+/// How long clients and servers look for the next message before they sleep, unless their settings say otherwise. Long enough for
+/// the answer to a commit, whose log waits for a disk.
+pub const STAY_AWAKE_DEFAULT: Duration = Duration::from_micros(200);
+
 /// How many watches of one database handle wait at a time, unless its settings say otherwise.
 pub const WATCHES_DEFAULT: usize = 10_000;
 /// How many the settings may allow.

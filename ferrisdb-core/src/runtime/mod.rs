@@ -6,6 +6,7 @@
 //!                    a normal build                    a build with --cfg madsim
 //!   now, sleep       the monotonic clock, tokio         a virtual clock, which can be wrong on a node
 //!   spawn            tokio                             a task, picked at random by the seed
+//!   spawn_apart      a thread of its own               the same as spawn
 //!   blocking         tokio's blocking threads          runs in place, and takes as long as its disk
 //!   random_u64       the thread's generator            the seed's generator
 //!   Disk             files                             a disk in memory that survives its process
@@ -14,6 +15,7 @@
 //! The network is the fifth door: [`crate::transport`] opens sockets of the aliased tokio, which madsim
 //! replaces. `clippy.toml` forbids what would lead around the doors.
 
+mod awake;
 mod clock;
 pub mod disk;
 #[cfg(madsim)]
@@ -21,9 +23,10 @@ pub mod node_clocks;
 mod random;
 mod task;
 
+pub use awake::Awake;
 pub use clock::{Instant, now, sleep, timeout, true_now, unix_time};
 pub use disk::{DirectoryLock, Disk, File};
 pub use random::{jitter, random_u64};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
-pub use task::{Task, TaskGroup, blocking, spawn, yield_now};
+pub use task::{Task, TaskGroup, blocking, spawn, spawn_apart, yield_now};

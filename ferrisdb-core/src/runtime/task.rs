@@ -7,7 +7,14 @@ use parking_lot::Mutex;
 /// A running task. Dropping it ends the task at its next wait.
 #[derive(Debug)]
 #[must_use = "dropping a task ends it"]
-pub struct Task(Option<tokio::task::JoinHandle<()>>);
+pub struct Task(Option<Running>);
+
+#[derive(Debug)]
+enum Running {
+    InRuntime(tokio::task::JoinHandle<()>),
+    #[cfg(not(madsim))]
+    Apart(apart::Thread),
+}
 
 impl Task {
     /// Lets the task run on without an owner, until it ends by itself.
@@ -17,14 +24,22 @@ impl Task {
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.as_ref().is_none_or(|handle| handle.is_finished())
+        match &self.0 {
+            None => true,
+            Some(Running::InRuntime(handle)) => handle.is_finished(),
+            #[cfg(not(madsim))]
+            Some(Running::Apart(thread)) => thread.is_finished(),
+        }
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        if let Some(handle) = &self.0 {
-            handle.abort();
+        match self.0.take() {
+            None => {}
+            Some(Running::InRuntime(handle)) => handle.abort(),
+            #[cfg(not(madsim))]
+            Some(Running::Apart(thread)) => thread.end(),
         }
     }
 }
@@ -32,7 +47,98 @@ impl Drop for Task {
 /// Starts a task.
 #[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
-    Task(Some(tokio::task::spawn(future)))
+    Task(Some(Running::InRuntime(tokio::task::spawn(future))))
+}
+
+/// Starts a task that is often busy on a thread of its own, with that name: others need not wait until it waits. What blocks it
+/// does in place. If no thread is to be had, it is a task like others.
+#[cfg_attr(madsim, expect(unused_variables, reason = "a simulation has one thread"))]
+pub fn spawn_apart(name: &str, future: impl Future<Output = ()> + Send + 'static) -> Task {
+    #[cfg(not(madsim))]
+    return match apart::Thread::start(name) {
+        Ok(idle) => Task(Some(Running::Apart(idle.run(Box::pin(future))))),
+        Err(error) => {
+            tracing::warn!(name, %error, "no thread for a task, which runs among others");
+            spawn(future)
+        }
+    };
+    #[cfg(madsim)]
+    spawn(future)
+}
+
+/// Threads with one task.
+#[cfg(not(madsim))]
+mod apart {
+    use std::{cell::Cell, io, sync::mpsc, thread};
+
+    use futures::future::BoxFuture;
+    use tokio::sync::oneshot;
+
+    thread_local! {
+        static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Whether this thread holds up nobody when it blocks.
+    pub(super) fn may_block() -> bool {
+        MAY_BLOCK.get()
+    }
+
+    /// A thread that runs a task.
+    #[derive(Debug)]
+    pub(super) struct Thread {
+        handle: thread::JoinHandle<()>,
+        end: Option<oneshot::Sender<()>>,
+    }
+
+    /// A thread that waits for its task.
+    pub(super) struct Idle {
+        thread: Thread,
+        task: mpsc::Sender<BoxFuture<'static, ()>>,
+    }
+
+    impl Thread {
+        pub(super) fn start(name: &str) -> io::Result<Idle> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (task, tasks) = mpsc::channel::<BoxFuture<'static, ()>>();
+            let (end, ended) = oneshot::channel();
+            let ended = async {
+                // A sender that is dropped lets the task run on.
+                if ended.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let run = move || {
+                MAY_BLOCK.set(true);
+                let Ok(task) = tasks.recv() else { return };
+                runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        () = ended => {}
+                        () = task => {}
+                    }
+                });
+            };
+            let handle = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+            Ok(Idle { thread: Thread { handle, end: Some(end) }, task })
+        }
+
+        pub(super) fn is_finished(&self) -> bool {
+            self.handle.is_finished()
+        }
+
+        pub(super) fn end(mut self) {
+            // One that has ended by itself does not hear it.
+            let _ = self.end.take().map(|end| end.send(()));
+        }
+    }
+
+    impl Idle {
+        pub(super) fn run(self, task: BoxFuture<'static, ()>) -> Thread {
+            // The thread waits for nothing else.
+            let _ = self.task.send(task);
+            self.thread
+        }
+    }
 }
 
 /// Lets other tasks run that are ready, and then goes on.
@@ -47,6 +153,10 @@ pub async fn yield_now() {
 /// If the closure panics.
 #[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub async fn blocking<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> T {
+    #[cfg(not(madsim))]
+    if apart::may_block() {
+        return closure();
+    }
     #[cfg(not(madsim))]
     match tokio::task::spawn_blocking(closure).await.map_err(|error| error.try_into_panic()) {
         Ok(value) => value,
@@ -115,7 +225,11 @@ pub struct TaskGroup(Mutex<Vec<Task>>);
 impl TaskGroup {
     /// Starts a task of the group.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let task = spawn(future);
+        self.add(spawn(future));
+    }
+
+    /// Takes a task into the group.
+    pub fn add(&self, task: Task) {
         let mut tasks = self.0.lock();
         // Finished tasks are dropped now and then, so that a group of short ones stays small.
         if tasks.len() == tasks.capacity() {
@@ -135,5 +249,45 @@ impl TaskGroup {
     pub fn abort_all(&self) {
         let tasks = std::mem::take(&mut *self.0.lock());
         drop(tasks); // not under the lock
+    }
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_apart_blocks_in_place_and_ends_with_its_owner() {
+        let (sender, receiver) = oneshot::channel();
+        let (dropped, is_dropped) = oneshot::channel::<()>();
+        let task = spawn_apart("apart", async move {
+            let _dropped = dropped;
+            let own = std::thread::current().id();
+            let of_blocking = blocking(|| std::thread::current().id()).await;
+            let name = std::thread::current().name().map(str::to_owned);
+            let _ = sender.send((own == of_blocking, name));
+            std::future::pending::<()>().await;
+        });
+        let (in_place, name) = receiver.await.unwrap();
+        assert!(in_place);
+        assert_eq!(name.as_deref(), Some("apart"));
+        assert!(!task.is_finished());
+        drop(task);
+        assert!(is_dropped.await.is_err(), "the future is dropped, and with it what it holds");
+    }
+
+    #[tokio::test]
+    async fn a_detached_task_apart_runs_on() {
+        let (go, gone) = oneshot::channel::<()>();
+        let (sender, receiver) = oneshot::channel();
+        let running = async move {
+            gone.await.unwrap();
+            let _ = sender.send(());
+        };
+        spawn_apart("apart", running).detach();
+        go.send(()).unwrap();
+        receiver.await.unwrap();
     }
 }

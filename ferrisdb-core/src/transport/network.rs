@@ -14,7 +14,8 @@ use super::{
 use crate::{
     error::{Error, ErrorCode, Result, Stage},
     id::{Address, ClusterId, Endpoint},
-    limits, runtime,
+    limits,
+    runtime::{self, Awake, Task},
     service::{PROTOCOL_VERSION, Service},
 };
 
@@ -49,6 +50,9 @@ struct Inner {
     /// Where this process is reached; empty for a client.
     origin: Mutex<String>,
     local: Mutex<BTreeMap<Address, Router>>,
+    awake: Arc<Awake>,
+    /// The task that keeps the runtime awake.
+    keeping_awake: Mutex<Option<Task>>,
 }
 
 impl Network {
@@ -106,6 +110,25 @@ impl Network {
         drop(routers);
     }
 
+    /// Keeps the runtime of the caller awake for so long after each message, so that the next one need not wake it. Zero, as
+    /// it is before this is called, lets it sleep. See [`Awake`].
+    pub fn stay_awake(&self, window: Duration) {
+        self.inner.awake.set_window(window);
+        // Virtual time passes only while everybody sleeps.
+        if cfg!(madsim) || window.is_zero() {
+            return;
+        }
+        let awake = self.awake();
+        let keeping = runtime::spawn(async move { awake.keep().await });
+        let replaced = self.inner.keeping_awake.lock().replace(keeping);
+        drop(replaced); // not under the lock
+    }
+
+    /// What messages stir.
+    pub(super) fn awake(&self) -> Arc<Awake> {
+        Arc::clone(&self.inner.awake)
+    }
+
     /// Connects to an endpoint. The connection ends when the last clone of the client is dropped.
     ///
     /// # Errors
@@ -135,7 +158,7 @@ impl Network {
             self.join(cluster_id).map_err(|error| error.at(endpoint))?;
         }
         let stream: Box<dyn ByteStream> = Box::new(stream);
-        Ok(dispatch::<S, _>(tcp::framed(stream)))
+        Ok(dispatch::<S, _>(tcp::framed(stream, self.awake())))
     }
 }
 

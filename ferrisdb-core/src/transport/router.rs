@@ -12,7 +12,7 @@ use super::caller::Offered;
 use crate::{
     limits,
     metrics::Registry,
-    runtime::{Task, spawn, true_now},
+    runtime::{Awake, Task, spawn, true_now},
     service::{Service, ServiceKind},
 };
 
@@ -71,7 +71,11 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> ByteStream 
 /// A handler without its type, so that a router can hold all of them.
 trait Endpoint: Send + Sync {
     /// Serves a connection until it ends. Does nothing if the handler is no longer offered.
-    fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
+    fn serve_stream(
+        &self,
+        stream: Box<dyn ByteStream>,
+        awake: Arc<Awake>,
+    ) -> BoxFuture<'static, ()>;
     /// The [`Offered`] itself.
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// Ends the calls from within the process.
@@ -79,10 +83,14 @@ trait Endpoint: Send + Sync {
 }
 
 impl<S: Service> Endpoint for Offered<S> {
-    fn serve_stream(&self, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+    fn serve_stream(
+        &self,
+        stream: Box<dyn ByteStream>,
+        awake: Arc<Awake>,
+    ) -> BoxFuture<'static, ()> {
         let Some(handler) = self.handler() else { return Box::pin(std::future::ready(())) };
         let transport =
-            super::tcp::framed::<ClientMessage<S::Request>, Response<S::Response>>(stream);
+            super::tcp::framed::<ClientMessage<S::Request>, Response<S::Response>>(stream, awake);
         Box::pin(serve(handler, transport.map_ok(bound_deadline)))
     }
 
@@ -180,10 +188,11 @@ impl Router {
         kind: ServiceKind,
         instance: u64,
         stream: Box<dyn ByteStream>,
+        awake: Arc<Awake>,
     ) {
         let mut endpoints = self.endpoints.lock();
         if let Some(registered) = endpoints.get_mut(&(kind, instance)) {
-            let task = spawn(registered.endpoint.serve_stream(stream));
+            let task = spawn(registered.endpoint.serve_stream(stream, awake));
             registered.keep(task);
         }
     }

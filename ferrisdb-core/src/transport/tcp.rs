@@ -27,7 +27,7 @@ use crate::{
     error::{Error, ErrorCode, Result, Stage},
     id::Address,
     limits,
-    runtime::{self, Task, TaskGroup, spawn},
+    runtime::{self, Awake, Task, TaskGroup, spawn},
     service::{PROTOCOL_VERSION, ServiceKind},
 };
 
@@ -35,7 +35,11 @@ use crate::{
 pub(super) type FramedTransport<Item, SinkItem> =
     tarpc::serde_transport::Transport<Box<dyn ByteStream>, Item, SinkItem, Bincode>;
 
-pub(super) fn framed<Item, SinkItem>(stream: Box<dyn ByteStream>) -> FramedTransport<Item, SinkItem>
+/// Makes a stream of messages of one of bytes. Each of them stirs `awake`.
+pub(super) fn framed<Item, SinkItem>(
+    stream: Box<dyn ByteStream>,
+    awake: Arc<Awake>,
+) -> FramedTransport<Item, SinkItem>
 where
     Item: serde::de::DeserializeOwned,
     SinkItem: serde::Serialize,
@@ -44,7 +48,7 @@ where
         .max_frame_length(limits::FRAME_BYTES_MAX)
         .length_field_type::<u32>()
         .new_codec();
-    let stream: Box<dyn ByteStream> = Box::new(QuietFlush { stream, dirty: false });
+    let stream: Box<dyn ByteStream> = Box::new(QuietFlush { stream, dirty: false, awake });
     tarpc::serde_transport::new(Framed::new(stream, codec), Bincode)
 }
 
@@ -179,7 +183,7 @@ async fn greet(mut stream: Connection, router: Router, network: Network, busy: b
     let refused = |code, detail: String| Err(Error::new(code, Stage::Connect, detail));
     match (refusal, offered) {
         (None, Some(kind)) => {
-            router.serve_stream(kind, hello.instance, Box::new(stream));
+            router.serve_stream(kind, hello.instance, Box::new(stream), network.awake());
             Ok(())
         }
         (Some(Refusal::Version), _) => refused(
@@ -198,13 +202,14 @@ async fn greet(mut stream: Connection, router: Router, network: Network, busy: b
     }
 }
 
-/// Passes a flush on only if something was written since the last one.
+/// Passes a flush on only if something was written since the last one, and says when something moves.
 ///
 /// tarpc flushes each time it is polled; in madsim an empty flush is a packet, and two idle peers would
 /// wake each other for ever.
 struct QuietFlush<S> {
     stream: S,
     dirty: bool,
+    awake: Arc<Awake>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for QuietFlush<S> {
@@ -213,7 +218,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for QuietFlush<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.awake.stir();
+        }
+        read
     }
 }
 
@@ -247,6 +256,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for QuietFlush<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {
             self.dirty = false;
+            self.awake.stir();
         }
         flushed
     }

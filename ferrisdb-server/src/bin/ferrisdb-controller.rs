@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 #[cfg(not(madsim))]
 async fn controller(config: ControllerConfig, mut shutdown: Shutdown) -> Result<()> {
     let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
+    site.network().stay_awake(config.process.stay_awake());
     let site = Arc::new(site);
     let host = ControllerHost::start(
         Arc::clone(&site),

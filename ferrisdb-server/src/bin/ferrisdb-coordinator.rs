@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 #[cfg(not(madsim))]
 async fn coordinator(config: CoordinatorConfig, mut shutdown: Shutdown) -> Result<()> {
     let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
+    site.network().stay_awake(config.process.stay_awake());
     let site = Arc::new(site);
     let controllers = Controllers::new(site.network().clone(), config.controllers.addresses);
     let zone = config.process.zone(site.address());

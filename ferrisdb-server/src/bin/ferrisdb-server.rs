@@ -24,6 +24,7 @@ fn main() -> ExitCode {
 #[cfg(not(madsim))]
 async fn server(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
     let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
+    site.network().stay_awake(config.process.stay_awake());
     let site = Arc::new(site);
     let settings = ServerSettings::from(&config);
     let host =

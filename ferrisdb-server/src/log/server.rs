@@ -141,7 +141,8 @@ impl Instance {
         let writer = Writer { instance: Arc::clone(&instance), tail: opened.tail };
         let keeper = Arc::clone(&instance);
         let tasks = [
-            runtime::spawn(async move {
+            // So that the disk never waits for the tasks of others before it is given the next group.
+            runtime::spawn_apart("ferrisdb-log", async move {
                 writer.run().await;
                 drop(writer_ends);
             }),

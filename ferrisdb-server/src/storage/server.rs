@@ -31,7 +31,7 @@ use ferrisdb_core::{
     cluster_view::ClusterView,
     handler, limits,
     metrics::Registration,
-    runtime::TaskGroup,
+    runtime::{self, TaskGroup},
     service::{
         ServiceKind,
         controller::{ClusterState, Progress, StorageReport},
@@ -201,7 +201,8 @@ impl StorageServer {
         });
         let tasks = TaskGroup::default();
         tasks.spawn(follow(Arc::clone(&shared)));
-        tasks.spawn(pull(Arc::clone(&shared)));
+        // Applying keeps a thread busy for half a millisecond at a time: requests are not to wait for it.
+        tasks.add(runtime::spawn_apart("ferrisdb-apply", pull(Arc::clone(&shared))));
         tasks.spawn(flush(Arc::clone(&shared)));
         tasks.spawn(pop(Arc::clone(&shared)));
         tasks.spawn(WatchDesk::forget_idle(Arc::clone(&shared)));

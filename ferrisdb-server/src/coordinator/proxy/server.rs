@@ -106,6 +106,8 @@ struct Shared {
     commits_changed: Notify,
     version_requests: Mutex<Vec<VersionReply>>,
     version_requests_changed: Notify,
+    /// Places for rounds of read versions.
+    version_rounds: Arc<Semaphore>,
     tagging: Mutex<Tagging>,
     tagged: Notify,
     metrics: Arc<ProxyMetrics>,
@@ -130,6 +132,7 @@ impl ProxyServer {
                 tagged_version: members.log_set.recovery_version,
             }),
             tagged: Notify::new(),
+            version_rounds: Arc::new(Semaphore::new(settings.read_version_rounds_max)),
             members,
             settings,
             failure,
@@ -168,6 +171,9 @@ impl ProxyService for ProxyServer {
             let detail = "commits wait in the proxy";
             let code = ErrorCode::BatchTransactionThrottled;
             return Err(Error::new(code, Stage::ReadVersion, detail));
+        }
+        if let Some(version) = self.shared.lone_read_version().await {
+            return version;
         }
         let (reply, answer) = oneshot::channel();
         {
@@ -491,14 +497,24 @@ impl Shared {
             .inspect_err(|error| self.failure.fail_at(address, error.clone()))
     }
 
+    /// A round for a single request, in the task of that request; `None` if others wait or no place is free.
+    ///
+    /// Where all roles are in this process it is answered without waiting for anybody.
+    async fn lone_read_version(&self) -> Option<Result<Version>> {
+        let _place = self.version_rounds.try_acquire().ok()?;
+        if !self.version_requests.lock().is_empty() {
+            return None;
+        }
+        Some(self.read_version_for(1).await)
+    }
+
     /// Begins a round whenever somebody waits and the bound on rounds permits.
     async fn run_read_versions(self: Arc<Self>) {
-        let rounds = Arc::new(Semaphore::new(self.settings.read_version_rounds_max));
         loop {
             let place = tokio::select! {
                 biased;
                 () = self.failure.failed() => return self.refuse_after_failure(),
-                place = Arc::clone(&rounds).acquire_owned() => place,
+                place = Arc::clone(&self.version_rounds).acquire_owned() => place,
             };
             while self.version_requests.lock().is_empty() {
                 tokio::select! {
@@ -511,21 +527,25 @@ impl Shared {
             let requests = std::mem::take(&mut *self.version_requests.lock());
             let this = Arc::clone(&self);
             self.tasks.spawn(async move {
-                this.metrics.read_round_size.record_len(requests.len());
-                let version = this.metrics.read_round.time(this.read_version_round()).await;
-                if let Err(error) = &version {
-                    this.failure.fail(error.clone());
-                }
-                let version = version.map_err(|error| generation_ended(Stage::ReadVersion, &error));
-                if version.is_ok() {
-                    this.metrics.read_versions.add_len(requests.len());
-                }
+                let version = this.read_version_for(requests.len()).await;
                 for reply in requests {
                     let _ = reply.send(version.clone());
                 }
                 drop(place);
             });
         }
+    }
+
+    /// A round for so many requests. An error ends the generation.
+    async fn read_version_for(&self, requests: usize) -> Result<Version> {
+        self.metrics.read_round_size.record_len(requests);
+        let version = self.metrics.read_round.time(self.read_version_round()).await;
+        if let Err(error) = &version {
+            self.failure.fail(error.clone());
+        }
+        let version = version.map_err(|error| generation_ended(Stage::ReadVersion, &error))?;
+        self.metrics.read_versions.add_len(requests);
+        Ok(version)
     }
 
     /// The newest committed version, with evidence that the generation is alive.
