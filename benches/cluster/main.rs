@@ -9,6 +9,7 @@
 //!        ──► run.rs         one run ──► workload/    what an operation is, what must hold at the end
 //!                                   ──► schedule.rs  when it begins      distribution.rs  which row it is about
 //!                                   ──► clients.rs   do it               tally.rs         counts
+//!                                   ──► intervals.rs goes on telling, with --every
 //!        ──► report.rs      the table, or JSON      process.rs: what it took
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 mod clients;
 mod distribution;
+mod intervals;
 mod load;
 mod process;
 mod progress;
@@ -41,6 +43,7 @@ use clap::Parser;
 use crate::{
     clients::ExactlyOnce,
     distribution::Distribution,
+    intervals::Every,
     rows::Rows,
     run::Plan,
     target::{Target, TargetArguments},
@@ -56,6 +59,9 @@ Examples:
   ferrisdb-bench --connect 10.0.0.1:4500 --clients 100,400 read-modify-write
   ferrisdb-bench --memory --rate 5000 --duration 60 ycsb-b
       5,000 operations a second, however slow the database is
+  ferrisdb-bench --start --rate 5000 --duration 600 --every 10 --json mix-50-25-25
+      the same for ten minutes; every ten seconds an object of rates, latencies, memory and
+      what each role keeps, then the object of the whole run
 
 Everything is written below one prefix (--prefix). Rows stay, and are used by the next run.";
 
@@ -77,6 +83,9 @@ struct Cli {
     /// How long the load runs before that, in seconds
     #[arg(long, default_value = "2", value_parser = seconds_or_none, value_name = "SECONDS")]
     warm_up: Duration,
+    /// Tell every so many seconds what has happened meanwhile, and what the roles of the database keep in memory and on disk
+    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
+    every: Option<Duration>,
     /// An open loop: so many operations a second become due, and latencies count from then on
     #[arg(long, value_parser = rate, value_name = "PER SECOND")]
     rate: Option<f64>,
@@ -209,6 +218,7 @@ async fn measure(cli: &Cli) -> Result<()> {
                 rate: cli.rate,
                 exactly_once: cli.exactly_once,
                 seed: cli.seed,
+                every: cli.every.map(|length| Every { length, is_json: cli.json }),
             };
             let report = run::run(*kind, &sizes, &rows, &target, &plan).await?;
             if cli.json {
@@ -248,11 +258,17 @@ mod tests {
             "ferrisdb-bench scan --memory --start",
             "ferrisdb-bench scan --data /tmp",
             "ferrisdb-bench scan --clients many",
+            "ferrisdb-bench scan --every 0",
+            "ferrisdb-bench scan --memory --data /tmp",
+            "ferrisdb-bench scan --memory --server-pid 1",
         ];
         for line in refused {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
         let line = "ferrisdb-bench --start --clients 1,64 mix-90-10 ycsb-f -- --worker-threads 1";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        let line =
+            "ferrisdb-bench --connect 127.0.0.1:1 --data /tmp --server-pid 1,2 --every 10 scan";
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
     }
 }

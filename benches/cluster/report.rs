@@ -148,7 +148,7 @@ impl Report {
     }
 }
 
-fn percentiles(latencies: &Latencies) -> Percentiles {
+pub(crate) fn percentiles(latencies: &Latencies) -> Percentiles {
     let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
     Percentiles {
         count: latencies.count(),
@@ -252,7 +252,7 @@ fn notes(reports: &[Report]) -> Vec<String> {
 }
 
 impl Percentiles {
-    fn cells(&self) -> [String; 4] {
+    pub(crate) fn cells(&self) -> [String; 4] {
         [self.p50_us, self.p99_us, self.p999_us, self.max_us].map(time)
     }
 }

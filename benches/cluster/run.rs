@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use crate::{
     clients::{self, Client, ExactlyOnce},
-    process::{self, DiskUsage, Usage},
+    intervals::{self, Every},
+    process::{DiskUsage, Usage},
     progress,
     report::{Report, Setting, Used},
     rows::Rows,
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) exactly_once: ExactlyOnce,
     /// Seeds the clients' random numbers.
     pub(crate) seed: u64,
+    /// How often to tell what has happened since the last time, and how.
+    pub(crate) every: Option<Every>,
 }
 
 /// Runs a workload and says what was measured.
@@ -61,11 +64,13 @@ pub(crate) async fn run(
         let name = format!("{}, {} clients", kind.name(), plan.clients);
         showing = Some(runtime::spawn(progress::show(name, window, Arc::clone(&tally))));
     }
-    let (ended, used) = futures::join!(
+    let (ended, used, told) = futures::join!(
         clients::run_all(clients.collect(), &workload, &schedule),
-        usage(window, target)
+        usage(window, target),
+        intervals::tell(plan.every, window, &tally, target)
     );
     ended?;
+    told?;
     drop(showing);
 
     let totals = {
@@ -98,7 +103,7 @@ async fn usage(window: Window, target: &Target) -> Used {
     let own_pid = std::process::id();
     let now = || {
         let disk = target.data.as_deref().and_then(DiskUsage::of);
-        (Usage::of(own_pid), target.server_pid.and_then(Usage::of), disk)
+        (Usage::of(own_pid), target.server_usage(), disk)
     };
     runtime::sleep(window.start.saturating_duration_since(runtime::now())).await;
     let (client_before, server_before, disk_before) = now();
@@ -112,6 +117,6 @@ async fn usage(window: Window, target: &Target) -> Used {
         server: since(server, server_before),
         disk: disk.zip(disk_before).map(|(now, before)| now.since(before)),
         is_embedded: target.is_embedded,
-        resident_bytes: target.serving_pid().and_then(process::resident_bytes),
+        resident_bytes: target.resident_bytes(),
     }
 }

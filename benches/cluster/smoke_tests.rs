@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::{
     clients::ExactlyOnce,
     distribution::Distribution,
+    intervals::{self, Every},
     report::Report,
     rows::Rows,
     run::{Plan, run},
@@ -34,6 +35,7 @@ fn plan() -> Plan {
         rate: None,
         exactly_once: ExactlyOnce::ById,
         seed: 1,
+        every: None,
     }
 }
 
@@ -65,6 +67,37 @@ async fn every_workload_keeps_what_must_hold() {
         // A conflict is followed by another attempt, and nothing else is.
         assert_eq!(report["conflicts"], report["retries"], "{report}");
     }
+    target.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_parts_of_a_transaction_are_all_there() {
+    let target = memory().await;
+    let report = measured(&target, Kind::Latency, &sizes(), &plan()).await;
+    let stages: Vec<&String> = report["stages"].as_object().unwrap().keys().collect();
+    let expected = [
+        "blind commit",
+        "commit after a read",
+        "read at a known version",
+        "read version",
+        "read version and read",
+        "read-modify-write",
+    ];
+    assert_eq!(stages, expected);
+    target.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn intervals_know_what_each_role_keeps() {
+    let target = memory().await;
+    let every = Some(Every { length: Duration::from_millis(100), is_json: true });
+    let report = measured(&target, Kind::Mix502525, &sizes(), &Plan { every, ..plan() }).await;
+    assert_eq!(report["stages"].as_object().unwrap().len(), 3, "{report}");
+    let kept = intervals::kept(target.database(0)).await;
+    for name in ["storage.window", "resolver.conflict_set", "log.disk", "log.memory"] {
+        assert!(kept.contains_key(name), "{name} is not in {kept:?}");
+    }
+    assert!(kept["storage.window"] > 0, "{kept:?}");
     target.close().await.unwrap();
 }
 

@@ -59,6 +59,25 @@ impl Latencies {
     }
 }
 
+/// What happened since it was last asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Recent {
+    /// Operations that ended.
+    pub(crate) operations: u64,
+    /// Their latencies, however long ago they began.
+    pub(crate) latencies: Latencies,
+    /// Attempts that lost against another transaction.
+    pub(crate) conflicts: u64,
+    /// Operations that were given up.
+    pub(crate) failed: u64,
+}
+
+impl Recent {
+    fn new() -> Result<Recent> {
+        Ok(Recent { operations: 0, latencies: Latencies::new()?, conflicts: 0, failed: 0 })
+    }
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -85,6 +104,8 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
     /// Reads that found nothing where there must be a row.
     pub(crate) missing: u64,
+    /// Since the last interval, of a run that tells of its intervals.
+    recent: Option<Recent>,
 }
 
 impl Tally {
@@ -107,7 +128,17 @@ impl Tally {
             all: Work::default(),
             unknown: 0,
             missing: 0,
+            recent: None,
         })
+    }
+
+    /// What happened since the last call, the warm-up included. The first call begins with counting it, and returns nothing.
+    ///
+    /// # Errors
+    ///
+    /// None but for a defect, as of [`Tally::new`].
+    pub(crate) fn take_recent(&mut self) -> Result<Option<Recent>> {
+        Ok(self.recent.replace(Recent::new()?))
     }
 
     /// An operation has succeeded; `since` is when it began, or was due.
@@ -119,6 +150,10 @@ impl Tally {
         }
         if self.window.contains(since) {
             self.latencies.record(now - since);
+        }
+        if let Some(recent) = &mut self.recent {
+            recent.operations += work.operations;
+            recent.latencies.record(now - since);
         }
     }
 
@@ -140,6 +175,9 @@ impl Tally {
 
     /// An attempt has ended with an error.
     pub(crate) fn attempt_failed(&mut self, code: ErrorCode, now: Instant) {
+        if let Some(recent) = &mut self.recent {
+            recent.conflicts += u64::from(code == ErrorCode::NotCommitted);
+        }
         if !self.window.contains(now) {
             return;
         }
@@ -154,6 +192,9 @@ impl Tally {
     pub(crate) fn operation_failed(&mut self, is_maybe_committed: bool, now: Instant) {
         self.unknown += u64::from(is_maybe_committed);
         self.failed += u64::from(self.window.contains(now));
+        if let Some(recent) = &mut self.recent {
+            recent.failed += 1;
+        }
     }
 
     /// An attempt is made again.
@@ -191,6 +232,25 @@ mod tests {
         assert_eq!(tally.latencies.count(), 2);
         let longest = tally.latencies.quantile(1.0).as_secs_f64();
         assert!((longest - 1.0).abs() < 0.01, "{longest}");
+    }
+
+    #[test]
+    fn what_is_recent_is_forgotten_once_it_was_told() {
+        let window = Window::new(Duration::ZERO, Duration::from_secs(9));
+        let mut tally = Tally::new(window).unwrap();
+        let one = |tally: &mut Tally| {
+            tally.operation(window.begin, window.begin, Work::rows(1, 0), 116);
+            tally.attempt_failed(ErrorCode::NotCommitted, window.begin);
+        };
+        one(&mut tally);
+        assert!(tally.take_recent().unwrap().is_none());
+        for count in [2, 0, 1] {
+            (0..count).for_each(|_| one(&mut tally));
+            let recent = tally.take_recent().unwrap().unwrap();
+            assert_eq!((recent.operations, recent.latencies.count()), (count, count));
+            assert_eq!(recent.conflicts, count);
+        }
+        assert_eq!((tally.done.operations, tally.conflicts), (4, 4));
     }
 
     #[test]

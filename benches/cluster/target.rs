@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ferrisdb_client::Database;
 use ferrisdb_core::runtime;
 
-use crate::process;
+use crate::process::{self, Usage};
 
 /// How long a server has to start, and to stop.
 const SERVER_LIMIT: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ const SERVER_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TargetArguments {
     /// A cluster, by its controllers
-    #[arg(long, value_name = "HOST:PORT,...", group = "target", help_heading = "Target")]
+    #[arg(long, value_name = "HOST:PORT,...", groups = ["target", "served"], help_heading = "Target")]
     connect: Option<String>,
     /// The cluster of a cluster file; without any target, of the one that is found where one is looked for
     #[arg(long, value_name = "PATH", group = "target", help_heading = "Target")]
@@ -32,17 +32,18 @@ pub(crate) struct TargetArguments {
     #[arg(long, group = "target", help_heading = "Target")]
     memory: bool,
     /// Start a ferrisdb-server on a free port of the loopback with a fresh directory, and stop it afterwards
-    #[arg(long, group = "target", help_heading = "Target")]
+    #[arg(long, groups = ["target", "served"], help_heading = "Target")]
     start: bool,
-    /// Where --start makes the directory: on the disk that is to be measured
-    #[arg(long, value_name = "PATH", requires = "start", help_heading = "Target")]
+    /// Where --start makes the directory: on the disk that is to be measured. With --connect, where the servers have it
+    #[arg(long, value_name = "PATH", requires = "served", help_heading = "Target")]
     data: Option<PathBuf>,
     /// The binary that --start starts, if it does not lie beside this one
     #[arg(long, value_name = "PATH", requires = "start", help_heading = "Target")]
     server: Option<PathBuf>,
-    /// The server's process, for its CPU time and memory, if it runs on this machine
-    #[arg(long, value_name = "PID", conflicts_with_all = ["start", "memory", "embedded"], help_heading = "Target")]
-    server_pid: Option<u32>,
+    /// The servers' processes, for their CPU time and memory together, if they run on this machine
+    #[arg(long, value_name = "PID,...", value_delimiter = ',', help_heading = "Target")]
+    #[arg(conflicts_with_all = ["start", "memory", "embedded"])]
+    server_pid: Vec<u32>,
     /// What --start passes on to the server, for example: -- --worker-threads 1
     #[arg(last = true, requires = "start", value_name = "SERVER ARGUMENTS")]
     server_arguments: Vec<String>,
@@ -61,8 +62,8 @@ pub(crate) struct Target {
     pub(crate) databases: Vec<Database>,
     /// What it is, for people.
     pub(crate) description: String,
-    /// The server's process, if it is known and not this one.
-    pub(crate) server_pid: Option<u32>,
+    /// The servers' processes, as far as they are known and not this one.
+    pub(crate) server_pids: Vec<u32>,
     /// Whether the server is this process.
     pub(crate) is_embedded: bool,
     /// Where the data lies, if it lies on this machine.
@@ -81,9 +82,9 @@ impl Target {
         let mut target = Target {
             databases: Vec::new(),
             description: String::new(),
-            server_pid: arguments.server_pid,
+            server_pids: arguments.server_pid.clone(),
             is_embedded,
-            data: arguments.embedded.clone(),
+            data: arguments.embedded.clone().or_else(|| arguments.data.clone()),
             server: None,
         };
         if is_embedded {
@@ -103,7 +104,7 @@ impl Target {
         }
         let address = if arguments.start {
             let server = Server::start(arguments).await?;
-            target.server_pid = Some(server.child.id());
+            target.server_pids = vec![server.child.id()];
             let (address, data) = (server.address.clone(), server.data.path().to_owned());
             target.server = Some(server);
             target.description = format!("ferrisdb-server started here{}", on_file_system(&data));
@@ -133,9 +134,20 @@ impl Target {
         &self.databases[client % self.databases.len()]
     }
 
-    /// The process that serves, be it this one; `None` if it is not known.
-    pub(crate) fn serving_pid(&self) -> Option<u32> {
-        if self.is_embedded { Some(std::process::id()) } else { self.server_pid }
+    /// What the servers have used; `None` if their processes are not known, or are this one.
+    pub(crate) fn server_usage(&self) -> Option<Usage> {
+        let used = self.server_pids.iter().map(|pid| Some(Usage::of(*pid)?.cpu_seconds));
+        let cpu_seconds = used.sum::<Option<f64>>().filter(|_| !self.server_pids.is_empty())?;
+        Some(Usage { cpu_seconds })
+    }
+
+    /// The memory of the processes that serve, be it this one; `None` if they are not known.
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        if self.is_embedded {
+            return process::resident_bytes(std::process::id());
+        }
+        let resident = self.server_pids.iter().map(|pid| process::resident_bytes(*pid));
+        resident.sum::<Option<u64>>().filter(|_| !self.server_pids.is_empty())
     }
 
     /// Closes the handles, and stops the server that was started.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts of the systems: places, and how a server is started and stopped.
 #
 # Servers listen on 127.0.0.1 only; their data lies in a fresh folder below COMPARE_DATA, which is removed at the end; only
@@ -11,19 +12,24 @@ COMPARE_DATA="${COMPARE_DATA:-${TMPDIR:-/tmp}}"  # on the disk that is to be mea
 . "$compare_dir/../../scripts/env"
 binaries="$CARGO_TARGET_DIR/release"
 peerload="$CARGO_TARGET_DIR/peerload/release/peerload"
+# shellcheck source=etcd_version.sh
+. "$compare_dir/etcd_version.sh"
 
 data="$(mktemp -d "$COMPARE_DATA/compare-$(basename "$0" .sh).XXXXXX")"
 chmod 755 "$data"
 server=
 clean_up() {
-    if [ -n "$server" ] && kill -TERM "$server" 2>/dev/null; then
-        for _ in $(seq 100); do
-            kill -0 "$server" 2>/dev/null || break
-            sleep 0.1
-        done
-        kill -KILL "$server" 2>/dev/null || true
-    fi
+    [ -z "$server" ] || stop "$server"
     rm -rf "$data"
+}
+# Asks processes to end; kills those that have not after ten seconds.
+stop() {
+    kill -TERM "$@" 2>/dev/null || true
+    for _ in $(seq 100); do
+        kill -0 "$@" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -KILL "$@" 2>/dev/null || true
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM

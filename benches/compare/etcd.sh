@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# etcd, one member, as it comes: every commit is synced. ETCD names another binary than Debian's.
+# etcd, one member, as it comes: every commit is synced. ETCD names a binary; otherwise it is the one that `install` has fetched.
 . "$(dirname "$0")/common.sh"
-etcd="${ETCD:-etcd}"
+etcd="${ETCD:-$etcd_fetched}"
+if [ ! -x "$(command -v "$etcd")" ] && [ -z "${ETCD:-}" ]; then
+    echo "etcd $etcd_version was not fetched: Debian's is measured, whose reads after many writes may be slow" >&2
+    etcd=etcd
+fi
 need "$etcd"
+echo "version etcd $("$etcd" --version | sed -n 's/^etcd Version: //p')"
 port="$(free_port)" peer_port="$(free_port)"
 "$etcd" --name one --data-dir "$data/etcd" --log-level error --quota-backend-bytes 8589934592 \
     --listen-client-urls "http://127.0.0.1:$port" --advertise-client-urls "http://127.0.0.1:$port" \

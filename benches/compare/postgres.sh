@@ -4,6 +4,7 @@
 . "$(dirname "$0")/common.sh"
 bin="$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)"
 need "$bin/postgres"
+echo "version postgres $("$bin/postgres" --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/')"
 as=()
 if [ "$(id -u)" = 0 ]; then
     as=(runuser -u postgres --)

@@ -2,6 +2,7 @@
 # Redis with an append-only file that is synced before each answer (appendfsync always).
 . "$(dirname "$0")/common.sh"
 need redis-server
+echo "version redis $(redis-server --version | sed 's/.* v=\([^ ]*\).*/\1/')"
 port="$(free_port)"
 redis-server --bind 127.0.0.1 --port "$port" --dir "$data" --save '' --appendonly yes --appendfsync always \
     --auto-aof-rewrite-percentage 0 --daemonize no --loglevel warning >"$data/log" 2>&1 &

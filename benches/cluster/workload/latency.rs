@@ -1,5 +1,5 @@
-//! The parts of a transaction, timed one by one: read version, read, commit of one update; and the read version
-//! together with the read, as somebody sees it who reads one row.
+//! The parts of a transaction, timed one by one: read version, read, commit of one update; the read version
+//! together with the read, as somebody sees it who reads one row; and all of it, a whole read-modify-write transaction.
 
 use ferrisdb_client::Result;
 use ferrisdb_core::runtime;
@@ -39,6 +39,7 @@ impl Latency {
         transaction.set(key.clone(), value.clone())?;
         transaction.commit().await?;
         let committed = client.stage("commit after a read", committing);
+        client.stage("read-modify-write", began);
 
         let blind = client.database.transaction();
         blind.set(key, value)?;

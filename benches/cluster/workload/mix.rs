@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use ferrisdb_client::{Database, Key, Result, Transaction};
+use ferrisdb_core::runtime;
 use futures::future::{BoxFuture, try_join_all};
 
 use super::{Kind, Sizes, Totals, Workload};
@@ -29,6 +30,8 @@ enum Shape {
     Write,
     /// Reads a row mostly, and writes one otherwise.
     ReadOrWrite { reads_percent: u64 },
+    /// Half of the time reads a row; else writes one, as often blindly as after reading it.
+    Everything,
     /// Reads so many rows, then one more, in which it counts.
     Count { reads: usize },
 }
@@ -55,6 +58,7 @@ impl Mix {
             Kind::TenReadsTogether => Shape::ReadsTogether(10),
             Kind::BlindUpdate => Shape::Write,
             Kind::Mix9010 => Shape::ReadOrWrite { reads_percent: 90 },
+            Kind::Mix502525 => Shape::Everything,
             Kind::ReadModifyWrite => Shape::Count { reads: 0 },
             Kind::NineReadsOneUpdate => Shape::Count { reads: 9 },
             _ => Shape::Reads(1),
@@ -98,6 +102,17 @@ impl Mix {
         Ok(Work::rows(0, 1))
     }
 
+    async fn everything(&self, client: &mut Client) -> Result<Work> {
+        let began = runtime::now();
+        let (name, work) = match client.random.below(4) {
+            0 => ("update", self.write(client).await?),
+            1 => ("read-modify-write", self.count(client, 0).await?),
+            _ => ("read", self.read(client, 1, false).await?),
+        };
+        client.stage(name, began);
+        Ok(work)
+    }
+
     async fn count(&self, client: &mut Client, reads: usize) -> Result<Work> {
         let (others, own) = (&self.keys(client, reads), &self.key(client));
         let (expect, value) = (&client.expect_row(), &client.value());
@@ -124,6 +139,7 @@ impl Workload for Mix {
                     self.read(client, 1, false).await
                 }
                 Shape::Write | Shape::ReadOrWrite { .. } => self.write(client).await,
+                Shape::Everything => self.everything(client).await,
                 Shape::Count { reads } => self.count(client, reads).await,
             }
         })

@@ -77,6 +77,9 @@ pub(crate) enum Kind {
     /// Nine times out of ten read one row, else write one
     #[value(name = "mix-90-10")]
     Mix9010,
+    /// Half reads of a row, a quarter updates without a read, a quarter reads and writes of a row
+    #[value(name = "mix-50-25-25")]
+    Mix502525,
     /// Read one row and write it
     ReadModifyWrite,
     /// Read nine rows, then read and write a tenth one
@@ -161,6 +164,7 @@ pub(crate) async fn prepare(
         | Kind::TenReadsTogether
         | Kind::BlindUpdate
         | Kind::Mix9010
+        | Kind::Mix502525
         | Kind::ReadModifyWrite
         | Kind::NineReadsOneUpdate => Arc::new(mix::Mix::new(kind, sizes, rows, database).await?),
         Kind::YcsbA | Kind::YcsbB | Kind::YcsbC | Kind::YcsbD | Kind::YcsbE | Kind::YcsbF => {

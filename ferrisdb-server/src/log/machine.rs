@@ -813,6 +813,11 @@ impl Log {
         self.layout.bytes()
     }
 
+    /// About how much memory the messages take that are kept for readers.
+    pub fn memory_bytes(&self) -> u64 {
+        self.recent.bytes() as u64
+    }
+
     /// Whether a segment is still there.
     pub fn has_segment(&self, segment: u64) -> bool {
         self.layout.has_segment(segment)

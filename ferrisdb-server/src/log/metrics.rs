@@ -23,5 +23,7 @@ ferrisdb_core::role_metrics! {
         confirms: Counter(Count),
         /// Bytes of the log's segments on disk.
         disk: Gauge(Bytes),
+        /// Memory of messages that are kept for those who read them.
+        memory: Gauge(Bytes),
     }
 }

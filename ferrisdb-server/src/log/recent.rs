@@ -40,8 +40,7 @@ impl Recent {
     }
 
     /// About how much memory is in use.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 

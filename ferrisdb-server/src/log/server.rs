@@ -169,6 +169,13 @@ impl Instance {
         })
     }
 
+    /// Copies what the machine knows into the gauges.
+    pub(super) fn set_gauges(&self) {
+        let (disk_bytes, memory_bytes) = self.inspect(|log| (log.bytes(), log.memory_bytes()));
+        self.metrics.disk.set(disk_bytes);
+        self.metrics.memory.set(memory_bytes);
+    }
+
     /// Refuses further calls, and returns when nothing is being written any more.
     pub(super) async fn shut_down(&self, running: Running) {
         {

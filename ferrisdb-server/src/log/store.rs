@@ -243,7 +243,7 @@ impl Manager {
         let register = self.hosted.router.metrics();
         running.metrics = Some(register.register_with(&labels, metrics, move || {
             let instance = weak.upgrade();
-            instance.iter().for_each(|i| i.metrics.disk.set(i.progress().bytes));
+            instance.iter().for_each(|instance| instance.set_gauges());
         }));
         let server = LogServer(Arc::clone(&instance));
         self.hosted.instances.lock().insert(generation, (instance, running));

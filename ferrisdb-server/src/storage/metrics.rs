@@ -38,6 +38,10 @@ ferrisdb_core::role_metrics! {
         /// Versions that were applied and are not in the engine: the window, as it should be, and what waits to be
         /// flushed.
         unflushed: Gauge(Versions),
+        /// Memory of the engine: its tables in memory and its cache.
+        engine_memory: Gauge(Bytes),
+        /// Bytes of the engine's files on disk.
+        engine_disk: Gauge(Bytes),
         /// Reads that wait for a version now.
         waiting: Gauge(Count),
     }

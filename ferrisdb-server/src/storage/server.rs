@@ -361,6 +361,9 @@ impl Shared {
         self.metrics.behind.set(committed.0.saturating_sub(version.0));
         self.metrics.window.set(bytes);
         self.metrics.unflushed.set(version.0.saturating_sub(durable_version.0));
+        let engine = self.engine.usage();
+        self.metrics.engine_memory.set(engine.memory_bytes);
+        self.metrics.engine_disk.set(engine.disk_bytes);
         self.metrics.waiting.set(self.waiters.count() as u64);
     }
 

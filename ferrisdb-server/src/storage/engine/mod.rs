@@ -45,6 +45,11 @@ pub trait Engine: Send + Sync + 'static {
     /// a moment ago may not count yet.
     fn approximate_bytes(&self, range: &KeyRange) -> u64;
 
+    /// What the engine takes at this moment, for the metrics; nothing where there is nothing to tell.
+    fn usage(&self) -> EngineUsage {
+        EngineUsage::default()
+    }
+
     /// Applies a batch and its version as one step, and returns when both are on disk.
     ///
     /// # Errors
@@ -74,6 +79,15 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// If the disk fails: the engine is then as it was, or empty with the new version and attachment.
     fn reset(&self, version: Version, attachment: Option<&Bytes>) -> Result<()>;
+}
+
+/// What an engine takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineUsage {
+    /// Memory: tables that are not on disk yet, cached blocks, and what is kept of each file.
+    pub memory_bytes: u64,
+    /// Files with data, the log of the engine left out.
+    pub disk_bytes: u64,
 }
 
 /// A place in a range of an engine. Sees a fixed state: writes made after its creation stay hidden from it.

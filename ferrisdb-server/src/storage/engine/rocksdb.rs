@@ -37,7 +37,7 @@ use rocksdb::{
     DBRecoveryMode, ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::{Cursor, Engine, EngineBatch, EngineChange};
+use super::{Cursor, Engine, EngineBatch, EngineChange, EngineUsage};
 
 /// The format that this release reads and writes; see the essay.
 const FORMAT: u32 = 1;
@@ -226,6 +226,16 @@ impl Engine for RocksEngine {
     fn approximate_bytes(&self, range: &KeyRange) -> u64 {
         let sizes = self.db.get_approximate_sizes(&[rocksdb::Range::new(&range.begin, &range.end)]);
         sizes.into_iter().sum()
+    }
+
+    fn usage(&self) -> EngineUsage {
+        let property = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
+        EngineUsage {
+            memory_bytes: property("rocksdb.size-all-mem-tables")
+                + property("rocksdb.block-cache-usage")
+                + property("rocksdb.estimate-table-readers-mem"),
+            disk_bytes: property("rocksdb.total-sst-files-size"),
+        }
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
