@@ -17,32 +17,42 @@
 //! it lies in a B+tree of three levels, made for few cache misses:
 //!
 //! ```text
-//!   root      separators    | g | p |                    any number; a few hundred for a million writes
+//!   filter    slots         | 9 | 7 | . | 12 | ...       latest writes to single keys, by a hash of the key
+//!
+//!   root      separators    | g | p |                    any number; about a thousand for a million writes
 //!             groups     [     |     |     ]
 //!   group     separators    | h | k | m |                up to 64 blocks
 //!             blocks     [     |  x  |     |     ]
-//!   block     entries       h: at 7 after 2, i: ...      up to 64 entries
+//!   block     entries       h: at 7 after 2, i: ...      up to 32 entries
 //! ```
 //!
+//! - Most reads of a single key do not come to the tree: the filter knows that it was not written (`filter`).
 //! - Keys are compared by eight bytes as an integer first (`sorted_keys`).
 //! - An entry has two versions, of its key and of the gap behind it (`block`). So a write to a single
 //!   key, by far the most frequent one, is one entry found in one descent, not two boundaries.
-//! - Blocks and groups know a version after which no part of theirs was written. A read that is newer
+//! - A block is one piece of memory but for the bytes of its keys, so that finding a place in it takes few cache misses.
+//! - Of blocks and groups a version is known after which no part of theirs was written. A read that is newer
 //!   skips them; most reads are newer than nearly everything.
 //! - What a batch is going to look at is fetched together ([`ConflictSet::prefetch`]), so that misses overlap.
 //! - A version is forgotten lazily. Who asks about `oldest_version` or later cannot tell what is older, so
-//!   nothing has to change when the window moves. Entries that make no difference any more are dropped by a
+//!   nothing has to change when the window moves. Entries that make no difference any more are dropped when
+//!   their block is full, which may spare its division. Those to which no write comes back are dropped by a
 //!   hand that sweeps over the blocks, `SWEEP_PER_INSERT` entries for each new entry: while it goes round
-//!   once, the set grows by a quarter at most, and no call takes longer than the inserts before it did.
+//!   once, the set grows by about a quarter, and no call takes longer than the inserts before it did.
 //!
 //! Invariants: entries ascend strictly within and across blocks; no version is greater than the newest of
-//! its block, its group and the set; the gap at the end of a block and the one at the beginning of the next
-//! have the same version, or both at most `oldest_version`.
+//! its block, its group and the set, and none that a single key was written at than that of its slot; the gap
+//! at the end of a block and the one at the beginning of the next have the same version, or both at most
+//! `oldest_version`.
 //!
 //! # Caveats
 //!
 //! A write that covers many entries frees all of them at once; each was paid for by an insert, but a clear
-//! of a million entries takes some milliseconds.
+//! of a million entries takes some milliseconds. So does the growth of the filter, which happens a dozen times at most
+//! and is never undone.
+//!
+//! While there are writes to ranges of several keys in the window, reads that are older than the latest of them
+//! get nothing from the filter.
 //!
 //! Start with [`ConflictSet::is_written_after`], then [`ConflictSet::insert`].
 
@@ -97,6 +107,10 @@ struct Group {
     /// The first key of every block but the first.
     separators: SortedKeys,
     /// Each in one piece of memory, which stays where it is when others come and go.
+    #[expect(
+        clippy::vec_box,
+        reason = "a block is a kilobyte, too much to move for each new neighbour"
+    )]
     blocks: Vec<Box<Block>>,
     /// No part of each block was written after this. A part that was may have been overwritten or removed since.
     newest_of: Vec<Version>,

@@ -91,6 +91,10 @@ fn check_invariants(set: &ConflictSet) {
                 let key = block.key(index);
                 assert!(key >= begin && previous.as_ref().is_none_or(|previous| *previous < key));
                 assert_eq!(set.place_of(&key), Place { group: group_index, block: block_index });
+                let at = block.version_of(&key);
+                assert!(
+                    at <= set.oldest_version || set.may_be_written_after(&key, Version(at.0 - 1))
+                );
                 previous = Some(key);
             }
             gap = block.gap_before(block.len());
