@@ -1,6 +1,7 @@
 //! The coordinator's hottest loop: transactions against a window of a million writes.
 //!
-//! A transaction reads five single keys and writes two, of 16 bytes each, drawn evenly from five million.
+//! A transaction reads five ranges and writes two, drawn evenly from five million. Most cases have ranges of a single key,
+//! as reads and writes of keys make them; random keys have 16 bytes.
 //! The window holds the last million writes, in batches of 500 transactions. Everything is on one core, and
 //! all writes are made, whatever the verdict. What differs is how old the reads are: the older, the fewer
 //! blocks are skipped because nothing in them is as new.
@@ -8,6 +9,7 @@
 //! - `random/recent`: random keys, reads at the version of one of the last ten batches.
 //! - `random/old`: random keys, reads anywhere in the window.
 //! - `decimal/recent`: keys like `user/profile/0001234567`, of which the beginnings tell nothing.
+//! - `ranges/recent`: of the same keys, ranges that have one to ten, in reads and in writes.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ferrisdb_core::{Key, KeyRange, Version};
@@ -36,18 +38,27 @@ fn scramble(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// Makes the key of a number.
-type MakeKey = fn(u64) -> Key;
+/// Makes the range of a number.
+type MakeRange = fn(u64) -> KeyRange;
 
-fn random_key(number: u64) -> Key {
+fn random_key(number: u64) -> KeyRange {
     let number = number % KEYS;
     let mut bytes = scramble(number).to_be_bytes().to_vec();
     bytes.extend_from_slice(&number.to_be_bytes());
-    Key::from(bytes)
+    KeyRange::single(&Key::from(bytes))
 }
 
-fn decimal_key(number: u64) -> Key {
-    Key::from(format!("user/profile/{:010}", number % KEYS))
+fn decimal(number: u64) -> Key {
+    Key::from(format!("user/profile/{number:010}"))
+}
+
+fn decimal_key(number: u64) -> KeyRange {
+    KeyRange::single(&decimal(number % KEYS))
+}
+
+fn decimal_range(number: u64) -> KeyRange {
+    let (begin, len) = (number % KEYS, 1 + (number >> 40) % 10);
+    KeyRange::new(decimal(begin), decimal(begin + len))
 }
 
 struct Transaction {
@@ -57,11 +68,11 @@ struct Transaction {
     writes: [KeyRange; WRITES],
 }
 
-fn batch(numbers: &mut Numbers, key: MakeKey, age_max: u64) -> Vec<Transaction> {
+fn batch(numbers: &mut Numbers, range: MakeRange, age_max: u64) -> Vec<Transaction> {
     let transaction = |_| Transaction {
-        reads: std::array::from_fn(|_| KeyRange::single(&key(numbers.next()))),
+        reads: std::array::from_fn(|_| range(numbers.next())),
         age: 1 + numbers.next() % age_max,
-        writes: std::array::from_fn(|_| KeyRange::single(&key(numbers.next()))),
+        writes: std::array::from_fn(|_| range(numbers.next())),
     };
     (0..BATCH).map(transaction).collect()
 }
@@ -94,24 +105,25 @@ fn resolve(set: &mut ConflictSet, batch: &[Transaction], commit_version: Version
 fn conflict_set(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("conflict_set");
     group.throughput(Throughput::Elements(BATCH as u64));
-    let cases: [(&str, MakeKey, u64); 3] = [
+    let cases: [(&str, MakeRange, u64); 4] = [
         ("random/recent", random_key, 10),
         ("random/old", random_key, WINDOW),
         ("decimal/recent", decimal_key, 10),
+        ("ranges/recent", decimal_range, 10),
     ];
-    for (name, key, age_max) in cases {
+    for (name, range, age_max) in cases {
         let mut numbers = Numbers(7);
         let mut set = ConflictSet::new(Version(WINDOW));
         let mut version = Version(2 * WINDOW);
         // More than once through the window, so that forgetting is in its stride.
         for _ in 0..WINDOW + WINDOW / 2 {
             version = version.next();
-            resolve(&mut set, &batch(&mut numbers, key, age_max), version);
+            resolve(&mut set, &batch(&mut numbers, range, age_max), version);
         }
         println!("{name}: {} entries, {} MB", set.len(), set.memory_bytes() / 1_000_000);
         group.bench_function(name, |bencher| {
             // A batch is made right before it is resolved, as if it had just been decoded.
-            let make = || batch(&mut numbers, key, age_max);
+            let make = || batch(&mut numbers, range, age_max);
             let resolve = |batch: Vec<Transaction>| {
                 version = version.next();
                 (resolve(&mut set, &batch, version), batch)

@@ -18,25 +18,29 @@ use std::ops::Range;
 
 use ferrisdb_core::Version;
 
-use super::sorted_keys::SortedKeys;
+use super::{
+    inline_list::{InlineList, List},
+    sorted_keys::InlineSortedKeys,
+};
 
 /// Entries at which a block is divided.
-pub(super) const BLOCK_ENTRIES_MAX: usize = 64;
+pub(super) const BLOCK_ENTRIES_MAX: usize = 32;
+/// One more comes before the division.
+const ENTRIES_MAX: usize = BLOCK_ENTRIES_MAX + 1;
 
 /// Entries in the order of their keys. See the module.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Block {
-    keys: SortedKeys,
-    /// The writes to and after each key.
-    writes: Vec<Written>,
     /// The latest write to the keys before the first entry.
     before: Version,
-    /// No part was written after this. A part that was may have been overwritten or removed since.
-    newest: Version,
+    keys: InlineSortedKeys<ENTRIES_MAX>,
+    /// The writes to and after each key.
+    writes: InlineList<Written, ENTRIES_MAX>,
 }
 
 /// The latest writes at an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Written {
     /// To the entry's key.
     at: Version,
@@ -47,12 +51,7 @@ struct Written {
 impl Block {
     /// A block all of whose keys were last written at `version`.
     pub(super) fn new(version: Version) -> Block {
-        Block {
-            keys: SortedKeys::with_capacity(BLOCK_ENTRIES_MAX + 1),
-            writes: Vec::with_capacity(BLOCK_ENTRIES_MAX + 1),
-            before: version,
-            newest: version,
-        }
+        Block { before: version, keys: InlineSortedKeys::default(), writes: InlineList::default() }
     }
 
     /// The number of entries.
@@ -65,9 +64,9 @@ impl Block {
         self.len() > BLOCK_ENTRIES_MAX
     }
 
-    /// No part was written after this version.
-    pub(super) fn newest(&self) -> Version {
-        self.newest
+    /// Whether there is no room for another entry.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= BLOCK_ENTRIES_MAX
     }
 
     /// The index of the entry of a key, or the index at which it belongs.
@@ -111,7 +110,6 @@ impl Block {
 
     /// Writes one key. Says whether that took a new entry.
     pub(super) fn write_key(&mut self, key: &[u8], version: Version) -> bool {
-        self.newest = version;
         match self.search(key) {
             Ok(index) => {
                 self.writes[index].at = version;
@@ -127,7 +125,6 @@ impl Block {
 
     /// Writes a key and those behind it, up to the next entry. Says whether that took a new entry.
     pub(super) fn write_from(&mut self, key: &[u8], version: Version) -> bool {
-        self.newest = version;
         let written = Written { at: version, after: version };
         match self.search(key) {
             Ok(index) => {
@@ -158,18 +155,18 @@ impl Block {
     /// Removes the entries of a range of indexes; their keys join the gap before it.
     pub(super) fn remove(&mut self, range: Range<usize>) {
         self.keys.remove(range.clone());
-        self.writes.drain(range);
+        self.writes.remove(range);
     }
 
     /// Removes the entries before `index`, and makes `version` the latest write to all keys before it.
     pub(super) fn write_up_to(&mut self, index: usize, version: Version) {
         self.remove(0..index);
         self.before = version;
-        self.newest = version;
     }
 
     /// Removes the entries that make no difference to anybody who asks about `oldest_version` or later.
-    pub(super) fn forget(&mut self, oldest_version: Version) {
+    /// Returns a version after which no part was written.
+    pub(super) fn forget(&mut self, oldest_version: Version) -> Version {
         // Nobody can tell versions up to the oldest one from each other.
         let told = |version: Version| version.max(oldest_version);
         let mut kept: u128 = 0;
@@ -182,23 +179,26 @@ impl Block {
                 newest = newest.max(written.at).max(written.after);
             }
         }
-        self.newest = newest;
-        if kept.count_ones() as usize == self.len() {
-            return;
+        let kept_len = kept.count_ones() as usize;
+        if kept_len == self.len() {
+            return newest;
         }
         let is_kept = |index: usize| kept >> index & 1 == 1;
         self.keys.retain(is_kept);
-        let mut index = 0..;
-        self.writes.retain(|_| index.next().is_some_and(is_kept));
+        for (to, from) in (0..self.len()).filter(|&index| is_kept(index)).enumerate() {
+            self.writes[to] = self.writes[from];
+        }
+        self.writes.remove(kept_len..self.writes.len());
+        newest
     }
 
     /// Moves the upper half of the entries into a block of their own; its first key divides the two.
     pub(super) fn split(&mut self) -> (Vec<u8>, Block) {
         let middle = self.len() / 2;
         let mut right = Block::new(self.gap_before(middle));
-        right.keys = self.keys.split_off(middle, BLOCK_ENTRIES_MAX + 1);
-        right.writes.extend(self.writes.drain(middle..));
-        right.newest = self.newest;
+        right.keys = self.keys.split_off(middle);
+        right.writes.extend_from_slice(&self.writes[middle..]);
+        self.writes.remove(middle..self.writes.len());
         (right.keys.key(0), right)
     }
 
@@ -206,7 +206,6 @@ impl Block {
     pub(super) fn append(&mut self, right: &Block) {
         self.keys.append(&right.keys);
         self.writes.extend_from_slice(&right.writes);
-        self.newest = self.newest.max(right.newest);
     }
 
     /// The key of an entry.
@@ -220,18 +219,26 @@ impl Block {
         self.keys.touch_heads()
     }
 
-    /// Loads what is at and behind the place of a key. The result means nothing.
-    pub(super) fn touch_entry(&self, key: &[u8]) -> u64 {
+    /// Loads what is at the place of a key, as far as it is known without a look at whole keys, and
+    /// returns that place. The second result means nothing.
+    pub(super) fn touch_entry(&self, key: &[u8], is_write: bool) -> (usize, u64) {
         let index = self.keys.place_by_head(key);
-        let written = self.writes.get(index).map_or(0, |written| written.at.0);
-        written ^ self.keys.touch_tail(index)
+        let from = index.saturating_sub(1);
+        // What is written moves everything behind it.
+        let through = if is_write { self.writes.len() } else { index + 1 };
+        let written = self.writes.get(from..through.min(self.writes.len())).unwrap_or_default();
+        let touched = written.iter().step_by(4).fold(0, |touched, written| touched ^ written.at.0);
+        (index, if is_write { touched ^ self.keys.touch_tails(index) } else { touched })
+    }
+
+    /// Loads what a comparison with the key of an entry takes. The result means nothing.
+    pub(super) fn touch_key(&self, index: usize) -> u64 {
+        self.keys.touch_tail(index)
     }
 
     /// About how much memory the block takes, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of::<Block>()
-            + self.keys.memory_bytes()
-            + self.writes.capacity() * size_of::<Written>()
+        size_of::<Block>() + self.keys.memory_bytes()
     }
 }
 

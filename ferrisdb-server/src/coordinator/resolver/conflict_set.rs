@@ -17,46 +17,61 @@
 //! it lies in a B+tree of three levels, made for few cache misses:
 //!
 //! ```text
-//!   root      separators    | g | p |                    any number; a few hundred for a million writes
+//!   filter    slots         | 9 | 7 | . | 12 | ...       latest writes to single keys, by a hash of the key
+//!
+//!   root      separators    | g | p |                    any number; about a thousand for a million writes
 //!             groups     [     |     |     ]
 //!   group     separators    | h | k | m |                up to 64 blocks
 //!             blocks     [     |  x  |     |     ]
-//!   block     entries       h: at 7 after 2, i: ...      up to 64 entries
+//!   block     entries       h: at 7 after 2, i: ...      up to 32 entries
 //! ```
 //!
+//! - Most reads of a single key do not come to the tree: the filter knows that it was not written (`filter`).
 //! - Keys are compared by eight bytes as an integer first (`sorted_keys`).
 //! - An entry has two versions, of its key and of the gap behind it (`block`). So a write to a single
 //!   key, by far the most frequent one, is one entry found in one descent, not two boundaries.
-//! - Blocks and groups know a version after which no part of theirs was written. A read that is newer
+//! - A block is one piece of memory but for the bytes of its keys, so that finding a place in it takes few cache misses.
+//! - Of blocks and groups a version is known after which no part of theirs was written. A read that is newer
 //!   skips them; most reads are newer than nearly everything.
 //! - What a batch is going to look at is fetched together ([`ConflictSet::prefetch`]), so that misses overlap.
 //! - A version is forgotten lazily. Who asks about `oldest_version` or later cannot tell what is older, so
-//!   nothing has to change when the window moves. Entries that make no difference any more are dropped by a
+//!   nothing has to change when the window moves. Entries that make no difference any more are dropped when
+//!   their block is full, which may spare its division. Those to which no write comes back are dropped by a
 //!   hand that sweeps over the blocks, `SWEEP_PER_INSERT` entries for each new entry: while it goes round
-//!   once, the set grows by a quarter at most, and no call takes longer than the inserts before it did.
+//!   once, the set grows by about a quarter, and no call takes longer than the inserts before it did.
 //!
 //! Invariants: entries ascend strictly within and across blocks; no version is greater than the newest of
-//! its block, its group and the set; the gap at the end of a block and the one at the beginning of the next
-//! have the same version, or both at most `oldest_version`.
+//! its block, its group and the set, and none that a single key was written at than that of its slot; the gap
+//! at the end of a block and the one at the beginning of the next have the same version, or both at most
+//! `oldest_version`.
 //!
 //! # Caveats
 //!
 //! A write that covers many entries frees all of them at once; each was paid for by an insert, but a clear
-//! of a million entries takes some milliseconds.
+//! of a million entries takes some milliseconds. The filter doubles at once, too: at most 16 MB are copied, thirteen times
+//! in the life of a set, and it never shrinks.
+//!
+//! While there are writes to ranges of several keys in the window, reads that are older than the latest of them
+//! get nothing from the filter.
 //!
 //! Start with [`ConflictSet::is_written_after`], then [`ConflictSet::insert`].
 
+mod filter;
 mod prefetch;
 
 use ferrisdb_core::{KeyRange, Version};
 
 pub use self::prefetch::PREFETCHED_RANGES;
 
+use self::filter::Filter;
+
 use super::{
     block::{BLOCK_ENTRIES_MAX, Block},
     sorted_keys::SortedKeys,
 };
 
+/// A full block that has more entries when it was cleared up is divided: soon it would be full again.
+const BLOCK_LEN_AFTER_FORGETTING: usize = BLOCK_ENTRIES_MAX * 3 / 4;
 /// Blocks at which a group is divided.
 const GROUP_BLOCKS_MAX: usize = 64;
 /// How many entries are swept for each that is inserted.
@@ -75,6 +90,10 @@ pub struct ConflictSet {
     oldest_version: Version,
     /// Of all writes.
     newest: Version,
+    /// Of all writes to ranges of more than one key.
+    newest_range: Version,
+    /// Knows most keys that were not written.
+    filter: Filter,
     /// The number of entries in all blocks.
     len: usize,
     /// Where the sweep goes on, and how many entries it is behind.
@@ -87,8 +106,15 @@ pub struct ConflictSet {
 struct Group {
     /// The first key of every block but the first.
     separators: SortedKeys,
-    blocks: Vec<Block>,
-    /// No part was written after this.
+    /// Each in one piece of memory, which stays where it is when others come and go.
+    #[expect(
+        clippy::vec_box,
+        reason = "a block is a kilobyte, too much to move for each new neighbour"
+    )]
+    blocks: Vec<Box<Block>>,
+    /// No part of each block was written after this. A part that was may have been overwritten or removed since.
+    newest_of: Vec<Version>,
+    /// No part of any block was written after this.
     newest: Version,
 }
 
@@ -104,9 +130,11 @@ impl ConflictSet {
     pub fn new(oldest_version: Version) -> ConflictSet {
         ConflictSet {
             separators: SortedKeys::default(),
-            groups: vec![Group::new(Block::new(oldest_version))],
+            groups: vec![Group::new(oldest_version)],
             oldest_version,
             newest: oldest_version,
+            newest_range: oldest_version,
+            filter: Filter::new(oldest_version),
             len: 0,
             hand: Place::default(),
             sweep_debt: 0,
@@ -131,7 +159,8 @@ impl ConflictSet {
 
     /// About how much memory the set takes, in bytes. Looks at every block: for a status, not for a batch.
     pub fn memory_bytes(&self) -> usize {
-        self.separators.memory_bytes() + self.groups.iter().map(Group::memory_bytes).sum::<usize>()
+        let around = self.filter.memory_bytes() + self.separators.memory_bytes();
+        around + self.groups.iter().map(Group::memory_bytes).sum::<usize>()
     }
 
     /// Whether any key of the range was written after `read_version`, which must be at least
@@ -146,11 +175,16 @@ impl ConflictSet {
             return false;
         }
         if range.is_single_key() {
+            if !self.may_be_written_after(&range.begin, read_version) {
+                return false;
+            }
             let group = &self.groups[child_of(&self.separators, &range.begin)];
-            return group.newest > read_version && {
-                let block = &group.blocks[child_of(&group.separators, &range.begin)];
-                block.newest() > read_version && block.version_of(&range.begin) > read_version
-            };
+            if group.newest <= read_version {
+                return false;
+            }
+            let block = child_of(&group.separators, &range.begin);
+            return group.newest_of[block] > read_version
+                && group.blocks[block].version_of(&range.begin) > read_version;
         }
         if range.is_empty() {
             return false;
@@ -158,6 +192,12 @@ impl ConflictSet {
         let first = self.place_of(&range.begin);
         let last = self.place_before(&range.end);
         self.is_written_between(range, first, last, read_version)
+    }
+
+    /// Whether a key may have been written after a version, as far as that is known without the tree.
+    fn may_be_written_after(&self, key: &[u8], read_version: Version) -> bool {
+        self.newest_range > read_version
+            || self.filter.may_be_written_after(self.filter.slot_of(key), read_version, self.newest)
     }
 
     /// When some key of the range was last written, given that one was after `read_version`.
@@ -194,7 +234,7 @@ impl ConflictSet {
                 if group_index == last.group { last.block } else { group.blocks.len() - 1 };
             for block_index in from..=through {
                 let block = &group.blocks[block_index];
-                if block.newest() <= read_version {
+                if group.newest_of[block_index] <= read_version {
                     continue;
                 }
                 let place = Place { group: group_index, block: block_index };
@@ -230,22 +270,28 @@ impl ConflictSet {
         );
         if range.is_single_key() {
             self.newest = commit_version;
-            let place = self.place_of(&range.begin);
+            self.filter.grow_for(self.len);
+            self.filter.write(self.filter.slot_of(&range.begin), commit_version);
+            let place = self.place_with_room(&range.begin);
             let is_new = self.block_mut(place).write_key(&range.begin, commit_version);
-            self.groups[place.group].newest = commit_version;
+            self.groups[place.group].on_written(place.block, commit_version);
             return self.on_written(place, is_new);
         }
         if range.is_empty() {
             return;
         }
         self.newest = commit_version;
+        self.newest_range = commit_version;
+        // Entries of the range itself must not be forgotten before it is complete.
+        self.place_with_room(&range.begin);
+        self.place_with_room(&range.end);
         // What is written from the end on stays as it was, so this comes first.
         let end = self.place_of(&range.end);
         let is_new = self.block_mut(end).divide_at(&range.end);
         self.on_written(end, is_new);
         let begin = self.place_of(&range.begin);
         let is_new = self.block_mut(begin).write_from(&range.begin, commit_version);
-        self.groups[begin.group].newest = commit_version;
+        self.groups[begin.group].on_written(begin.block, commit_version);
         self.on_written(begin, is_new);
         self.remove_between(range, commit_version);
     }
@@ -264,6 +310,7 @@ impl ConflictSet {
         self.len -= begin_len - (begin_entry + 1) + end_entry;
         self.block_mut(begin).remove(begin_entry + 1..begin_len);
         self.block_mut(end).write_up_to(end_entry, version);
+        self.groups[end.group].on_written(end.block, version);
         if begin.group == end.group {
             let dropped = self.groups[begin.group].remove_blocks(begin.block + 1, end.block);
             self.len -= dropped;
@@ -272,7 +319,6 @@ impl ConflictSet {
         let begin_group = &mut self.groups[begin.group];
         self.len -= begin_group.remove_blocks(begin.block + 1, begin_group.blocks.len());
         let end_group = &mut self.groups[end.group];
-        end_group.newest = version;
         self.len -= end_group.remove_blocks(0, end.block);
         self.separators.remove(begin.group..end.group - 1);
         let dropped = self.groups.drain(begin.group + 1..end.group);
@@ -291,14 +337,37 @@ impl ConflictSet {
         }
     }
 
-    /// Divides an overfull block, and its group if that becomes overfull in turn.
-    ///
-    /// Forgetting first could make room, but a range being written needs its new entries until it is done.
+    /// The block that a key is in, which may not be full. If it is, what nobody needs any more is forgotten:
+    /// it will never be cheaper, as the block has just been fetched.
+    fn place_with_room(&mut self, key: &[u8]) -> Place {
+        let place = self.place_of(key);
+        if !self.block_mut(place).is_full() {
+            return place;
+        }
+        self.forget_in(place);
+        if self.block_mut(place).len() <= BLOCK_LEN_AFTER_FORGETTING {
+            return place;
+        }
+        self.divide(place);
+        self.place_of(key)
+    }
+
+    /// Drops the entries of a block that make no difference any more.
+    fn forget_in(&mut self, place: Place) {
+        let group = &mut self.groups[place.group];
+        let block = &mut group.blocks[place.block];
+        let before = block.len();
+        group.newest_of[place.block] = block.forget(self.oldest_version);
+        self.len -= before - block.len();
+    }
+
+    /// Divides a block, and its group if that becomes overfull in turn.
     fn divide(&mut self, place: Place) {
         let (separator, right) = self.block_mut(place).split();
         let group = &mut self.groups[place.group];
         group.separators.insert(place.block, &separator);
-        group.blocks.insert(place.block + 1, right);
+        group.blocks.insert(place.block + 1, Box::new(right));
+        group.newest_of.insert(place.block + 1, group.newest_of[place.block]);
         if group.blocks.len() > GROUP_BLOCKS_MAX {
             let (separator, right) = group.split();
             self.separators.insert(place.group, &separator);
@@ -332,15 +401,15 @@ impl ConflictSet {
             self.hand = Place::default();
             return 0;
         };
-        let Some(block) = group.blocks.get_mut(self.hand.block) else {
-            group.newest = group.blocks.iter().map(Block::newest).max().unwrap_or(group.newest);
+        let Some(block) = group.blocks.get(self.hand.block) else {
+            group.newest = group.newest_of.iter().copied().max().unwrap_or(group.newest);
             self.merge_groups();
             return 0;
         };
         let before = block.len();
-        block.forget(self.oldest_version);
-        self.len -= before - block.len();
-        if !group.merge_blocks(self.hand.block) {
+        let hand = self.hand;
+        self.forget_in(hand);
+        if !self.groups[hand.group].merge_blocks(hand.block) {
             self.hand.block += 1;
         }
         before
@@ -394,23 +463,30 @@ fn child_of(separators: &SortedKeys, key: &[u8]) -> usize {
 }
 
 impl Group {
-    fn new(block: Block) -> Group {
-        let newest = block.newest();
+    /// A group of one block, all of whose keys were last written at `version`.
+    fn new(version: Version) -> Group {
         Group {
-            separators: SortedKeys::with_capacity(GROUP_BLOCKS_MAX),
-            blocks: vec![block],
-            newest,
+            separators: SortedKeys::default(),
+            blocks: vec![Box::new(Block::new(version))],
+            newest_of: vec![version],
+            newest: version,
         }
     }
 
     fn len(&self) -> usize {
-        self.blocks.iter().map(Block::len).sum()
+        self.blocks.iter().map(|block| block.len()).sum()
+    }
+
+    /// Notes that a part of a block was written; versions do not descend.
+    fn on_written(&mut self, block: usize, version: Version) {
+        self.newest_of[block] = version;
+        self.newest = version;
     }
 
     fn memory_bytes(&self) -> usize {
-        let spare = (self.blocks.capacity() - self.blocks.len()) * size_of::<Block>();
-        let blocks = self.blocks.iter().map(Block::memory_bytes).sum::<usize>();
-        size_of::<Group>() + self.separators.memory_bytes() + blocks + spare
+        let blocks = self.blocks.iter().map(|block| block.memory_bytes()).sum::<usize>();
+        let lists = self.blocks.capacity() * (size_of::<Box<Block>>() + size_of::<Version>());
+        size_of::<Group>() + self.separators.memory_bytes() + blocks + lists
     }
 
     /// Removes the blocks from one index up to, not including, another one, but not all. Their keys join
@@ -422,6 +498,7 @@ impl Group {
         // The separator before each removed block goes, or for the very first block the one behind it.
         let first_separator = from.saturating_sub(1);
         self.separators.remove(first_separator..first_separator + (to - from));
+        self.newest_of.drain(from..to);
         self.blocks.drain(from..to).map(|block| block.len()).sum()
     }
 
@@ -433,6 +510,8 @@ impl Group {
         }
         left.append(right);
         self.blocks.remove(index + 1);
+        let right_newest = self.newest_of.remove(index + 1);
+        self.newest_of[index] = self.newest_of[index].max(right_newest);
         self.separators.remove(index..index + 1);
         true
     }
@@ -440,12 +519,12 @@ impl Group {
     /// Moves the upper half of the blocks into a group of their own; a key divides the two.
     fn split(&mut self) -> (Vec<u8>, Group) {
         let middle = self.blocks.len() / 2;
-        let separators = self.separators.split_off(middle, GROUP_BLOCKS_MAX);
+        let separators = self.separators.split_off(middle);
         let separator = self.separators.key(middle - 1);
         self.separators.remove(middle - 1..middle);
-        let mut blocks = Vec::with_capacity(GROUP_BLOCKS_MAX + 1);
-        blocks.extend(self.blocks.drain(middle..));
-        (separator, Group { separators, blocks, newest: self.newest })
+        let blocks = self.blocks.split_off(middle);
+        let newest_of = self.newest_of.split_off(middle);
+        (separator, Group { separators, blocks, newest_of, newest: self.newest })
     }
 
     /// Takes the blocks of the next group, which begins with `separator`.
@@ -453,6 +532,7 @@ impl Group {
         self.separators.insert(self.separators.len(), separator);
         self.separators.append(&right.separators);
         self.blocks.extend(right.blocks);
+        self.newest_of.extend(right.newest_of);
         self.newest = self.newest.max(right.newest);
     }
 }

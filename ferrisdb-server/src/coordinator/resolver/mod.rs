@@ -23,6 +23,7 @@
 
 mod block;
 pub mod conflict_set;
+mod inline_list;
 pub mod machine;
 mod metadata;
 mod metrics;

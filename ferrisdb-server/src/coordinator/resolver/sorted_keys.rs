@@ -17,6 +17,8 @@
 
 use std::ops::Range;
 
+use super::inline_list::{InlineList, List};
+
 /// A shorter common prefix is not worth the comparison, as heads tell keys apart as well without it.
 const PREFIX_BYTES_MIN: usize = 4;
 /// Bytes of removed keys that a list tolerates before it is packed again, beyond as much again as it needs.
@@ -28,18 +30,24 @@ const STRIDE: usize = 8;
 
 /// Keys in ascending order, without duplicates. See the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SortedKeys {
-    prefix: Vec<u8>,
-    heads: Vec<u64>,
-    tails: Vec<Tail>,
+#[repr(C)]
+pub(super) struct SortedKeys<Heads = Vec<u64>, Tails = Vec<Tail>> {
+    /// The prefix, then tails in the order in which they came.
     bytes: Vec<u8>,
-    /// How much of `bytes` belongs to keys that are still there.
+    prefix_len: usize,
+    /// How much of `bytes` is the prefix or belongs to keys that are still there.
     live_bytes: usize,
+    heads: Heads,
+    tails: Tails,
 }
 
+/// At most `MAX` keys. Heads are where the list is, not somewhere else.
+pub(super) type InlineSortedKeys<const MAX: usize> =
+    SortedKeys<InlineList<u64, MAX>, InlineList<Tail, MAX>>;
+
 /// Where the part of a key after the common prefix lies.
-#[derive(Clone, Copy, Debug)]
-struct Tail {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tail {
     start: u32,
     len: u32,
 }
@@ -50,16 +58,7 @@ impl Tail {
     }
 }
 
-impl SortedKeys {
-    /// An empty list with room for `capacity` keys.
-    pub(super) fn with_capacity(capacity: usize) -> SortedKeys {
-        SortedKeys {
-            heads: Vec::with_capacity(capacity),
-            tails: Vec::with_capacity(capacity),
-            ..SortedKeys::default()
-        }
-    }
-
+impl<Heads: List<u64>, Tails: List<Tail>> SortedKeys<Heads, Tails> {
     /// The number of keys.
     pub(super) fn len(&self) -> usize {
         self.heads.len()
@@ -67,7 +66,7 @@ impl SortedKeys {
 
     /// The key's index, or the index at which it belongs.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let tail = match self.prefix.as_slice() {
+        let tail = match self.prefix() {
             // Not to call a comparison of nothing is worth a branch: its arguments would be waited for.
             [] => key,
             prefix => match key.strip_prefix(prefix) {
@@ -103,7 +102,11 @@ impl SortedKeys {
 
     /// The index at which a key would belong, if heads alone told.
     pub(super) fn place_by_head(&self, key: &[u8]) -> usize {
-        self.count_heads_before(head_of(key.get(self.prefix.len()..).unwrap_or_default()))
+        self.count_heads_before(head_of(key.get(self.prefix_len..).unwrap_or_default()))
+    }
+
+    fn prefix(&self) -> &[u8] {
+        &self.bytes[..self.prefix_len]
     }
 
     /// Loads all heads. The result means nothing.
@@ -117,13 +120,19 @@ impl SortedKeys {
         u64::from(byte.copied().unwrap_or_default())
     }
 
+    /// Loads what inserting at an index moves. The result means nothing.
+    pub(super) fn touch_tails(&self, index: usize) -> u64 {
+        let moved = self.tails.get(index..).unwrap_or_default();
+        moved.iter().step_by(STRIDE).fold(0, |touched, tail| touched ^ u64::from(tail.len))
+    }
+
     /// Inserts a key at the index where it belongs.
     pub(super) fn insert(&mut self, index: usize, key: &[u8]) {
-        if !key.starts_with(&self.prefix) {
-            let common = common_prefix_len(&self.prefix, key);
+        if !key.starts_with(self.prefix()) {
+            let common = common_prefix_len(self.prefix(), key);
             self.rebuild(common);
         }
-        let tail = &key[self.prefix.len()..];
+        let tail = &key[self.prefix_len..];
         let stored = Tail { start: narrow(self.bytes.len()), len: narrow(tail.len()) };
         self.bytes.extend_from_slice(tail);
         self.live_bytes += tail.len();
@@ -141,41 +150,44 @@ impl SortedKeys {
         if range.is_empty() {
             return;
         }
-        self.heads.drain(range.clone());
-        let removed: usize = self.tails.drain(range).map(|tail| tail.len as usize).sum();
-        self.live_bytes -= removed;
+        let removed = &self.tails[range.clone()];
+        self.live_bytes -= removed.iter().map(|tail| tail.len as usize).sum::<usize>();
+        self.heads.remove(range.clone());
+        self.tails.remove(range);
         self.pack_if_loose();
     }
 
-    /// Keeps the keys at whose index `is_kept` is true, and packs what is left.
+    /// Keeps the keys at whose index `is_kept` is true.
     pub(super) fn retain(&mut self, is_kept: impl Fn(usize) -> bool) {
-        let mut kept = 0;
+        let (mut kept, mut kept_bytes) = (0, self.prefix_len);
         for index in (0..self.len()).filter(|&index| is_kept(index)) {
             self.heads[kept] = self.heads[index];
             self.tails[kept] = self.tails[index];
+            kept_bytes += self.tails[kept].len as usize;
             kept += 1;
         }
-        self.heads.truncate(kept);
-        self.tails.truncate(kept);
-        self.rebuild(self.common_prefix_len());
+        self.heads.remove(kept..self.heads.len());
+        self.tails.remove(kept..self.tails.len());
+        self.live_bytes = kept_bytes;
+        self.pack_if_loose();
     }
 
-    /// Moves the keys from `index` on into a list of their own with room for `capacity` keys.
-    pub(super) fn split_off(&mut self, index: usize, capacity: usize) -> SortedKeys {
-        let mut right = SortedKeys::with_capacity(capacity);
-        right.prefix.clone_from(&self.prefix);
-        right.heads.extend(self.heads.drain(index..));
-        for tail in self.tails.drain(index..) {
-            right.tails.push(Tail { start: narrow(right.bytes.len()), len: tail.len });
-            right.bytes.extend_from_slice(&self.bytes[tail.range()]);
-        }
+    /// Moves the keys from `index` on into a list of their own.
+    pub(super) fn split_off(&mut self, index: usize) -> Self {
+        let mut right = Self { prefix_len: self.prefix_len, ..Self::default() };
+        // Rebuilt at once, so it does not matter that the left keys' bytes come along.
+        right.bytes.clone_from(&self.bytes);
+        right.heads.extend_from_slice(&self.heads[index..]);
+        right.tails.extend_from_slice(&self.tails[index..]);
+        self.heads.remove(index..self.heads.len());
+        self.tails.remove(index..self.tails.len());
         right.rebuild(right.common_prefix_len());
         self.rebuild(self.common_prefix_len());
         right
     }
 
     /// Moves all keys of `right`, which sort after these, to the end of this list.
-    pub(super) fn append(&mut self, right: &SortedKeys) {
+    pub(super) fn append(&mut self, right: &Self) {
         let mut key = Vec::new();
         for index in 0..right.len() {
             right.write_key(index, &mut key);
@@ -193,21 +205,19 @@ impl SortedKeys {
 
     /// Whether `key` comes right after the key at an index: nothing sorts between them.
     pub(super) fn is_successor(&self, index: usize, key: &[u8]) -> bool {
-        key.strip_prefix(self.prefix.as_slice())
+        key.strip_prefix(self.prefix())
             .and_then(|tail| tail.strip_suffix(&[0]))
             .is_some_and(|tail| tail == &self.bytes[self.tails[index].range()])
     }
 
     /// About how much memory the list takes, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let lists =
-            self.heads.capacity() * size_of::<u64>() + self.tails.capacity() * size_of::<Tail>();
-        lists + self.prefix.capacity() + self.bytes.capacity()
+        self.heads.memory_bytes() + self.tails.memory_bytes() + self.bytes.capacity()
     }
 
     fn write_key(&self, index: usize, key: &mut Vec<u8>) {
         key.clear();
-        key.extend_from_slice(&self.prefix);
+        key.extend_from_slice(self.prefix());
         key.extend_from_slice(&self.bytes[self.tails[index].range()]);
     }
 
@@ -216,7 +226,7 @@ impl SortedKeys {
         match (self.tails.first(), self.tails.last()) {
             (Some(first), Some(last)) if self.len() > 1 => {
                 let (first, last) = (&self.bytes[first.range()], &self.bytes[last.range()]);
-                self.prefix.len() + common_prefix_len(first, last)
+                self.prefix_len + common_prefix_len(first, last)
             }
             _ => 0,
         }
@@ -224,35 +234,38 @@ impl SortedKeys {
 
     fn pack_if_loose(&mut self) {
         if self.bytes.len() > 2 * self.live_bytes + GARBAGE_BYTES_MIN {
-            self.rebuild(self.prefix.len());
+            self.rebuild(self.prefix_len);
         }
     }
 
     /// Writes all keys anew, without garbage and with the first `common` bytes as their prefix.
     fn rebuild(&mut self, common: usize) {
         let common = if common < PREFIX_BYTES_MIN { 0 } else { common };
-        let mut bytes = Vec::with_capacity(self.bytes.len().min(2 * self.live_bytes));
-        let mut prefix = std::mem::take(&mut self.prefix);
+        let old = std::mem::take(&mut self.bytes);
+        let old_prefix = &old[..self.prefix_len];
+        let old_tails: usize = self.tails.iter().map(|tail| tail.len as usize).sum();
+        // Each tail becomes longer or shorter by as much as the prefix becomes shorter or longer.
+        let longer = self.len() * self.prefix_len.saturating_sub(common);
+        let mut bytes = Vec::with_capacity(common + (old_tails + longer) * 3 / 2);
         // Taken from the first key, which has it even if the old prefix is shorter.
-        let first = self.tails.first().map_or(&[][..], |tail| &self.bytes[tail.range()]);
-        let new_prefix: Vec<u8> = prefix.iter().chain(first).copied().take(common).collect();
-        for (tail, head) in self.tails.iter_mut().zip(&mut self.heads) {
+        let first = self.tails.first().map_or(&[][..], |tail| &old[tail.range()]);
+        bytes.extend(old_prefix.iter().chain(first).copied().take(common));
+        for (tail, head) in self.tails.iter_mut().zip(self.heads.iter_mut()) {
             let start = bytes.len();
-            let old = &self.bytes[tail.range()];
-            match common.checked_sub(prefix.len()) {
-                Some(dropped) => bytes.extend_from_slice(&old[dropped..]),
+            let old_tail = &old[tail.range()];
+            match common.checked_sub(old_prefix.len()) {
+                Some(dropped) => bytes.extend_from_slice(&old_tail[dropped..]),
                 None => {
-                    bytes.extend_from_slice(&prefix[common..]);
-                    bytes.extend_from_slice(old);
+                    bytes.extend_from_slice(&old_prefix[common..]);
+                    bytes.extend_from_slice(old_tail);
                 }
             }
             *head = head_of(&bytes[start..]);
             *tail = Tail { start: narrow(start), len: narrow(bytes.len() - start) };
         }
-        prefix.clear();
+        self.prefix_len = common;
         self.live_bytes = bytes.len();
         self.bytes = bytes;
-        self.prefix = new_prefix;
     }
 }
 
@@ -324,7 +337,7 @@ mod tests {
         fn agrees_with_a_sorted_list(
             ops in prop::collection::vec(op(), 0..80), sought in prop::collection::vec(key(), 80)
         ) {
-            let mut keys = SortedKeys::default();
+            let mut keys: SortedKeys = SortedKeys::default();
             let mut model: Vec<Vec<u8>> = Vec::new();
             for (op, sought) in ops.into_iter().zip(&sought) {
                 match op {
@@ -346,7 +359,7 @@ mod tests {
                     }
                     Op::SplitOff(at) => {
                         let at = at.index(model.len() + 1);
-                        let right = keys.split_off(at, 8);
+                        let right = keys.split_off(at);
                         check(&keys, &model[..at], sought);
                         check(&right, &model[at..], sought);
                         keys.append(&right);
@@ -359,7 +372,7 @@ mod tests {
 
     #[test]
     fn removed_keys_leave_no_garbage_behind() {
-        let mut keys = SortedKeys::default();
+        let mut keys: SortedKeys = SortedKeys::default();
         for _ in 0..1000 {
             keys.insert(0, &[b'k'; 100]);
             keys.remove(0..1);
