@@ -8,8 +8,6 @@
 //!   the call of the storage server, which is in the same process; `range, nothing written` is the same call for
 //!   the fifty rows of the database alone.
 
-#![expect(clippy::disallowed_methods, reason = "a user's program runs on tokio itself")]
-
 use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -102,7 +102,8 @@ async fn begin<Q: Send + 'static, A: Send + 'static>(round: Round<Q, A>, is_alon
         round.run().await;
     });
     let has_ended = is_alone
-        && std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context).is_ready())).await;
+        && std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context).is_ready()))
+            .await;
     if !has_ended {
         runtime::spawn(running).detach();
     }

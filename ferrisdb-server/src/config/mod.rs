@@ -83,7 +83,12 @@ pub struct ProcessConfig {
     ///
     /// A thread that sleeps is slow to wake: on a virtual machine that takes longer than a request. The time costs nothing where
     /// a core has nothing else to do. Brings most with one worker thread.
-    #[arg(long, env = "FERRISDB_STAY_AWAKE_US", value_name = "MICROSECONDS", default_value = "200")]
+    #[arg(
+        long,
+        env = "FERRISDB_STAY_AWAKE_US",
+        value_name = "MICROSECONDS",
+        default_value = "200"
+    )]
     #[arg(value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub stay_awake_us: u32,
 }
