@@ -53,8 +53,8 @@ fn nothing_set_is_the_defaults() {
     assert_eq!(LogConfig::default().tuning.segment_bytes, 64 * MIB);
     assert_eq!(StorageConfig::default().process.listen, Address::new("127.0.0.1:4530"));
     assert_eq!(ServerConfig::default().data, PathBuf::from("./ferrisdb-data/server"));
-    assert_eq!(run::<ServerConfig>(&[]).process.stay_awake_us, 200);
-    assert_eq!(run::<ControllerConfig>(&[]).process.stay_awake_us, 0);
+    assert_eq!(run::<ServerConfig>(&[]).role.process.stay_awake_us, 200);
+    assert_eq!(run::<ControllerConfig>(&[]).role.process.stay_awake_us, 0);
 }
 
 #[test]
