@@ -6,8 +6,8 @@
 //!   a round ends      all that wait go out as the next one
 //! ```
 //!
-//! Who starts a round sends it at once if the last one was for a single question: there seems to be nobody to wait for. If it was for
-//! more, a task of its own sends it after all others that are ready have run, because they were woken by the same answer
+//! Who starts a round sends it at once if none is under way and the last one was for a single question: there seems to be nobody to wait for.
+//! Otherwise a task of its own sends it after all others that are ready have run, because they were woken by the same answer
 //! and are about to ask as well. A round that needs no waiting, as within a process, is over before [`Batcher::ask`] looks for
 //! its answer: no task, no switch of threads.
 //!
@@ -80,7 +80,7 @@ impl<Q: Send + 'static, A: Send + 'static> Batcher<Q, A> {
             state.waiting.push_back((question, answer_to));
             let starts_round = state.rounds < self.limits.rounds_max;
             state.rounds += usize::from(starts_round);
-            (starts_round, state.questions_in_round <= 1)
+            (starts_round, state.rounds == 1 && state.questions_in_round <= 1)
         };
         if starts_round {
             let round = Round { batcher: Arc::clone(self), ended: false };

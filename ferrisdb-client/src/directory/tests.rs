@@ -5,10 +5,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
-use ferrisdb_core::{ErrorCode, KeyRange, key, runtime};
+use ferrisdb_core::{ErrorCode, KeyRange, key};
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
@@ -321,32 +321,38 @@ async fn allocations_of_one_transaction_at_the_same_time_are_distinct() {
 async fn a_window_closed_by_the_same_transaction_is_left() {
     let database = Database::memory().await.unwrap();
     let rows = Subspace::from_prefix("a");
-    let draws = Arc::new(Mutex::new(VecDeque::new()));
-    let draws_of_allocator = Arc::clone(&draws);
-    let draw = move |_| draws_of_allocator.lock().pop_front().unwrap();
-    let allocator = HighContentionAllocator::with_draw(&rows, Arc::new(draw));
+    let draws = Arc::new(Mutex::new((0..30).collect::<VecDeque<u64>>()));
+    let drawn_by = |draws: &Arc<Mutex<VecDeque<u64>>>| {
+        let draws = Arc::clone(draws);
+        Arc::new(move |_| draws.lock().pop_front().unwrap())
+    };
+    let allocator = HighContentionAllocator::with_draw(&rows, drawn_by(&draws));
     let transaction = database.transaction();
-    for number in 0..30 {
-        draws.lock().push_back(number);
+    for _ in 0..30 {
         allocator.allocate(&transaction).await.unwrap();
     }
     transaction.commit().await.unwrap();
 
-    // The first allocation counts itself in the window: the thirty-first, which still fits.
+    // The first allocation counts itself in the window: the thirty-first, which still fits. When it comes to draw its number, the
+    // second one takes place, the thirty-second, which closes the window.
     let transaction = database.transaction();
-    let counter = rows.pack(&(0, 0)).unwrap();
-    let mut first = Box::pin(allocator.allocate(&transaction));
-    while transaction.snapshot().get(counter.clone()).await.unwrap().unwrap()[0] < 31 {
-        assert!(futures::poll!(first.as_mut()).is_pending());
-        runtime::sleep(Duration::from_millis(1)).await;
-    }
-    // The second one is the thirty-second, so it closes the window.
     draws.lock().push_back(3);
-    let second = allocator.allocate(&transaction).await.unwrap();
-    assert_eq!(second, crate::tuple::pack(&(64 + 3)).unwrap());
+    let of_second = Mutex::new(Some((allocator, transaction.clone())));
+    let second = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&second);
     // Number 7 was given away, although its row looks cleared.
-    draws.lock().extend([7, 5]);
-    let first = first.await.unwrap();
+    let draws_of_first = Mutex::new(VecDeque::from([7, 5]));
+    let draw = move |_| {
+        if let Some((allocator, transaction)) = of_second.lock().take() {
+            // All roles are in this process: nobody has to wait for a read.
+            *told.lock() = allocator.allocate(&transaction).now_or_never();
+        }
+        draws_of_first.lock().pop_front().unwrap()
+    };
+    let first = HighContentionAllocator::with_draw(&rows, Arc::new(draw));
+    let first = first.allocate(&transaction).await.unwrap();
+    let second = second.lock().take().expect("it did not have to wait").unwrap();
+    assert_eq!(second, crate::tuple::pack(&(64 + 3)).unwrap());
     assert_eq!(first, crate::tuple::pack(&(64 + 5)).unwrap());
     transaction.commit().await.unwrap();
     let recent = database.transaction().get_range(rows.range_of(&1).unwrap()).await.unwrap();

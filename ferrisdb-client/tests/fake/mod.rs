@@ -17,6 +17,7 @@ use ferrisdb_client::{
 };
 use ferrisdb_core::{
     ClusterId, Endpoint, Mutation, ProcessId, Shard, ShardMap, Tag, Teams, handler, idempotency,
+    runtime,
     service::{
         ServiceKind,
         controller::{
@@ -287,6 +288,7 @@ impl World {
 
 impl Proxy for Cluster {
     async fn read_version(self, _: Context, _is_background: bool) -> Result<Version> {
+        runtime::yield_now().await;
         let mut world = self.world.lock();
         world.counts.read_versions += 1;
         Ok(world.newest().0)
@@ -343,6 +345,8 @@ impl Proxy for Cluster {
 
 impl Storage for Cluster {
     async fn get(self, _: Context, reads: Vec<PointRead>) -> Vec<Result<Option<VersionedValue>>> {
+        // As over a network: whoever asks has to wait.
+        runtime::yield_now().await;
         let mut world = self.world.lock();
         world.counts.point_requests += 1;
         world.counts.point_reads += reads.len();

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use parking_lot::Mutex;
 
-/// A running task. Dropping it ends the task at its next wait.
+/// A running task. Dropping it ends the task at its next wait; of one that runs apart, that is awaited.
 #[derive(Debug)]
 #[must_use = "dropping a task ends it"]
 pub struct Task(Option<Running>);
@@ -51,7 +51,8 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
 }
 
 /// Starts a task that is often busy on a thread of its own, with that name: others need not wait until it waits. What blocks it
-/// does in place. If no thread is to be had, it is a task like others.
+/// does in place. Nobody may drop it while he holds what the task needs to get to its next wait. If no thread is to be had, it is
+/// a task like others.
 #[cfg_attr(madsim, expect(unused_variables, reason = "a simulation has one thread"))]
 pub fn spawn_apart(name: &str, future: impl Future<Output = ()> + Send + 'static) -> Task {
     #[cfg(not(madsim))]
@@ -126,9 +127,15 @@ mod apart {
             self.handle.is_finished()
         }
 
+        /// Returns when the thread is gone: a process that ends must not have one left that still closes files.
         pub(super) fn end(mut self) {
             // One that has ended by itself does not hear it.
             let _ = self.end.take().map(|end| end.send(()));
+            // Unless it is the task itself that has let go of its owner.
+            if self.handle.thread().id() != thread::current().id() {
+                // A panic has been reported when it happened.
+                let _ = self.handle.join();
+            }
         }
     }
 
@@ -261,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_apart_blocks_in_place_and_ends_with_its_owner() {
         let (sender, receiver) = oneshot::channel();
-        let (dropped, is_dropped) = oneshot::channel::<()>();
+        let (dropped, mut is_dropped) = oneshot::channel::<()>();
         let task = spawn_apart("apart", async move {
             let _dropped = dropped;
             let own = std::thread::current().id();
@@ -275,7 +282,8 @@ mod tests {
         assert_eq!(name.as_deref(), Some("apart"));
         assert!(!task.is_finished());
         drop(task);
-        assert!(is_dropped.await.is_err(), "the future is dropped, and with it what it holds");
+        let has_gone = matches!(is_dropped.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(has_gone, "the future is dropped by now, and with it what it holds");
     }
 
     #[tokio::test]
