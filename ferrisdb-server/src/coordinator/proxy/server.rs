@@ -499,7 +499,8 @@ impl Shared {
 
     /// A round for a single request, in the task of that request; `None` if others wait or no place is free.
     ///
-    /// Where all roles are in this process it is answered without waiting for anybody.
+    /// It is begun after the request arrived, as every round is (I-1). Where all roles are in this process it is answered without
+    /// waiting for anybody.
     async fn lone_read_version(&self) -> Option<Result<Version>> {
         let _place = self.version_rounds.try_acquire().ok()?;
         if !self.version_requests.lock().is_empty() {
