@@ -737,6 +737,7 @@ impl Log {
             // The version comes from the network: there may be none after it.
             self.metadata = self.metadata.split_off(&through_version.saturating_add(1));
         }
+        self.recent.pop(tag, through_version, self.durable_version);
         // Tags come from the network: those without messages here are not worth remembering.
         if !self.layout.has_tag(tag) {
             return;
@@ -746,7 +747,6 @@ impl Log {
         }
         let popped = self.popped.entry(tag).or_default();
         *popped = through_version.max(*popped);
-        self.recent.pop(tag, through_version);
         self.reclaim(effects);
     }
 

@@ -7,8 +7,8 @@
 //!   -- 10 ---------------------    floor: up to here the segments on disk answer
 //! ```
 //!
-//! Messages that their reader has popped go at once; the others, oldest version first, when there are too many
-//! bytes. What is not on disk yet stays in any case.
+//! Messages that their reader has popped go at once, and a version goes with the last of its messages; the others go, oldest
+//! version first, when there are too many bytes. What is not on disk yet stays in any case.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,8 +54,23 @@ impl Recent {
         self.bytes += ENTRY_BYTES;
     }
 
-    /// Forgets a tag's messages up to a version.
-    pub(super) fn pop(&mut self, tag: Tag, through_version: Version) {
+    /// Forgets a tag's messages up to a version, and the durable versions up to there that nobody has messages of any more.
+    pub(super) fn pop(&mut self, tag: Tag, through_version: Version, durable_version: Version) {
+        self.forget(tag, through_version);
+        let through_version = through_version.min(durable_version);
+        let first_left = self.by_tag.values().filter_map(|messages| messages.front());
+        let first_left = first_left.map(|(version, _)| *version).min();
+        while let Some((version, _)) = self.versions.front()
+            && *version <= through_version
+            && first_left.is_none_or(|first_left| *version < first_left)
+        {
+            self.bytes -= ENTRY_BYTES;
+            self.floor_version = *version;
+            self.versions.pop_front();
+        }
+    }
+
+    fn forget(&mut self, tag: Tag, through_version: Version) {
         let Some(messages) = self.by_tag.get_mut(&tag) else { return };
         while let Some((version, message)) = messages.front()
             && *version <= through_version
@@ -77,7 +92,7 @@ impl Recent {
             self.bytes -= ENTRY_BYTES;
             self.floor_version = version;
             for tag in tags {
-                self.pop(tag, version);
+                self.forget(tag, version);
             }
         }
     }
@@ -159,9 +174,20 @@ mod tests {
     #[test]
     fn popped_messages_go_before_their_version_does() {
         let mut recent = example();
-        recent.pop(Tag(1), Version(25));
-        assert_eq!(read(&recent, 1, 10, 40, 100), "a40 through 40");
+        recent.pop(Tag(1), Version(25), Version(40));
+        assert_eq!(read(&recent, 1, 20, 40, 100), "a40 through 40");
         recent.shrink(0, Version(40));
         assert_eq!(recent.bytes(), 0);
+    }
+
+    #[test]
+    fn a_version_goes_with_the_last_of_its_messages() {
+        let mut recent = example();
+        recent.pop(Tag(1), Version(40), Version(40));
+        assert_eq!(recent.floor_version(), Version(20), "30 has a message left");
+        recent.pop(Tag(2), Version(40), Version(30));
+        assert_eq!(recent.floor_version(), Version(30), "40 is not on disk yet");
+        recent.pop(Tag(3), Version(40), Version(40));
+        assert_eq!((recent.floor_version(), recent.bytes()), (Version(40), 0));
     }
 }
