@@ -231,6 +231,13 @@ impl Block {
         (index, if is_write { touched ^ self.keys.touch_tails(index) } else { touched })
     }
 
+    /// Loads all entries but for the bytes of their keys. The result means nothing.
+    pub(super) fn touch_entries(&self) -> u64 {
+        let writes = self.writes.iter().step_by(4);
+        let touched = self.keys.touch_heads() ^ self.keys.touch_tails(0);
+        writes.fold(touched, |touched, written| touched ^ written.at.0)
+    }
+
     /// Loads what a comparison with the key of an entry takes. The result means nothing.
     pub(super) fn touch_key(&self, index: usize) -> u64 {
         self.keys.touch_tail(index)

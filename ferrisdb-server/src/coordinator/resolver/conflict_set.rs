@@ -63,7 +63,7 @@ use ferrisdb_core::{KeyRange, Version};
 
 pub use self::prefetch::PREFETCHED_RANGES;
 
-use self::filter::Filter;
+use self::{filter::Filter, prefetch::PREFETCHED_BLOCKS};
 
 use super::{
     block::{BLOCK_ENTRIES_MAX, Block},
@@ -389,6 +389,9 @@ impl ConflictSet {
         // Going round more than once would find nothing new.
         let mut debt = (self.sweep_debt + SWEEP_MIN).min(self.len + SWEEP_MIN);
         while debt > 0 {
+            if self.hand.block.is_multiple_of(PREFETCHED_BLOCKS) {
+                self.prefetch_sweep(self.hand);
+            }
             debt = debt.saturating_sub(self.sweep_block() + SWEEP_PER_BLOCK);
         }
         self.sweep_debt = 0;

@@ -17,6 +17,8 @@ use super::{ConflictSet, Place, child_of};
 /// So many ranges descend together: enough loads for the processor to choose from, and little enough to
 /// stay in the cache until they are needed.
 pub const PREFETCHED_RANGES: usize = 128;
+/// So many blocks are fetched together for the sweep.
+pub(super) const PREFETCHED_BLOCKS: usize = 8;
 
 impl ConflictSet {
     /// Brings into the caches what [`ConflictSet::is_written_after`] with a given version and
@@ -80,5 +82,12 @@ impl ConflictSet {
         }
         // The loads must not be taken for useless.
         black_box(touched);
+    }
+
+    /// Brings into the caches what the sweep looks at from a block on, as far as its group reaches.
+    pub(super) fn prefetch_sweep(&self, from: Place) {
+        let blocks = self.groups.get(from.group).and_then(|group| group.blocks.get(from.block..));
+        let blocks = blocks.unwrap_or_default().iter().take(PREFETCHED_BLOCKS);
+        black_box(blocks.fold(0, |touched, block| touched ^ block.touch_entries()));
     }
 }
