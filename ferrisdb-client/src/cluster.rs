@@ -69,8 +69,11 @@ const FUTURE_VERSIONS_MAX: usize = 3;
 /// Few rounds in flight make large batches; more than one hides the time on the way.
 const READ_VERSION_BATCHES: batch::Limits<()> =
     batch::Limits { rounds_max: 2, weight_max: usize::MAX, weigh: |()| 1 };
+/// Reads that many transactions issue at once go out as several rounds, so that the client works on the first answers while the
+/// server works on the next questions; with everything in one round the two of them take turns.
 const POINT_READ_BATCHES: batch::Limits<PointRead> =
-    batch::Limits { rounds_max: 4, weight_max: limits::READS_PER_REQUEST_MAX, weigh: |_| 1 };
+    batch::Limits { rounds_max: 4, weight_max: 128, weigh: |_| 1 };
+const _: () = assert!(POINT_READ_BATCHES.weight_max <= limits::READS_PER_REQUEST_MAX);
 /// A round of commits takes as long as the slowest of them, so a few more may be under way. Their weight is in bytes: a
 /// large transaction is not to hold up small ones.
 const COMMIT_BATCHES: batch::Limits<CommitRequest> =
