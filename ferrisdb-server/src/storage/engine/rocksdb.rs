@@ -46,6 +46,9 @@ const META: &str = "meta";
 const FORMAT_KEY: &[u8] = b"format";
 const VERSION_KEY: &[u8] = b"durable_version";
 const ATTACHMENT_KEY: &[u8] = b"attachment";
+/// How much of a memtable its Bloom filter takes: ten bits for each entry of a hundred and some bytes are one percent, and the bits
+/// of a key lie in one cache line, which wants some more.
+const MEMTABLE_BLOOM_SHARE: f64 = 0.05;
 /// How many bytes of a stored value are its commit version.
 const STAMP_BYTES: usize = 8;
 
@@ -444,6 +447,9 @@ fn data_options(settings: RocksSettings) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(settings.memtable_bytes);
     options.set_max_write_buffer_number(3);
+    // Most keys that are read are not in a memtable: a Bloom filter says so without a search of it.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
 }
