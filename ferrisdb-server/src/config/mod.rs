@@ -277,7 +277,7 @@ pub struct StorageTuning {
     #[arg(value_parser = milliseconds::<1, 60_000>)]
     pub flush_interval: Duration,
 
-    /// Size of changes that are written to disk before the interval is over, in bytes or as 16MiB.
+    /// Size of changes that are written to disk before the interval is over, and about how much is written at once, in bytes or as 16MiB.
     #[arg(long, env = "FERRISDB_FLUSH_BYTES", value_name = "SIZE", default_value = "16MiB")]
     #[arg(value_parser = bytes::<{ 64 * KIB }, GIB>)]
     pub flush_bytes: u64,

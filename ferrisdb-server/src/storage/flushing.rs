@@ -6,6 +6,9 @@
 //!   write    engine
 //!   finish   window, in steps, and shards forget it; logs may forget it, too
 //! ```
+//!
+//! Usually that is a quarter of a second of versions. After a pause a whole window may leave at once: that is written in parts, one
+//! after the other, so that neither a batch nor what the engine has in memory of it becomes large.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,7 +21,7 @@ use ferrisdb_core::{
 
 use super::{
     engine::{Engine, EngineBatch},
-    machine::Pop,
+    machine::{NextFlush, Pop},
     server::Shared,
     shards::Holdings,
     window::{Batch, Window},
@@ -36,6 +39,8 @@ const KEYS_AT_ONCE: usize = 128;
 struct Flush {
     life: u64,
     version: Version,
+    /// Whether the next one is due at once.
+    is_cut: bool,
     attachment: Option<Bytes>,
     /// What the engine says of itself, then.
     holdings: Arc<Holdings>,
@@ -49,11 +54,15 @@ pub(super) async fn flush(shared: Arc<Shared>) {
             () = shared.flush_is_urgent.notified() => {}
             () = runtime::sleep(shared.settings.flush_interval) => {}
         }
-        if shared.has_failed() {
-            return;
-        }
-        if let Err(error) = shared.flush().await {
-            return shared.fail(error);
+        loop {
+            if shared.has_failed() {
+                return;
+            }
+            match shared.flush().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return shared.fail(error),
+            }
         }
     }
 }
@@ -95,9 +104,10 @@ pub(super) async fn pop(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    async fn flush(self: &Arc<Self>) -> Result<()> {
-        let Some(Flush { life, version, attachment, holdings }) = self.begin_flush() else {
-            return Ok(());
+    /// Writes what is due, or a part of it; whether the next part is due at once.
+    async fn flush(self: &Arc<Self>) -> Result<bool> {
+        let Some(Flush { life, version, is_cut, attachment, holdings }) = self.begin_flush() else {
+            return Ok(false);
         };
         let shared = Arc::clone(self);
         let written = self.change_engine(life, move |engine| {
@@ -115,7 +125,7 @@ impl Shared {
             Ok(true)
         });
         if written.await? != Some(true) {
-            return Ok(());
+            return Ok(false);
         }
         let mut machine = self.machine.lock();
         let mut serving = self.serving.write();
@@ -127,7 +137,7 @@ impl Shared {
         drop(serving);
         drop(machine);
         self.pops_changed.notify_waiters();
-        Ok(())
+        Ok(is_cut)
     }
 
     /// From here on reads below the version are too old, and the engine may go there.
@@ -136,11 +146,13 @@ impl Shared {
         let mut serving = self.serving.write();
         let bytes = serving.window.memory_bytes();
         let is_empty = serving.window.is_empty() && serving.shards.is_durable();
-        let version = machine.next_flush(bytes, is_empty)?;
+        let bytes_max = self.settings.flush_bytes;
+        let at_once = |target| serving.window.flushed_at_once(target, bytes_max);
+        let NextFlush { version, is_cut } = machine.next_flush(bytes, is_empty, at_once)?;
         serving.window.raise_oldest_version(version);
         let holdings = serving.shards.flush(version);
         let attachment = serving.shards.attachment_of(&holdings);
-        Some(Flush { life: serving.life, version, attachment, holdings })
+        Some(Flush { life: serving.life, version, is_cut, attachment, holdings })
     }
 
     /// Makes the batch of a version. Others have the window in between. `None` if the server has begun another life.

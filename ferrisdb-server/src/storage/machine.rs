@@ -52,12 +52,21 @@ const IDLE_TIMERS: u32 = 20;
 pub struct MachineSettings {
     /// How far the engine stays behind what is applied, so that reads find their versions.
     pub window_versions: u64,
-    /// Bytes of messages after which the engine is written before its time.
+    /// Bytes of messages after which the engine is written before its time, and of the window that are written at once.
     pub flush_bytes: usize,
     /// Memory of the window at which it gets shorter, and if that is not possible, stops growing.
     pub window_bytes_max: usize,
     /// About how many bytes one peek asks for.
     pub peek_bytes: u32,
+}
+
+/// What is written to the engine next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextFlush {
+    /// The version that the engine is taken to.
+    pub version: Version,
+    /// Whether more is due at once.
+    pub is_cut: bool,
 }
 
 /// What the puller does next.
@@ -428,7 +437,15 @@ impl Machine {
     }
 
     /// The timer of flushes has fired, or one was urgent: the version to write to the engine now, if any.
-    pub fn next_flush(&mut self, window_bytes: usize, window_is_empty: bool) -> Option<Version> {
+    ///
+    /// `at_once` says how much of the window up to a version is to be written at once: after a pause a whole window may be
+    /// due. It returns a version of the window that is not greater.
+    pub fn next_flush(
+        &mut self,
+        window_bytes: usize,
+        window_is_empty: bool,
+        at_once: impl FnOnce(Version) -> Version,
+    ) -> Option<NextFlush> {
         if self.flushing_version.is_some() {
             return None;
         }
@@ -437,10 +454,16 @@ impl Machine {
             return None;
         }
         let target = self.flush_target(self.is_full(window_bytes))?;
+        let version = at_once(target);
+        assert!(
+            self.durable_version < version && version <= target,
+            "a flush from {} to {target} was cut to {version}",
+            self.durable_version
+        );
         self.idle_timers = 0;
         self.unflushed_bytes = 0;
-        self.flushing_version = Some(target);
-        Some(target)
+        self.flushing_version = Some(version);
+        Some(NextFlush { version, is_cut: version < target })
     }
 
     /// How far the engine may go: never past what is known to be committed (I-9).

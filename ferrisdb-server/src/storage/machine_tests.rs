@@ -145,8 +145,13 @@ impl Script {
             "urgent" => format!("urgent: {}", machine.is_flush_urgent(bytes)),
             "flush" => {
                 let empty = args.bare().any(|word| word == "empty");
-                match machine.next_flush(bytes, empty) {
-                    Some(version) => format!("write to {version}"),
+                let at_once = args.number_or_none("at_once").map(Version);
+                let cut = |target: Version| at_once.map_or(target, |at_once| at_once.min(target));
+                match machine.next_flush(bytes, empty, cut) {
+                    Some(NextFlush { version, is_cut: true }) => {
+                        format!("write to {version}, and more at once")
+                    }
+                    Some(NextFlush { version, .. }) => format!("write to {version}"),
                     None => "nothing to write".into(),
                 }
             }

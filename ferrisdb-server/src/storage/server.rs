@@ -63,7 +63,7 @@ pub struct StorageSettings {
     pub window_versions: u64,
     /// How often the engine is written.
     pub flush_interval: Duration,
-    /// Bytes of messages after which the engine is written before its time.
+    /// Bytes of messages after which the engine is written before its time, and of the window that are written at once.
     pub flush_bytes: usize,
     /// Memory of the window at which it gets shorter, and if that is not possible, stops growing.
     pub window_bytes_max: usize,

@@ -32,6 +32,23 @@ impl Window {
         self.oldest_version = version;
     }
 
+    /// The version up to which about `bytes_max` of the window would be flushed, of those up to `target`: at least one that
+    /// changed something, if there is any.
+    pub fn flushed_at_once(&self, target: Version, bytes_max: usize) -> Version {
+        let mut bytes = 0;
+        let mut reached = None;
+        for change in self.journal.iter().take_while(|change| change.version <= target) {
+            if bytes >= bytes_max
+                && let Some(reached) = reached
+            {
+                return reached;
+            }
+            bytes += change.bytes;
+            reached = Some(change.version);
+        }
+        target
+    }
+
     /// What takes the engine to `version`, all at once: see [`Batch`].
     ///
     /// # Panics

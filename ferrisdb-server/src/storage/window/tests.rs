@@ -615,6 +615,20 @@ fn a_key_does_not_keep_the_message_alive_that_brought_it_first() {
 }
 
 #[test]
+fn what_is_flushed_at_once_is_bounded_by_bytes_but_never_nothing() {
+    let mut window = Window::new(Version(0));
+    assert_eq!(window.flushed_at_once(Version(50), 1), Version(50), "nothing has changed");
+    for version in [10, 20, 30, 40] {
+        apply(&mut window, version, [set("key", "value")]);
+    }
+    let bytes_of_one = window.memory_bytes() / 4;
+    assert_eq!(window.flushed_at_once(Version(50), 0), Version(10));
+    assert_eq!(window.flushed_at_once(Version(50), 2 * bytes_of_one), Version(20));
+    assert_eq!(window.flushed_at_once(Version(25), usize::MAX), Version(25));
+    assert_eq!(window.flushed_at_once(Version(50), usize::MAX), Version(50));
+}
+
+#[test]
 fn a_batch_that_is_made_in_parts_is_the_same_whatever_happens_in_between() {
     let mut window = Window::new(Version(0));
     for version in 1..=20 {
