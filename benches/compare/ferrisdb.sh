@@ -14,4 +14,5 @@ bench --clients 64 --accounts 100 transfer
 bench --clients 100,400 point-read blind-update read-modify-write nine-reads-one-update
 bench --clients 1 latency
 # Inside the process that asks, as a library. One client needs one thread: more of them only wake each other.
-measure --embedded "$data/embedded" --threads "${EMBEDDED_THREADS:-1}" --warm-up "${WARM_UP:-6}" --clients 1 latency
+measure --embedded "$data/embedded" --threads "${EMBEDDED_THREADS:-1}" --warm-up "${WARM_UP:-6}" --clients 1 \
+    point-read latency

@@ -1,6 +1,7 @@
 """What a long run has shown.
 
 report.py rate FOLDER PERCENT   so many percent of the maximum that lines.txt says, operations a second
+report.py pace FOLDER           says in pace.txt there every few seconds how much CPU time the same computation takes, until it is stopped
 report.py report FOLDER         writes soak.md and soak.svg there; the exit code is 1 if it decays, or memory grows
 """
 
@@ -8,6 +9,7 @@ import json
 import pathlib
 import statistics
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from plot import Panel, short, svg  # noqa: E402
@@ -22,6 +24,26 @@ KEPT = {
     "storage.engine_disk": ("engine: disk", False, "MiB"),
 }
 DECAY_MAX = GROWTH_MAX = 0.10
+
+
+PACE_EVERY_S = 2
+
+
+def pace(folder):
+    """CPU time and not time: it is not about who gets the processor, but about how fast that is."""
+    with open(folder / "pace.txt", "w", buffering=1) as out:
+        while True:
+            began = time.process_time()
+            sum(number * number for number in range(100_000))
+            print(f"{time.time():.1f} {time.process_time() - began:.6f}", file=out)
+            time.sleep(PACE_EVERY_S)
+
+
+def paces(folder, seconds):
+    """Seconds from the beginning of the run, which ended with the last measurement, and the CPU time of the computation."""
+    found = [tuple(map(float, text.split())) for text in (folder / "pace.txt").read_text().splitlines()]
+    end = found[-1][0] if found else 0
+    return [(at - (end - seconds), cpu) for at, cpu in found]
 
 
 def micros(value):
@@ -97,14 +119,17 @@ def verdicts(parts, whole, word):
         )
 
 
-def table(parts, word):
+def table(parts, word, measured):
+    between = lambda begin, end: [cpu for at, cpu in measured if begin <= at < end]
+    slowness = [statistics.median(between(part[0]["begin_s"], part[-1]["end_s"]) or [0]) for part in parts]
     titles = [f"{title}, {unit}".rstrip(", ") for title, _, unit in KEPT.values()]
-    yield f"| {word} | a second | p50 | p99 | p99.9 | greatest | conflicts | memory of the server, MiB | {' | '.join(titles)} |"
-    yield "| --- " * (8 + len(titles)) + "|"
+    yield f"| {word} | a second | p50 | p99 | p99.9 | greatest | same computation, CPU | conflicts | memory of the server, MiB | {' | '.join(titles)} |"
+    yield "| --- " * (9 + len(titles)) + "|"
     for number, part in enumerate(parts, 1):
         latency = lambda name: statistics.median(interval["latency"][name] for interval in part)
         cells = [number, f"{rate(part):,.0f}", *(micros(latency(name)) for name in ("p50_us", "p99_us", "p999_us"))]
         cells += [micros(max(interval["latency"]["max_us"] for interval in part))]
+        cells += [f"{slowness[number - 1] * 1e3:.1f} ms"]
         cells += [sum(interval["conflicts"] for interval in part), f"{max(map(memory, part)):,.0f}"]
         cells += [f"{max(amount(name, interval) or 0 for interval in part):,.0f}" for name in KEPT]
         yield f"| {' | '.join(map(str, cells))} |"
@@ -167,9 +192,10 @@ def report(folder):
         "| --- | --- | --- |",
         *(f"| {title} | {what} | {words[enough]} |" for title, what, enough in found),
         "",
-        f"Rates are means and latencies medians of the intervals of a {word}; memory, disk and the greatest latency are their greatest.",
+        f"Rates are means and latencies medians of the intervals of a {word}; memory, disk and the greatest latency are their greatest. "
+        "The same computation, every few seconds, in CPU time: where it takes longer the machine is slower, because others share it.",
         "",
-        *table(parts, word),
+        *table(parts, word, paces(folder, whole["seconds"])),
         "",
     ]
     (folder / "soak.md").write_text("\n".join(text))
@@ -181,5 +207,7 @@ def report(folder):
 folder = pathlib.Path(sys.argv[2])
 if sys.argv[1] == "rate":
     print(round(read(folder)[0][0]["operations_per_second"] * float(sys.argv[3]) / 100))
+elif sys.argv[1] == "pace":
+    pace(folder)
 else:
     sys.exit(0 if report(folder) else 1)
