@@ -17,8 +17,8 @@ SENDING = ("TCP: sending", r"tcp_sendmsg|sock_write|writev|sock_sendmsg")
 RECEIVING = ("TCP: receiving", r"tcp_recvmsg|sock_read|recvfrom|sock_recvmsg|tcp_poll")
 PARTS = {
     "server": [
-        ("RocksDB: the read", r"(?s)(?=.*rocksdb)(?=.*storage::(service|read))"),
-        ("RocksDB: flushes, compaction, its log", r"rocksdb"),
+        ("RocksDB: writing, its log, compaction", r"rocksdb::\S*(DBImpl::(Write|Background|Flush)|Compaction|FlushJob|WriteBatch)|rocksdb_write"),
+        ("RocksDB: the read", r"rocksdb"),
         WAITING,
         SENDING,
         RECEIVING,
