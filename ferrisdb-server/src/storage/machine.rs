@@ -457,7 +457,7 @@ impl Machine {
         let version = at_once(target);
         assert!(
             self.durable_version < version && version <= target,
-            "a flush from {} to {target} was cut to {version}",
+            "a flush from {} to {target} was cut to {version} (I-9)",
             self.durable_version
         );
         self.idle_timers = 0;
