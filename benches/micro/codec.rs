@@ -46,7 +46,7 @@ fn page() -> RangeReply {
         value: Value::copy_from(&VALUE),
         commit_version: Version(1_000_000 + number),
     };
-    RangeReply { rows: (0..1_000).map(row).collect(), more: true }
+    RangeReply { rows: (0..1_000).map(row).collect(), continue_at: Some(Key::from("continued")) }
 }
 
 fn both_ways<T: Serialize + DeserializeOwned + Debug>(

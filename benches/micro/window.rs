@@ -9,10 +9,11 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ferrisdb_core::{
     Key, KeyRange, Mutation, Result, Value, Version,
-    service::storage::{RangeRead, Row, VersionedValue},
+    service::storage::{RangeRead, VersionedValue},
 };
 use ferrisdb_server::storage::{
-    engine::{Cursor, Engine, EngineBatch, EngineChange},
+    budget::Budget,
+    engine::{Cursor, Engine, EngineBatch, EngineChange, Step},
     read,
     window::Window,
 };
@@ -37,8 +38,8 @@ impl Engine for Nothing {
         Box::new(Nothing)
     }
 
-    fn approximate_bytes(&self, _: &KeyRange) -> u64 {
-        0
+    fn sample(&self, _: &KeyRange, _: usize) -> Vec<(Key, u64)> {
+        Vec::new()
     }
 
     fn write(&self, _batch: &EngineBatch) -> Result<()> {
@@ -59,8 +60,8 @@ impl Engine for Nothing {
 }
 
 impl Cursor for Nothing {
-    fn next(&mut self) -> Result<Option<Row>> {
-        Ok(None)
+    fn next(&mut self) -> Result<Step> {
+        Ok(Step::End)
     }
 
     fn skip_to(&mut self, _key: &Key) {}
@@ -192,7 +193,10 @@ fn reads(c: &mut Criterion) {
                     bytes_max: u32::MAX,
                     reverse: false,
                 },
-                |request| black_box(read::get_range(&window, &Nothing, &request)),
+                |request| {
+                    let budget = Budget::of_rows(1_000);
+                    black_box(read::get_range(&window, &Nothing, &request, budget))
+                },
                 BatchSize::SmallInput,
             );
         });

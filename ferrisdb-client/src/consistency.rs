@@ -404,10 +404,8 @@ impl<P: FnMut(&ConsistencyProgress) + Send> Check<'_, P> {
 
 /// Rows come from another process: in order and inside of what was asked for, or not at all.
 fn check_reply(range: &KeyRange, reply: &RangeReply) -> Result<()> {
-    let in_order = reply.rows.windows(2).all(|pair| pair[0].key < pair[1].key);
-    let is_inside = reply.rows.iter().all(|row| range.contains(&row.key));
-    if !in_order || !is_inside || (reply.more && reply.rows.is_empty()) {
-        let detail = format!("rows out of order, outside of {range}, or none although there are");
+    if reply.covered(range, false).is_none() {
+        let detail = format!("rows out of order, outside of {range}, or no way to go on");
         return Err(Error::new(ErrorCode::Protocol, Stage::Read, detail));
     }
     Ok(())
@@ -415,8 +413,8 @@ fn check_reply(range: &KeyRange, reply: &RangeReply) -> Result<()> {
 
 /// Up to where all of the pages reach.
 fn end_of<'a>(range: &KeyRange, pages: impl Iterator<Item = &'a RangeReply>) -> Key {
-    let ends = pages.filter(|page| page.more).filter_map(|page| page.rows.last());
-    ends.map(|last| last.key.successor()).min().unwrap_or_else(|| range.end.clone())
+    let ends = pages.filter_map(|page| page.continue_at.as_ref());
+    ends.min().unwrap_or(&range.end).clone()
 }
 
 /// What the comparison of a page came to.
@@ -463,7 +461,9 @@ mod tests {
             value: value.into(),
             commit_version: Version(version),
         };
-        RangeReply { rows: rows.iter().map(row).collect(), more }
+        let rows: Vec<Row> = rows.iter().map(row).collect();
+        let continue_at = more.then(|| rows.last().map_or("b".into(), |last| last.key.successor()));
+        RangeReply { rows, continue_at }
     }
 
     fn replicas<const N: usize>(pages: [RangeReply; N]) -> Vec<(Replica, RangeReply)> {
@@ -532,7 +532,7 @@ mod tests {
                     commit_version: Version(1),
                 };
                 let rows = map.iter().map(row).collect();
-                (Replica { tag: Tag(tag), address: None }, RangeReply { rows, more: false })
+                (Replica { tag: Tag(tag), address: None }, RangeReply { rows, continue_at: None })
             }).collect();
             let keys: BTreeSet<&String> = maps.iter().flat_map(|map| map.keys()).collect();
             let differ = |key: &&&String| maps.iter().any(|map| map.get(**key) != maps[0].get(**key));

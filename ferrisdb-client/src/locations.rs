@@ -38,12 +38,6 @@ impl Locations {
         self.shards.get(index).filter(|location| location.range.begin <= *key)
     }
 
-    /// Where the shards of a range begin; the first one counts from the range's begin.
-    pub(crate) fn boundaries(&self, range: &KeyRange) -> Vec<Key> {
-        let parts = self.shards.iter().filter_map(|location| location.range.intersection(range));
-        parts.map(|part| part.begin).collect()
-    }
-
     /// The shard at the near end of a range, and the part of the range that it holds.
     pub(crate) fn near_part(
         &self,

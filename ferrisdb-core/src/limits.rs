@@ -31,8 +31,9 @@ pub const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(600);
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a peer may take to say who it is.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that may be in their handshake at once; a further one is closed without a word, so that
-/// silent peers cannot use up the process' files.
+/// Connections that may be in their handshake at once, at most: a process with few descriptors allows fewer. A further one
+/// takes the place of the one that has been silent for the longest time, which is closed without a word: so silent peers can
+/// neither use up the process' files nor keep others out.
 pub const HANDSHAKES_MAX: usize = 1_024;
 /// How long it may take to reach a server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,13 +53,20 @@ pub const REQUEST_DEADLINE_MAX: Duration = Duration::from_secs(3_600);
 /// Requests that one connection may have in flight, unsent answers included. Our callers keep further ones
 /// to themselves; those of a caller that does not are refused.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 16 * 1024;
-/// Connections that one process accepts, those from within it included; a further one is refused.
+/// Connections that one process accepts, those from within it included, at most: a process with few descriptors accepts fewer.
+/// A further one is refused.
 pub const CONNECTIONS_MAX: usize = 4_096;
 
 /// Most rows that one range read returns, whatever was asked for.
 pub const RANGE_ROWS_MAX: usize = 100_000;
 /// Most bytes of keys and values that one range read returns, whatever was asked for (but always a row).
 pub const RANGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most rows that one range read looks at, those that are deleted or changed later included; then it is continued by another
+/// request (I-16).
+pub const READ_ROWS_LOOKED_AT_MAX: usize = 200_000;
+/// How long one range read may look before it is continued by another request: long enough that the way to the server does
+/// not count, and far shorter than anybody's patience.
+pub const READ_TIME_MAX: Duration = Duration::from_millis(50);
 /// Most point reads that travel in one request.
 pub const READS_PER_REQUEST_MAX: usize = 4_096;
 
@@ -91,6 +99,8 @@ const _: () = assert!(BATCH_BYTES_MAX >= TRANSACTION_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX >= 2 * (BATCH_BYTES_MAX + TRANSACTION_BYTES_MAX));
 const _: () =
     assert!(FRAME_BYTES_MAX >= 2 * RANGE_BYTES_MAX + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX));
+// A read that finds all its rows side by side is not cut short.
+const _: () = assert!(READ_ROWS_LOOKED_AT_MAX > RANGE_ROWS_MAX);
 const _: () = assert!(BATCH_TRANSACTIONS_MAX <= u16::MAX as usize);
 const _: () = assert!(RECOVERY_VERSION_JUMP > WINDOW_VERSIONS);
 const _: () = assert!(

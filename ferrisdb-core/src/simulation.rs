@@ -105,6 +105,16 @@ named! {
         ServeForeignShard = "serve-foreign-shard",
         /// Storage: a read may see one version later than it asked for (I-2).
         ReadTooNew = "read-too-new",
+        /// Storage: a range read that is to be continued leaves out the key at which it stopped (I-2).
+        ContinueSkipsKey = "continue-skips-key",
+        /// Storage: a range read downwards is continued as if it went upwards (I-2).
+        ContinueIgnoresDirection = "continue-ignores-direction",
+        /// Storage: a range read looks at all it wants where it arrives, and others wait for the thread (I-16).
+        ScanInPlace = "scan-in-place",
+        /// Storage: a range read holds the window's lock while it reads the engine (I-16).
+        ScanUnderLock = "scan-under-lock",
+        /// Storage: reads of older versions are refused only when the engine has been written, not before (I-2).
+        RaiseOldestLate = "raise-oldest-late",
         /// Storage: a range clear wakes nobody who watches a key of it.
         MissWatch = "miss-watch",
         /// Client: watches are not begun again when their server was lost.
@@ -183,6 +193,8 @@ named! {
         RolledBack = "storage-rolled-back",
         /// Storage: a read waited for its version.
         ReadWaited = "storage-read-waited",
+        /// Storage: a range read had looked at so much that it was to be continued.
+        ReadBudgetSpent = "storage-read-budget-spent",
         /// Storage: a read was too old.
         ReadTooOld = "storage-read-too-old",
         /// Storage: a read went to a server that does not have the shard.

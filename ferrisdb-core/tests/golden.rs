@@ -587,9 +587,14 @@ fn storage() {
     let answers = vec![Ok(Some(found)), Ok(None), failed()];
     golden.line("Response get", &StorageResponse::Get(answers));
     let row = Row { key: "k".into(), value: "v".into(), commit_version: Version(200) };
-    let reply = RangeReply { rows: vec![row], more: true };
+    let reply = RangeReply { rows: vec![row.clone()], continue_at: Some("l".into()) };
     golden.line("Response get_range", &StorageResponse::GetRange(Ok(reply)));
+    let reply = RangeReply { rows: vec![row], continue_at: None };
+    golden.line("Response get_range, to the end", &StorageResponse::GetRange(Ok(reply)));
     golden.line("Response get_range, failed", &StorageResponse::GetRange(failed()));
+    let measured =
+        Measured { bytes: 9, through: "y".into(), split_points: vec!["m".into()], has_passed: 5 };
+    golden.line("Response measure", &StorageResponse::Measure(Ok(measured)));
     golden.line("Response progress", &StorageResponse::Progress(Ok(progress())));
     golden.line("Response progress, failed", &StorageResponse::Progress(failed()));
     golden.line("Response change_watches", &StorageResponse::ChangeWatches(Ok(())));

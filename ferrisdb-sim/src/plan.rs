@@ -185,6 +185,10 @@ impl RoleSettings {
         draw(dice, &mut storage.peek_bytes, |dice| dice.magnitude(64, 1024 * kib) as u32);
         draw(dice, &mut storage.peek_wait, |dice| milliseconds(dice.magnitude(5, 1_000)));
         draw(dice, &mut storage.page_bytes, |dice| dice.magnitude(64, 64 * kib) as u32);
+        // So few rows that nearly every range read has to be continued.
+        let read_limits = &mut storage.read_limits;
+        draw(dice, &mut read_limits.looked_at_max, |dice| dice.magnitude(2, 2_000) as usize);
+        draw(dice, &mut read_limits.looked_at_inline_max, |dice| dice.magnitude(1, 200) as usize);
 
         let proxy: &mut ProxySettings = &mut settings.coordinator.proxy;
         draw(dice, &mut proxy.batches_in_flight_max, |dice| dice.between(1, 16) as usize);

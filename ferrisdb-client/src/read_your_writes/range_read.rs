@@ -36,7 +36,8 @@ pub(crate) struct RangeRead {
     query: Scan,
     /// What was not looked at yet.
     rest: KeyRange,
-    /// Fetches so far. Each asks for more than the one before, because own clears may eat the rows.
+    /// Fetches so far that brought rows. Each asks for more than the one before, because own clears may eat the rows. One
+    /// that brought none has told that there is a stretch of deleted keys, and the next one goes on behind it.
     fetches: u32,
     rows: Vec<KeyValue>,
     rows_bytes: usize,
@@ -89,7 +90,6 @@ impl RangeRead {
         let factor = 1 << self.fetches.min(16);
         let rows_left = self.query.rows_max.map_or(usize::MAX, |max| max - self.rows.len());
         let bytes_left = self.query.bytes_max.map_or(FETCH_BYTES, |max| max - self.rows_bytes);
-        self.fetches += 1;
         Ok(Some(Fetch {
             range,
             rows_max: rows_left.saturating_mul(factor).min(limits::RANGE_ROWS_MAX) as u32,
@@ -107,6 +107,7 @@ impl RangeRead {
         if covered.is_empty() || self.limit_reached {
             return Ok(());
         }
+        self.fetches += u32::from(!rows.is_empty());
         let reverse = self.query.reverse;
         let near = |range: &KeyRange| {
             if reverse { range.end.clone() } else { range.begin.clone() }

@@ -378,9 +378,10 @@ impl Storage for Cluster {
             fits
         });
         let kept = within_bytes.count().max(1).min(request.rows_max as usize);
-        let more = kept < rows.len();
+        let place = |row: &Row| if request.reverse { row.key.successor() } else { row.key.clone() };
+        let continue_at = rows.get(kept).map(place);
         rows.truncate(kept);
-        Ok(RangeReply { rows, more })
+        Ok(RangeReply { rows, continue_at })
     }
 
     async fn measure(self, _: Context, request: Measure) -> Result<Measured> {
@@ -393,7 +394,6 @@ impl Storage for Cluster {
             through: request.range.end,
             split_points: Vec::new(),
             has_passed: request.has_passed + bytes,
-            on_disk: (0, 0),
         })
     }
 

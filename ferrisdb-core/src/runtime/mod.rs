@@ -8,6 +8,7 @@
 //!   spawn            tokio                             a task, picked at random by the seed
 //!   spawn_apart      a thread of its own               the same as spawn
 //!   blocking         tokio's blocking threads          runs in place, and takes as long as its disk
+//!   work             what it takes                     what the simulation says, in virtual time
 //!   random_u64       the thread's generator            the seed's generator
 //!   Disk             files                             a disk in memory that survives its process
 //! ```
@@ -22,6 +23,7 @@ pub mod disk;
 pub mod node_clocks;
 mod random;
 mod task;
+mod work;
 
 pub use awake::Awake;
 pub use clock::{Instant, now, sleep, timeout, true_now, unix_time};
@@ -30,3 +32,6 @@ pub use random::{jitter, random_u64};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
 pub use task::{Task, TaskGroup, blocking, spawn, spawn_apart, yield_now};
+pub use work::Holding;
+#[cfg(madsim)]
+pub use work::work;

@@ -176,12 +176,21 @@ pub async fn blocking<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 's
     // is on may be slow, though: then it runs half way through that time, and also if nobody waits for it any more.
     #[cfg(madsim)]
     {
-        let Some([before, after]) = waits::of_this_task() else { return closure() };
+        let Some([before, after]) = waits::of_this_task() else {
+            let (value, worked) = super::work::in_blocking(closure);
+            if !worked.is_zero() {
+                super::sleep(worked).await;
+            }
+            return value;
+        };
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let running = async move {
             before.await;
-            let value = closure();
+            let (value, worked) = super::work::in_blocking(closure);
             after.await;
+            if !worked.is_zero() {
+                super::sleep(worked).await;
+            }
             // Whoever has gone needs no answer.
             let _ = sender.send(value);
         };

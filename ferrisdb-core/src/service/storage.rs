@@ -16,9 +16,9 @@ use crate::{
 pub trait Storage {
     /// Point reads, each at a version of its own; answers come in the order of the reads.
     async fn get(reads: Vec<PointRead>) -> Vec<Result<Option<VersionedValue>>>;
-    /// The rows of a range, at a version, up to a limit.
+    /// The rows of a range, at a version, up to a limit, or as far as the server looks for one request (I-16).
     async fn get_range(request: RangeRead) -> Result<RangeReply>;
-    /// Counts the bytes of a range at a version, or of its lower end as far as one call goes.
+    /// How many bytes a range has at a version, or its lower end as far as one call goes.
     async fn measure(request: Measure) -> Result<Measured>;
     /// How far the server is.
     async fn progress() -> Result<Progress>;
@@ -83,8 +83,39 @@ pub struct Row {
 pub struct RangeReply {
     /// The rows.
     pub rows: Vec<Row>,
-    /// Whether a limit ended the read: there may be more behind the last row.
-    pub more: bool,
+    /// Where to go on: a limit of the request, or the server's own, has ended the read. Upwards the rest of the range
+    /// begins with this key, downwards it ends before it. All rows on the way there are in the reply, which may be none:
+    /// deleted keys take time and yield nothing. `None` if nothing is left.
+    pub continue_at: Option<Key>,
+}
+
+impl RangeReply {
+    /// The part of `range` whose rows these are, all of them; `None` if the reply makes no sense. A reply comes from
+    /// another process: its rows have to be in order and inside of what was asked for, and it has to get somewhere.
+    pub fn covered(&self, range: &KeyRange, reverse: bool) -> Option<KeyRange> {
+        let mut covered = range.clone();
+        if let Some(key) = &self.continue_at {
+            if reverse {
+                covered.begin = key.clone();
+            } else {
+                covered.end = key.clone();
+            }
+            let is_inside = range.begin <= *key && *key <= range.end;
+            if !is_inside || covered.is_empty() {
+                return None;
+            }
+        }
+        let in_order = self.rows.windows(2).all(|pair| {
+            if reverse { pair[1].key < pair[0].key } else { pair[0].key < pair[1].key }
+        });
+        let are_inside = match (self.rows.first(), self.rows.last()) {
+            (Some(first), Some(last)) => {
+                covered.contains(&first.key) && covered.contains(&last.key)
+            }
+            _ => true,
+        };
+        (in_order && are_inside).then_some(covered)
+    }
 }
 
 /// A question about the size of a range, which lies within one shard.
@@ -100,19 +131,17 @@ pub struct Measure {
     pub has_passed: u64,
 }
 
-/// The size of a range.
+/// The size of a range: counted, or estimated if it is large.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
     /// The bytes of keys and values below `through`.
     pub bytes: u64,
-    /// How far was counted: the range's end, if one call was enough.
+    /// How far that is: the range's end, if one call was enough.
     pub through: Key,
     /// Where chunks end, in order.
     pub split_points: Vec<Key>,
-    /// Bytes counted since the last split point.
+    /// Bytes since the last split point.
     pub has_passed: u64,
-    /// The bytes of what was counted, and of the whole range, on the server's disk: only their ratio means something.
-    pub on_disk: (u64, u64),
 }
 
 /// One client's watches on one server. Drawn at random by the client, which gives it up with the first call that
@@ -166,4 +195,46 @@ pub enum WatchEnd {
     WrongShard,
     /// The server has too many watches.
     TooMany,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covered(rows: &[&str], continue_at: Option<&str>, reverse: bool) -> Option<String> {
+        let row = |key: &&str| Row {
+            key: Key::from(*key),
+            value: "v".into(),
+            commit_version: Version(1),
+        };
+        let rows = rows.iter().map(row).collect();
+        let reply = RangeReply { rows, continue_at: continue_at.map(Key::from) };
+        reply.covered(&KeyRange::new("b", "k"), reverse).map(|range| range.to_string())
+    }
+
+    #[test]
+    fn a_reply_covers_what_lies_before_the_place_to_go_on_at() {
+        let some = |begin: &str, end: &str| Some(KeyRange::new(begin, end).to_string());
+        assert_eq!(covered(&["b", "d"], None, false), some("b", "k"));
+        assert_eq!(covered(&["b", "d"], Some("e"), false), some("b", "e"));
+        assert_eq!(covered(&["d", "b"], Some("b"), true), some("b", "k"));
+        assert_eq!(covered(&["h"], Some("f"), true), some("f", "k"));
+        assert_eq!(covered(&[], Some("d"), false), some("b", "d"), "nothing but deleted keys");
+        assert_eq!(covered(&[], None, true), some("b", "k"));
+    }
+
+    #[test]
+    fn a_reply_that_makes_no_sense_is_noticed() {
+        assert_eq!(covered(&[], Some("b"), false), None, "it gets nowhere");
+        assert_eq!(covered(&[], Some("k"), true), None, "it gets nowhere");
+        assert_eq!(covered(&[], Some("l"), false), None, "outside");
+        assert_eq!(covered(&[], Some("a"), true), None, "outside");
+        assert_eq!(covered(&["d", "c"], None, false), None, "no order");
+        assert_eq!(covered(&["c", "d"], None, true), None, "no order");
+        assert_eq!(covered(&["d", "d"], None, false), None, "twice");
+        assert_eq!(covered(&["a"], None, false), None, "outside");
+        assert_eq!(covered(&["k"], None, false), None, "outside");
+        assert_eq!(covered(&["b", "e"], Some("e"), false), None, "behind the place to go on at");
+        assert_eq!(covered(&["d"], Some("e"), true), None, "behind the place to go on at");
+    }
 }

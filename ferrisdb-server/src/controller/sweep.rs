@@ -14,7 +14,7 @@ use ferrisdb_core::{
     service::{
         controller::{ClusterState, Phase},
         proxy::ProxyService,
-        storage::{RangeRead, RangeReply, StorageService},
+        storage::{RangeRead, StorageService},
     },
     transport::{Network, call},
 };
@@ -87,12 +87,12 @@ async fn sweep_page(
         reverse: false,
     };
     let server = network.connect::<StorageService>(server).await?;
-    let RangeReply { rows, more } =
-        call(CALL_LIMIT, Stage::Read, |context| server.get_range(context, read)).await??;
-    if let Some(last) = rows.last().filter(|_| more) {
-        covered.end = last.key.successor();
-    }
-    let verdict = sweeper.on_page(&page, &covered, &rows);
+    let reply = call(CALL_LIMIT, Stage::Read, |context| server.get_range(context, read)).await??;
+    covered = reply.covered(&covered, false).ok_or_else(|| {
+        let detail = format!("a page of {covered} that makes no sense");
+        Error::new(ErrorCode::Protocol, Stage::Control, detail)
+    })?;
+    let verdict = sweeper.on_page(&page, &covered, &reply.rows);
     if let Some(request) = verdict.clearing {
         let records = request.read_conflicts.len();
         call(CALL_LIMIT, Stage::Commit, |context| proxy.commit(context, request)).await??;

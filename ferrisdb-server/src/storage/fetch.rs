@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Key, KeyRange, Result, Stage, Tag, Version, limits,
+    Endpoint, Error, ErrorCode, KeyRange, Result, Stage, Tag, Version, limits,
     runtime::Instant,
     service::{
         controller::ClusterState,
@@ -222,27 +222,21 @@ fn candidates(
 
 /// Checks that a page keeps the protocol: rows of the range, in order, none from after the version.
 fn check_reply(request: &RangeRead, reply: RangeReply) -> Result<Copied> {
-    let RangeReply { rows, more } = reply;
-    let KeyRange { begin, end } = request.range.clone();
-    let mut least: Key = begin.clone();
-    for row in &rows {
-        if row.key < least || row.key >= end || row.commit_version > request.read_version {
-            let detail = format!("row {:?} of {} in {request:?}", row.key, row.commit_version);
-            return Err(Error::new(ErrorCode::Protocol, Stage::Apply, detail));
-        }
-        least = row.key.successor();
-    }
-    if more && rows.is_empty() {
-        let detail = format!("nothing, but more of it, in {request:?}");
+    let too_new = reply.rows.iter().find(|row| row.commit_version > request.read_version);
+    if let Some(row) = too_new {
+        let detail = format!("row {:?} of {} in {request:?}", row.key, row.commit_version);
         return Err(Error::new(ErrorCode::Protocol, Stage::Apply, detail));
     }
-    let end = if more { least } else { end };
-    Ok(Copied { range: KeyRange { begin, end }, rows })
+    let range = reply.covered(&request.range, false).ok_or_else(|| {
+        let detail = format!("rows without order, or of something else, in {request:?}");
+        Error::new(ErrorCode::Protocol, Stage::Apply, detail)
+    })?;
+    Ok(Copied { range, rows: reply.rows })
 }
 
 #[cfg(test)]
 mod tests {
-    use ferrisdb_core::runtime;
+    use ferrisdb_core::{Key, runtime};
 
     use super::*;
 
@@ -256,31 +250,31 @@ mod tests {
         }
     }
 
-    fn check(rows: &[(&str, u64)], more: bool) -> Option<KeyRange> {
+    fn check(rows: &[(&str, u64)], continue_at: Option<&str>) -> Option<KeyRange> {
         let row = |&(key, version): &(&str, u64)| Row {
             key: key.into(),
             value: "v".into(),
             commit_version: Version(version),
         };
         let rows = rows.iter().map(row).collect();
-        check_reply(&request(), RangeReply { rows, more }).ok().map(|copied| copied.range)
+        let reply = RangeReply { rows, continue_at: continue_at.map(Key::from) };
+        check_reply(&request(), reply).ok().map(|copied| copied.range)
     }
 
     #[test]
     fn a_page_says_up_to_where_it_goes() {
-        assert_eq!(check(&[("b", 1), ("d", 60)], false), Some(KeyRange::new("b", "k")));
-        assert_eq!(check(&[("b", 1), ("d", 60)], true), Some(KeyRange::new("b", "d\0")));
-        assert_eq!(check(&[], false), Some(KeyRange::new("b", "k")));
+        assert_eq!(check(&[("b", 1), ("d", 60)], None), Some(KeyRange::new("b", "k")));
+        assert_eq!(check(&[("b", 1), ("d", 60)], Some("e")), Some(KeyRange::new("b", "e")));
+        assert_eq!(check(&[], None), Some(KeyRange::new("b", "k")));
+        assert_eq!(check(&[], Some("d")), Some(KeyRange::new("b", "d")), "only deleted keys");
     }
 
     #[test]
     fn a_page_that_makes_no_sense_is_refused() {
-        assert_eq!(check(&[], true), None, "it would never end");
-        assert_eq!(check(&[("d", 61)], false), None, "from after the version");
-        assert_eq!(check(&[("d", 1), ("c", 1)], false), None, "no order");
-        assert_eq!(check(&[("d", 1), ("d", 1)], false), None, "twice");
-        assert_eq!(check(&[("a", 1)], false), None);
-        assert_eq!(check(&[("k", 1)], false), None);
+        assert_eq!(check(&[], Some("b")), None, "it would never end");
+        assert_eq!(check(&[("d", 61)], None), None, "from after the version");
+        assert_eq!(check(&[("d", 1), ("c", 1)], None), None, "no order");
+        assert_eq!(check(&[("k", 1)], None), None, "of something else");
     }
 
     #[test]

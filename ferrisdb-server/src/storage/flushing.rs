@@ -13,6 +13,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{
     Result, Stage, Version, runtime,
     service::{Client, log::LogService},
@@ -121,7 +122,9 @@ impl Shared {
             engine.write(&batch)?;
             drop(writing);
             let _finishing = metrics.flush_finish.start();
-            shared.forget_flushed(life, version);
+            if !planted(Plant::RaiseOldestLate) {
+                shared.forget_flushed(life, version);
+            }
             Ok(true)
         });
         if written.await? != Some(true) {
@@ -130,6 +133,9 @@ impl Shared {
         let mut machine = self.machine.lock();
         let mut serving = self.serving.write();
         if serving.life == life {
+            if planted(Plant::RaiseOldestLate) {
+                serving.window.raise_oldest_version(version);
+            }
             serving.window.finish_flush(version);
             serving.shards.on_flushed(version, holdings);
             machine.on_flushed(version);
@@ -149,7 +155,9 @@ impl Shared {
         let bytes_max = self.settings.flush_bytes;
         let at_once = |target| serving.window.flushed_at_once(target, bytes_max);
         let NextFlush { version, is_cut } = machine.next_flush(bytes, is_empty, at_once)?;
-        serving.window.raise_oldest_version(version);
+        if !planted(Plant::RaiseOldestLate) {
+            serving.window.raise_oldest_version(version);
+        }
         let holdings = serving.shards.flush(version);
         let attachment = serving.shards.attachment_of(&holdings);
         Some(Flush { life: serving.life, version, is_cut, attachment, holdings })

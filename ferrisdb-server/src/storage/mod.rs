@@ -12,6 +12,7 @@
 //! | which log is asked, what is rolled back, what goes to disk | [`machine`] |
 //! | the tasks that do it | [`server`], `pulling`, `flushing` |
 //! | how a read is answered, and why it is right | `service`, [`read`] |
+//! | how much one request may look at | [`budget`] |
 //! | the last versions, in memory | [`window`] |
 //! | the state at one version, on disk | [`engine`] |
 //! | which keys the server answers for, and which writes it takes | [`shards`] |
@@ -20,6 +21,7 @@
 //!
 //! Keeps I-2, I-3, I-9, I-10 and I-11.
 
+pub mod budget;
 pub mod engine;
 pub mod fetch;
 mod flushing;
@@ -30,6 +32,7 @@ mod pulling;
 pub mod read;
 pub mod server;
 mod service;
+mod serving;
 pub mod shards;
 #[cfg(test)]
 #[cfg(not(madsim))]

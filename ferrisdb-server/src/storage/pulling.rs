@@ -8,11 +8,11 @@
 //! One task does both, one after the other: what that is good for stands in [`super::shards`]. What is asked
 //! next, and of whom, is decided by [`super::machine`] and [`super::fetch`].
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Key, KeyRange, Result, Stage, Value,
+    Endpoint, Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value,
     mutation::{self, Item},
     runtime,
     service::{
@@ -27,13 +27,18 @@ use super::{
     engine::{Engine, EngineChange},
     fetch::{Page, Turn},
     machine::{Advance, Peek, Pull},
-    server::{Serving, Shared},
+    server::Shared,
+    serving::Serving,
+    window::Lookup,
 };
 
 /// How much longer than its own wait a log may take to answer a peek.
 const PEEK_GRACE: Duration = Duration::from_secs(1);
 /// How long another server may take to send a page, the way to it included: reads of newer versions wait for it.
 const PAGE_LIMIT: Duration = Duration::from_secs(1);
+
+/// For so many atomic operations the window is asked at once.
+const BASES_AT_ONCE: usize = 128;
 
 /// Gets one version after the other from the logs, and copies what is to be copied.
 pub(super) async fn pull(shared: Arc<Shared>) {
@@ -161,25 +166,58 @@ impl Shared {
             } else {
                 items
             };
-            let mut base = |key: &Key| self.base_value(key);
+            let bases = self.read_bases(&items)?;
+            let mut base = |key: &Key| match bases.get(key) {
+                Some(value) => Ok(value.clone()),
+                // The window has forgotten it since then, because the engine has it.
+                None => self.base_value(key),
+            };
             let mut serving = self.serving.write();
             let Serving { window, shards, .. } = &mut *serving;
             let mutations = shards.apply(version, items)?;
             self.metrics.mutations.add_len(mutations.len());
             let touched = self.watches.touched_by(&mutations);
             window.apply(version, mutations, &mut base)?;
-            if !touched.is_empty() {
-                self.look_at_watches(&serving, &touched)?;
-            }
+            let unknown = self.look_at_known(&serving, touched);
+            drop(serving);
+            self.look_at_unknown(unknown)?;
         }
         let mut serving = self.serving.write();
         if advance.through_version > serving.window.applied_version() {
             serving.window.advance(advance.through_version);
         }
-        self.look_at_due_watches(&serving)?;
+        let applied_version = serving.window.applied_version();
         drop(serving);
         self.waiters.on_applied(advance.through_version);
-        Ok(())
+        self.look_at_due_watches(applied_version)
+    }
+
+    /// What atomic operations will find in keys that the window does not know: read before the window is locked, so that
+    /// reads do not wait for the engine (I-16). Nobody but this task changes what the newest version of a key is.
+    fn read_bases(&self, items: &[Item]) -> Result<BTreeMap<Key, Option<Value>>> {
+        let mut bases = BTreeMap::new();
+        let mut keys = items.iter().filter_map(|item| match item {
+            Item::Mutation(Mutation::Atomic { key, .. }) => Some(key),
+            _ => None,
+        });
+        loop {
+            let some: Vec<&Key> = keys.by_ref().take(BASES_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(bases);
+            }
+            let unknown: Vec<&Key> = {
+                let serving = self.serving.read();
+                let applied_version = serving.window.applied_version();
+                let is_unknown =
+                    |key: &&Key| serving.window.get(key, applied_version) == Lookup::Unknown;
+                some.into_iter().filter(is_unknown).collect()
+            };
+            for key in unknown {
+                if !bases.contains_key(key) {
+                    bases.insert(key.clone(), self.base_value(key)?);
+                }
+            }
+        }
     }
 
     /// What atomic operations find in a key that the window does not know.
@@ -275,5 +313,5 @@ impl Shared {
 }
 
 fn has_rows(engine: &dyn Engine, range: &KeyRange) -> Result<bool> {
-    Ok(engine.cursor(range, false).next()?.is_some())
+    Ok(engine.cursor(range, false).next_row()?.is_some())
 }

@@ -19,10 +19,6 @@
 //!
 //! An error of the engine, or of what the logs say, ends the service: every read gets it, nothing is pulled
 //! or written any more, and the log of the process says so. Start with [`StorageServer::open`].
-//!
-//! # Caveats
-//!
-//! Atomic operations on keys that the window does not know read the engine while the window is locked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,10 +35,11 @@ use ferrisdb_core::{
     },
     transport::{Network, Router},
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
+    budget::ReadLimits,
     engine::Engine,
     fetch::Fetch,
     flushing::{flush, pop},
@@ -50,6 +47,7 @@ use super::{
     metrics::StorageMetrics,
     pulling::pull,
     service::Reads,
+    serving::{Serving, ServingLock},
     shards::Shards,
     waiters::Waiters,
     watch::WatchDesk,
@@ -75,6 +73,8 @@ pub struct StorageSettings {
     pub peek_wait: Duration,
     /// About how many bytes of a shard are copied from another server at once.
     pub page_bytes: u32,
+    /// How much one range read may look at.
+    pub read_limits: ReadLimits,
 }
 
 impl StorageSettings {
@@ -99,6 +99,7 @@ impl Default for StorageSettings {
             peek_bytes: limits::PEEK_BYTES_MAX as u32,
             peek_wait: Duration::from_millis(500),
             page_bytes: 1 << 20,
+            read_limits: ReadLimits::default(),
         }
     }
 }
@@ -121,7 +122,7 @@ pub(super) struct Shared {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) settings: StorageSettings,
     pub(super) machine: Mutex<Machine>,
-    pub(super) serving: RwLock<Serving>,
+    pub(super) serving: ServingLock,
     pub(super) waiters: Waiters,
     pub(super) watches: WatchDesk,
     pub(super) fetch: Mutex<Fetch>,
@@ -134,16 +135,6 @@ pub(super) struct Shared {
     /// Held by a write of the engine, which outlives the task that began it.
     pub(super) writing: Arc<Semaphore>,
     pub(super) metrics: Arc<StorageMetrics>,
-}
-
-/// What reads look at.
-pub(super) struct Serving {
-    /// Counts how often the server began anew.
-    pub(super) life: u64,
-    pub(super) window: Window,
-    pub(super) shards: Shards,
-    /// Why nothing is served any more.
-    pub(super) failure: Option<Error>,
 }
 
 impl StorageServer {
@@ -176,7 +167,7 @@ impl StorageServer {
             engine,
             settings,
             machine: Mutex::new(machine),
-            serving: RwLock::new(serving),
+            serving: ServingLock::new(serving),
             waiters: Waiters::default(),
             watches: WatchDesk::default(),
             fetch: Mutex::new(Fetch::new(settings.page_bytes)),
@@ -302,8 +293,10 @@ impl Shared {
             let mut serving = self.serving.write();
             serving.window.rollback_after(version);
             serving.shards.rollback_after(version);
+            drop(serving);
             self.waiters.on_applied(version);
-            self.look_after_rollback(&serving, version)?;
+            // Before the machine goes on: what is applied next looks for itself.
+            self.look_after_rollback(version)?;
         }
         drop(machine);
         if changes.sources_changed {

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! A batch that needs no waiting is answered in one go, without a task or a timer of its own. Why the second
-//! look makes an answer of the engine right stands in [`super::read`]. Whether the server owns a key is asked when
+//! look makes an answer of the engine right stands in [`super::read`]. A range read is a scan in steps, with a budget: what
+//! is left of it, its client asks for (I-16). Whether the server owns a key is asked when
 //! it has reached the read's version, and for that version. Keeps I-2 and I-3.
 
 use std::{sync::Arc, time::Duration};
 
-use ferrisdb_core::simulation::{Mark, mark};
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Error, ErrorCode, KeyRange, Result, Stage, Version, limits, runtime,
+    Error, ErrorCode, Result, Stage, Version, limits, runtime,
     service::{
         controller::Progress,
         storage::{
@@ -27,13 +28,19 @@ use ferrisdb_core::{
 use tarpc::context::Context;
 
 use super::{
-    measure, read,
+    budget::Budget,
+    measure,
+    read::{self, Scan, Sink},
     server::Shared,
-    window::{Lookup, Window},
+    serving::Serving,
+    window::Lookup,
 };
 
-/// Range reads of at most so many rows are answered where they arrive, longer ones where they may block.
+/// Range reads of at most so many rows are begun where they arrive, longer ones where they may block.
 const ROWS_INLINE_MAX: u32 = 256;
+
+/// How far ahead a version can be that is read: a recovery or two may have happened since this server has heard of one.
+const REACHABLE_VERSIONS: u64 = 4 * limits::RECOVERY_VERSION_JUMP;
 
 /// The service.
 #[derive(Clone)]
@@ -49,7 +56,10 @@ impl Storage for Reads {
         }
         let _timing = self.0.metrics.on_reads(reads.len());
         let mut answers = self.0.get_now(reads.iter());
-        let late: Vec<usize> = (0..reads.len()).filter(|&i| is_future(&answers[i])).collect();
+        // A version that nobody can have read is not waited for: the others of its batch would have to wait with it.
+        let reachable = self.0.applied_version().saturating_add(REACHABLE_VERSIONS);
+        let is_late = |&i: &usize| is_future(&answers[i]) && reads[i].read_version <= reachable;
+        let late: Vec<usize> = (0..reads.len()).filter(is_late).collect();
         let Some(newest) = late.iter().map(|&i| reads[i].read_version).max() else {
             return answers;
         };
@@ -74,10 +84,11 @@ impl Storage for Reads {
         if request.read_version > self.0.applied_version() {
             self.0.wait_for(request.read_version).await?;
         }
-        if request.rows_max <= ROWS_INLINE_MAX {
-            return self.0.get_range_now(&request);
-        }
-        runtime::blocking(move || self.0.get_range_now(&request)).await
+        let _timing = self.0.metrics.range_read.start();
+        let scan =
+            self.0.scan(Scan::of_rows(&request), request.rows_max <= ROWS_INLINE_MAX).await?;
+        self.0.metrics.rows.add_len(scan.sink().count());
+        Ok(scan.into_reply())
     }
 
     async fn measure(self, _: Context, request: Measure) -> Result<Measured> {
@@ -89,7 +100,18 @@ impl Storage for Reads {
         if request.read_version > self.0.applied_version() {
             self.0.wait_for(request.read_version).await?;
         }
-        runtime::blocking(move || self.0.measure_now(&request)).await
+        {
+            // Nothing is said of what is not held.
+            let serving = self.0.serving.read();
+            serving.window.check_version(request.read_version)?;
+            serving.shards.check_range(&request.range, request.read_version)?;
+        }
+        let (shared, asked) = (Arc::clone(&self.0), request.clone());
+        let sampled = runtime::blocking(move || measure::by_sample(&*shared.engine, &asked));
+        if let Some(measured) = sampled.await {
+            return Ok(measured);
+        }
+        Ok(measure::measured(self.0.scan(measure::scan(&request), false).await?))
     }
 
     async fn progress(self, _: Context) -> Result<Progress> {
@@ -114,6 +136,13 @@ impl Storage for Reads {
 
 fn is_future<T>(answer: &Result<T>) -> bool {
     answer.as_ref().is_err_and(|error| error.code() == ErrorCode::FutureVersion)
+}
+
+fn check_life(serving: &Serving, life: u64) -> Result<()> {
+    if serving.life == life {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::WrongShard, Stage::Read, "the server has begun anew"))
 }
 
 impl Shared {
@@ -142,10 +171,9 @@ impl Shared {
                 if answers[index].is_err() {
                     continue;
                 }
-                if serving.life != life {
-                    let detail = "the server has begun anew";
-                    answers[index] = Err(Error::new(ErrorCode::WrongShard, Stage::Read, detail));
-                } else if let Err(error) = serving.window.check_version(version) {
+                let checked =
+                    check_life(&serving, life).and_then(|()| serving.window.check_version(version));
+                if let Err(error) = checked {
                     answers[index] = Err(error);
                 }
             }
@@ -177,39 +205,58 @@ impl Shared {
         serving.shards.check_tag()
     }
 
-    fn get_range_now(&self, request: &RangeRead) -> Result<RangeReply> {
-        let _timing = self.metrics.range_read.start();
-        let read = |window: &Window| read::get_range(window, &*self.engine, request);
-        let reply = self.with_window(&request.range, request.read_version, read)?;
-        self.metrics.rows.add_len(reply.rows.len());
-        Ok(reply)
-    }
-
-    fn measure_now(&self, request: &Measure) -> Result<Measured> {
-        let measure = |window: &Window| measure::measure(window, &*self.engine, request);
-        self.with_window(&request.range, request.read_version, measure)
-    }
-
-    /// Reads a range at a version while the window stands still, if this server has both (I-2, I-3).
-    fn with_window<T>(
-        &self,
-        range: &KeyRange,
-        version: Version,
-        read: impl FnOnce(&Window) -> Result<T>,
-    ) -> Result<T> {
-        let serving = self.serving.read();
-        serving.failure.clone().map_or(Ok(()), Err)?;
-        serving.shards.check_tag()?;
-        serving.window.check_version(version)?;
-        serving.shards.check_range(range, version)?;
-        let answer = read(&serving.window);
-        drop(serving);
-        if let Err(error) = &answer
-            && matches!(error.code(), ErrorCode::Disk | ErrorCode::Corrupt)
-        {
-            self.fail(error.clone());
+    /// Takes the steps of a scan as far as one request may (I-16). What is not done with a short look here goes on where it
+    /// may block.
+    async fn scan<S: Sink + Send + 'static>(
+        self: &Arc<Self>,
+        mut scan: Scan<S>,
+        begins_here: bool,
+    ) -> Result<Scan<S>> {
+        let limits = self.settings.read_limits;
+        if begins_here {
+            let mut budget = match planted(Plant::ScanInPlace) {
+                true => Budget::of_rows(usize::MAX),
+                false => Budget::of_rows(limits.looked_at_inline_max.min(limits.looked_at_max)),
+            };
+            self.advance(&mut scan, &mut budget)?;
         }
-        answer
+        if scan.is_done() || limits.looked_at_max <= limits.looked_at_inline_max && begins_here {
+            return Ok(scan);
+        }
+        let shared = Arc::clone(self);
+        runtime::blocking(move || {
+            let mut budget = Budget::of_rows(limits.looked_at_max).within(limits.time_max);
+            shared.advance(&mut scan, &mut budget)?;
+            Ok(scan)
+        })
+        .await
+    }
+
+    /// Takes steps of a scan until it is done or the budget is spent, if this server has the range at the version (I-2, I-3).
+    /// No lock is held while the engine is read; why that is right stands in [`super::read`].
+    fn advance<S: Sink>(&self, scan: &mut Scan<S>, budget: &mut Budget) -> Result<()> {
+        let version = scan.read_version();
+        while !scan.is_done() && !budget.is_spent() {
+            let serving = self.serving.read();
+            serving.failure.clone().map_or(Ok(()), Err)?;
+            serving.shards.check_tag()?;
+            serving.window.check_version(version)?;
+            serving.shards.check_range(scan.rest(), version)?;
+            let (life, excerpt) = (serving.life, scan.excerpt(&serving.window, budget));
+            let held = planted(Plant::ScanUnderLock).then_some(serving);
+            let read = scan.read(excerpt, &*self.engine, budget);
+            drop(held);
+            if let Err(error) = &read
+                && matches!(error.code(), ErrorCode::Disk | ErrorCode::Corrupt)
+            {
+                self.fail(error.clone());
+            }
+            read?;
+            let serving = self.serving.read();
+            check_life(&serving, life)?;
+            serving.window.check_version(version)?;
+        }
+        Ok(())
     }
 
     /// Waits until a version was applied, but not longer than reads may.

@@ -2,24 +2,26 @@
 //!
 //! A write is durable when it returns. Of what was ingested since the last write, a power failure leaves the first so
 //! many: the engine's log of changes is cut somewhere, and never has a hole. A write that fails was done or not; after
-//! it the engine takes no more until it is opened again, as RocksDB does.
+//! it the engine takes no more until it is opened again, as RocksDB does. Each row that is looked at takes time, of everybody's
+//! if others have to wait for who looks: see `runtime::work`.
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Version, runtime,
-    service::storage::{Row, VersionedValue},
+    service::storage::VersionedValue,
 };
 use ferrisdb_server::{
     host::EngineFactory,
     storage::engine::{
-        Cursor, Engine, EngineBatch, EngineChange,
+        Cursor, Engine, EngineBatch, EngineChange, Step,
         memory::{MemoryEngine, MemoryStorage},
     },
 };
@@ -30,6 +32,9 @@ use super::{
     chance,
     condition::{Condition, Kind, input_output_error},
 };
+
+/// How long it takes to look at a row, whether it is deleted or not.
+const ROW_TIME: Duration = Duration::from_micros(2);
 
 thread_local! {
     /// The disks under the engines of all nodes, so that tasks that block know how long.
@@ -197,6 +202,7 @@ impl Engine for FaultyEngine {
         if self.store.damaged.lock().contains(key) {
             return Err(damaged(key));
         }
+        runtime::work(ROW_TIME);
         self.inner.get(key)
     }
 
@@ -206,8 +212,8 @@ impl Engine for FaultyEngine {
         Box::new(FaultyCursor { inner, failure, damaged: self.store.damaged.lock().clone() })
     }
 
-    fn approximate_bytes(&self, range: &KeyRange) -> u64 {
-        self.inner.approximate_bytes(range)
+    fn sample(&self, range: &KeyRange, keys_max: usize) -> Vec<(Key, u64)> {
+        self.inner.sample(range, keys_max)
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
@@ -240,13 +246,16 @@ struct FaultyCursor<'a> {
 }
 
 impl Cursor for FaultyCursor<'_> {
-    fn next(&mut self) -> Result<Option<Row>> {
+    fn next(&mut self) -> Result<Step> {
         if let Some(error) = self.failure.clone() {
             return Err(error);
         }
         let next = self.inner.next()?;
+        let looked_at =
+            if let Step::Passed { looked_at, .. } = &next { *looked_at as u32 } else { 1 };
+        runtime::work(ROW_TIME * looked_at);
         match next {
-            Some(row) if self.damaged.contains(&row.key) => Err(damaged(&row.key)),
+            Step::Row(row) if self.damaged.contains(&row.key) => Err(damaged(&row.key)),
             next => Ok(next),
         }
     }

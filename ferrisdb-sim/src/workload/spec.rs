@@ -12,6 +12,7 @@ use super::{
     bulk::{Bulk, BulkSettings},
     conflict_ranges::{ConflictRanges, ConflictRangesSettings},
     cycle::{Cycle, CycleSettings},
+    deleted_keys::{DeletedKeys, DeletedKeysSettings},
     exactly_once::{ExactlyOnce, ExactlyOnceSettings},
     external_consistency::{ExternalConsistency, ExternalConsistencySettings},
     hot_key::{HotKey, HotKeySettings},
@@ -19,6 +20,7 @@ use super::{
     long_idle::{LongIdle, LongIdleSettings},
     queue::{Queue, QueueSettings},
     recorded_bank::RecordedBankWorkload,
+    repeatable::{Repeatable, RepeatableSettings},
     replica_check::{ReplicaCheck, ReplicaCheckSettings},
     serializability::{Serializability, SerializabilitySettings},
     watches::{Watches, WatchesSettings},
@@ -42,6 +44,8 @@ pub enum WorkloadSpec {
     ExternalConsistency(ExternalConsistencySettings),
     /// [`HotKey`].
     HotKey(HotKeySettings),
+    /// [`DeletedKeys`].
+    DeletedKeys(DeletedKeysSettings),
     /// [`ExactlyOnce`].
     ExactlyOnce(ExactlyOnceSettings),
     /// [`LongIdle`].
@@ -60,6 +64,8 @@ pub enum WorkloadSpec {
     ConflictRanges(ConflictRangesSettings),
     /// [`Queue`].
     Queue(QueueSettings),
+    /// [`Repeatable`].
+    Repeatable(RepeatableSettings),
     /// [`ReplicaCheck`].
     ReplicaCheck(ReplicaCheckSettings),
     /// [`Watches`].
@@ -79,6 +85,7 @@ impl WorkloadSpec {
                 Box::new(ExternalConsistency::new(settings))
             }
             WorkloadSpec::HotKey(settings) => Box::new(HotKey::new(settings)),
+            WorkloadSpec::DeletedKeys(settings) => Box::new(DeletedKeys::new(settings)),
             WorkloadSpec::ExactlyOnce(settings) => Box::new(ExactlyOnce::new(settings)),
             WorkloadSpec::LongIdle(settings) => Box::new(LongIdle::new(settings)),
             WorkloadSpec::ApiModel(settings) => Box::new(ApiModel::new(settings)),
@@ -88,6 +95,7 @@ impl WorkloadSpec {
             WorkloadSpec::Bulk(settings) => Box::new(Bulk::new(settings)),
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
+            WorkloadSpec::Repeatable(settings) => Box::new(Repeatable::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
             WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
         }

@@ -11,9 +11,15 @@
 //! What a crash can do is therefore just this: it happens before the write, with or without what was
 //! ingested, or after the write but before anybody hears of it ([`CrashPoint`]).
 //!
+//! Deleted keys stay in a cursor's way for a while, as they do in RocksDB until a compaction: here for so many writes.
+//!
 //! No clock, no randomness, no files: the same calls give the same state.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use ferrisdb_core::{
@@ -22,7 +28,12 @@ use ferrisdb_core::{
 };
 use parking_lot::RwLock;
 
-use super::{Cursor, Engine, EngineBatch, EngineChange};
+use super::{Cursor, Engine, EngineBatch, EngineChange, Step};
+
+/// How many deleted keys a cursor passes in one step.
+pub const DELETED_AT_ONCE: usize = 16;
+/// After so many writes deleted keys are in nobody's way any more.
+const WRITES_PER_COMPACTION: u32 = 128;
 
 /// Rows are behind a pointer so that a cursor keeps the ones it began with, at no cost to it.
 type Rows = Arc<BTreeMap<Key, VersionedValue>>;
@@ -45,6 +56,9 @@ pub struct MemoryStorage(Arc<RwLock<Stored>>);
 #[derive(Debug, Default)]
 struct Stored {
     rows: Rows,
+    /// Keys that had rows; some may have rows again.
+    deleted: Arc<BTreeSet<Key>>,
+    writes_since_compaction: u32,
     version: Version,
     attachment: Option<Bytes>,
     /// For each ingest since the last write: what its keys had before, in the order of its changes.
@@ -95,6 +109,8 @@ impl MemoryStorage {
         let stored = self.0.read();
         MemoryStorage(Arc::new(RwLock::new(Stored {
             rows: Arc::clone(&stored.rows),
+            deleted: Arc::clone(&stored.deleted),
+            writes_since_compaction: 0,
             version: stored.version,
             attachment: stored.attachment.clone(),
             before_ingests: stored.before_ingests.clone(),
@@ -126,6 +142,22 @@ impl MemoryStorage {
 }
 
 impl Stored {
+    /// Applies changes, and tells what the keys had before.
+    fn apply(&mut self, changes: &[EngineChange]) -> Vec<(Key, Option<VersionedValue>)> {
+        let mut replaced = Vec::new();
+        apply(Arc::make_mut(&mut self.rows), changes, &mut |key, before| {
+            replaced.push((key.clone(), before));
+        });
+        let is_gone = |(key, before): &&(Key, Option<VersionedValue>)| {
+            before.is_some() && !self.rows.contains_key(key)
+        };
+        let mut gone = replaced.iter().filter(is_gone).map(|(key, _)| key.clone()).peekable();
+        if gone.peek().is_some() {
+            Arc::make_mut(&mut self.deleted).extend(gone);
+        }
+        replaced
+    }
+
     /// Loses all ingests since the last write but the first so many.
     fn keep_ingests(&mut self, count: usize) {
         let count = count.min(self.before_ingests.len());
@@ -189,16 +221,18 @@ impl Engine for MemoryEngine {
     }
 
     fn cursor<'a>(&'a self, range: &KeyRange, reverse: bool) -> Box<dyn Cursor + 'a> {
-        Box::new(MemoryCursor { rows: self.rows(), rest: range.clone(), reverse })
+        let deleted = Arc::clone(&self.storage.0.read().deleted);
+        Box::new(MemoryCursor { rows: self.rows(), deleted, rest: range.clone(), reverse })
     }
 
-    fn approximate_bytes(&self, range: &KeyRange) -> u64 {
-        let Ok(rows) = self.rows() else { return 0 };
+    /// All of them: a sample that is never wrong.
+    fn sample(&self, range: &KeyRange, keys_max: usize) -> Vec<(Key, u64)> {
+        let Ok(rows) = self.rows() else { return Vec::new() };
         if range.is_empty() {
-            return 0;
+            return Vec::new();
         }
-        let inside = rows.range(range.begin.clone()..range.end.clone());
-        inside.map(|(key, found)| (key.len() + found.value.len()) as u64).sum()
+        let inside = rows.range(range.begin.clone()..range.end.clone()).take(keys_max);
+        inside.map(|(key, found)| (key.clone(), (key.len() + found.value.len()) as u64)).collect()
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
@@ -211,7 +245,12 @@ impl Engine for MemoryEngine {
                 stored.version,
                 batch.version
             );
-            apply(Arc::make_mut(&mut stored.rows), &batch.changes, &mut |_, _| {});
+            stored.writes_since_compaction += 1;
+            if stored.writes_since_compaction >= WRITES_PER_COMPACTION {
+                stored.writes_since_compaction = 0;
+                stored.deleted = Arc::default();
+            }
+            stored.apply(&batch.changes);
             stored.version = batch.version;
             stored.attachment = batch.attachment.clone().or(stored.attachment.take());
         });
@@ -221,12 +260,8 @@ impl Engine for MemoryEngine {
     fn ingest(&self, changes: &[EngineChange]) -> Result<()> {
         let mut stored = self.storage.0.write();
         self.check_open(&stored)?;
-        let Stored { rows, before_ingests, .. } = &mut *stored;
-        let mut replaced = Vec::new();
-        apply(Arc::make_mut(rows), changes, &mut |key, before| {
-            replaced.push((key.clone(), before));
-        });
-        before_ingests.push(replaced);
+        let replaced = stored.apply(changes);
+        stored.before_ingests.push(replaced);
         Ok(())
     }
 
@@ -241,6 +276,7 @@ impl Engine for MemoryEngine {
         self.check_open(&stored)?;
         stored.change(|stored| {
             stored.rows = Rows::default();
+            stored.deleted = Arc::default();
             stored.version = version;
             stored.attachment = attachment.cloned();
         });
@@ -278,30 +314,57 @@ fn apply(
 
 struct MemoryCursor {
     rows: Result<Rows>,
+    deleted: Arc<BTreeSet<Key>>,
     /// What is left to be returned.
     rest: KeyRange,
     reverse: bool,
 }
 
 impl Cursor for MemoryCursor {
-    fn next(&mut self) -> Result<Option<Row>> {
+    fn next(&mut self) -> Result<Step> {
         let rows = self.rows.as_ref().map_err(Clone::clone)?;
         if self.rest.is_empty() {
-            return Ok(None);
+            return Ok(Step::End);
         }
         let bounds = (Bound::Included(&self.rest.begin), Bound::Excluded(&self.rest.end));
         let mut rest = rows.range::<Key, _>(bounds);
         let next = if self.reverse { rest.next_back() } else { rest.next() };
-        let Some((key, VersionedValue { value, commit_version })) = next else {
-            return Ok(None);
+
+        let on_the_way = |key: &Key| {
+            next.is_none_or(|(row, _)| if self.reverse { key > row } else { key < row })
         };
+        let mut deleted = self.deleted.range::<Key, _>(bounds);
+        let mut passed = 0;
+        while let Some(key) = if self.reverse { deleted.next_back() } else { deleted.next() }
+            && on_the_way(key)
+        {
+            if passed == DELETED_AT_ONCE {
+                let to = if self.reverse { key.successor() } else { key.clone() };
+                let side = if self.reverse { &mut self.rest.end } else { &mut self.rest.begin };
+                side.clone_from(&to);
+                return Ok(Step::Passed { to, looked_at: passed });
+            }
+            passed += 1;
+        }
+
+        let Some((key, VersionedValue { value, commit_version })) = next else {
+            self.rest.begin = self.rest.end.clone();
+            return Ok(Step::End);
+        };
+        if passed > 0 {
+            // The row comes with the next step.
+            let to = if self.reverse { key.successor() } else { key.clone() };
+            let side = if self.reverse { &mut self.rest.end } else { &mut self.rest.begin };
+            side.clone_from(&to);
+            return Ok(Step::Passed { to, looked_at: passed });
+        }
         let row = Row { key: key.clone(), value: value.clone(), commit_version: *commit_version };
         if self.reverse {
             self.rest.end = row.key.clone();
         } else {
             self.rest.begin = row.key.successor();
         }
-        Ok(Some(row))
+        Ok(Step::Row(row))
     }
 
     fn skip_to(&mut self, key: &Key) {

@@ -41,9 +41,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Iterates over the rows of a range, upwards or downwards.
     fn cursor<'a>(&'a self, range: &KeyRange, reverse: bool) -> Box<dyn Cursor + 'a>;
 
-    /// About how many bytes the rows of a range take on disk: good for comparing ranges with each other. What was written
-    /// a moment ago may not count yet.
-    fn approximate_bytes(&self, range: &KeyRange) -> u64;
+    /// Some keys of a range, the first so many, each with the bytes of keys and values that it stands for: a sample by size.
+    fn sample(&self, range: &KeyRange, keys_max: usize) -> Vec<(Key, u64)>;
 
     /// What the engine takes at this moment, for the metrics; nothing where there is nothing to tell.
     fn usage(&self) -> EngineUsage {
@@ -90,19 +89,51 @@ pub struct EngineUsage {
     pub disk_bytes: u64,
 }
 
-/// A place in a range of an engine. Sees a fixed state: writes made after its creation stay hidden from it.
+/// A place in a range of an engine. It sees each key as it was at some moment after the cursor was made.
 pub trait Cursor {
-    /// The next row in the cursor's direction.
+    /// The next row in the cursor's direction, or how far there is none: a step is short, however many deleted keys lie
+    /// on the way.
     ///
     /// # Errors
     ///
     /// If the disk fails or its contents are damaged.
-    fn next(&mut self) -> Result<Option<Row>>;
+    fn next(&mut self) -> Result<Step>;
 
     /// Skips ahead: the next row will be at `key` or behind it, in the cursor's direction.
     ///
     /// Upwards that is the first row with a key of at least `key`, downwards the first with a key below `key`.
     fn skip_to(&mut self, key: &Key);
+
+    /// The next row, however long that takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cursor::next`].
+    fn next_row(&mut self) -> Result<Option<Row>> {
+        loop {
+            match self.next()? {
+                Step::Row(row) => return Ok(Some(row)),
+                Step::Passed { .. } => {}
+                Step::End => return Ok(None),
+            }
+        }
+    }
+}
+
+/// What a [`Cursor`] comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A row.
+    Row(Row),
+    /// Nothing but deleted keys. Upwards the next row has a key of at least `to`, downwards one below it.
+    Passed {
+        /// The cursor's place now, further than it was before.
+        to: Key,
+        /// About how many keys were looked at.
+        looked_at: usize,
+    },
+    /// The end of its range.
+    End,
 }
 
 /// Changes that take an engine from its version to a later one.

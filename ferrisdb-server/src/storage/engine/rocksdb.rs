@@ -6,6 +6,8 @@
 //!   meta            'format'            00 00 00 01                     the format of all this
 //!   meta            'durable_version'   00 00 00 00 00 00 00 2a         the engine is the state at 42
 //!   meta            'attachment'        any bytes, if there is one
+//!   meta            'sampled'           nothing: the sample is complete
+//!   sample          'a'                 nothing: the key is in the sample by which sizes are estimated
 //! ```
 //!
 //! A write is one batch of RocksDB over both column families, synced: data, version and attachment change
@@ -15,40 +17,71 @@
 //!
 //! A reset is one batch as well: a range clear of all keys there are. What that leaves in files is removed afterwards.
 //!
+//! # Deleted keys
+//!
+//! A deleted key stays in RocksDB, as a *tombstone*, until a compaction meets it. A cursor passes a bounded number of them
+//! in one step (see `cursor`). They go early: a file of which a part is mostly tombstones is compacted for that reason
+//! alone, and a cursor that had to pass many of them has the table in memory written out, so that they come to lie in a
+//! file.
+//!
 //! Knows nothing of windows, logs or shards. Start with [`RocksEngine::open`].
 //!
 //! # Caveats
 //!
-//! Many small range clears slow down reads that pass them until a compaction removes them.
+//! - Keys that a range clear has removed while they were in the table in memory do not count in a cursor's step until that
+//!   table is written out; they are at most as many as fit into it.
+//! - Many small range clears slow down reads that pass them until a compaction removes them; after some thousand of them
+//!   the table in memory is written out.
+
+mod cursor;
+mod sample;
 
 use std::{
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version,
+    runtime::{self, Instant},
     service::storage::{Row, VersionedValue},
 };
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    ErrorKind, FlushOptions, Options, WriteBatch, WriteOptions,
 };
 
+use self::{
+    cursor::{EmptyCursor, RocksCursor},
+    sample::{Sample, SampleChanges, is_sampled},
+};
 use super::{Cursor, Engine, EngineBatch, EngineChange, EngineUsage};
 
 /// The format that this release reads and writes; see the essay.
 const FORMAT: u32 = 1;
 
 const META: &str = "meta";
+const SAMPLE: &str = "sample";
 const FORMAT_KEY: &[u8] = b"format";
 const VERSION_KEY: &[u8] = b"durable_version";
 const ATTACHMENT_KEY: &[u8] = b"attachment";
+const SAMPLED_KEY: &[u8] = b"sampled";
+/// A sample that is missing is made in batches of so many keys.
+const SAMPLE_BATCH_KEYS: usize = 10_000;
 /// How much of a memtable its Bloom filter takes: ten bits for each entry of a hundred and some bytes are one percent, and the bits
 /// of a key lie in one cache line, which wants some more.
 const MEMTABLE_BLOOM_SHARE: f64 = 0.05;
+/// A file is compacted for its tombstones if of so many entries in a row ...
+const TOMBSTONE_WINDOW: usize = 4_096;
+/// ... so many are tombstones.
+const TOMBSTONES_IN_WINDOW: usize = 2_048;
+/// The table in memory is written out when it has so many range clears.
+const RANGE_CLEARS_IN_MEMORY: &str = "2000";
+/// How long after the table in memory was written out for its tombstones it is done again, at the earliest.
+const TOMBSTONE_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// How many bytes of a stored value are its commit version.
 const STAMP_BYTES: usize = 8;
 
@@ -63,6 +96,8 @@ pub struct RocksSettings {
     pub open_files_max: i32,
     /// Threads that write out tables and merge them.
     pub background_jobs: i32,
+    /// Most tombstones that a cursor passes in one step.
+    pub tombstones_at_once: u32,
 }
 
 impl Default for RocksSettings {
@@ -72,6 +107,7 @@ impl Default for RocksSettings {
             memtable_bytes: 64 << 20,
             open_files_max: 1_000,
             background_jobs: 2,
+            tombstones_at_once: 512,
         }
     }
 }
@@ -94,6 +130,10 @@ pub struct RocksEngine {
     version: AtomicU64,
     /// One write at a time: versions are checked against the one before.
     writing: Mutex<()>,
+    sample: Sample,
+    tombstones_at_once: u32,
+    /// When the table in memory was written out for its tombstones.
+    tombstones_flushed: Mutex<Option<Instant>>,
 }
 
 impl RocksEngine {
@@ -108,10 +148,8 @@ impl RocksEngine {
         let exists = path.join("CURRENT").exists();
         if exists {
             let families = DB::list_cf(&options, path).map_err(|error| open_error(path, &error))?;
-            if let Some(foreign) = families
-                .iter()
-                .find(|name| *name != rocksdb::DEFAULT_COLUMN_FAMILY_NAME && *name != META)
-            {
+            let ours = [rocksdb::DEFAULT_COLUMN_FAMILY_NAME, META, SAMPLE];
+            if let Some(foreign) = families.iter().find(|name| !ours.contains(&name.as_str())) {
                 return Err(wrong_directory(path, format!("has a column family {foreign:?}")));
             }
         }
@@ -121,10 +159,20 @@ impl RocksEngine {
                 data_options(settings),
             ),
             ColumnFamilyDescriptor::new(META, Options::default()),
+            ColumnFamilyDescriptor::new(SAMPLE, Options::default()),
         ];
         let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|error| open_error(path, &error))?;
-        let engine = RocksEngine { db, version: AtomicU64::new(0), writing: Mutex::new(()) };
+        // Nothing depends on it, so a release of RocksDB that does not know it is as good.
+        let _ = db.set_options(&[("memtable_max_range_deletions", RANGE_CLEARS_IN_MEMORY)]);
+        let mut engine = RocksEngine {
+            db,
+            version: AtomicU64::new(0),
+            writing: Mutex::new(()),
+            sample: Sample::default(),
+            tombstones_at_once: settings.tombstones_at_once,
+            tombstones_flushed: Mutex::default(),
+        };
         let version = match engine.meta(FORMAT_KEY)? {
             Some(format) => {
                 check_format(path, &format)?;
@@ -138,6 +186,7 @@ impl RocksEngine {
             None => return Err(wrong_directory(path, "is a RocksDB database of something else")),
         };
         engine.version.store(version.0, Ordering::Release);
+        engine.sample = engine.read_sample()?;
         Ok(engine)
     }
 
@@ -164,6 +213,48 @@ impl RocksEngine {
 
     fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.db.get_cf(self.meta_family(), key).map_err(|error| engine_error(&error))
+    }
+
+    fn sample_family(&self) -> &rocksdb::ColumnFamily {
+        self.db.cf_handle(SAMPLE).expect("open names the column family, and nobody drops it")
+    }
+
+    /// The sample that is on disk; makes it if the data is of a release that had none.
+    fn read_sample(&self) -> Result<Sample> {
+        if self.meta(SAMPLED_KEY)?.is_none() {
+            tracing::info!("the rows are read once, to take a sample of their sizes");
+            let mut batch = WriteBatch::default();
+            let mut rows = self.db.raw_iterator();
+            rows.seek_to_first();
+            while let Some((key, stored)) = rows.item() {
+                if is_sampled(key, key.len() + stored.len().saturating_sub(STAMP_BYTES)) {
+                    batch.put_cf(self.sample_family(), key, b"");
+                }
+                if batch.len() >= SAMPLE_BATCH_KEYS {
+                    self.write_synced(std::mem::take(&mut batch))?;
+                }
+                rows.next();
+            }
+            rows.status().map_err(|error| engine_error(&error))?;
+            batch.put_cf(self.meta_family(), SAMPLED_KEY, b"");
+            self.write_synced(batch)?;
+        }
+        let mut iterator = self.db.raw_iterator_cf(self.sample_family());
+        iterator.seek_to_first();
+        let mut keys = Vec::new();
+        while let Some(key) = iterator.key() {
+            keys.push(Key::copy_from(key));
+            iterator.next();
+        }
+        iterator.status().map_err(|error| engine_error(&error))?;
+        Ok(Sample::of(keys.into_iter()))
+    }
+
+    /// A batch with these changes, the sample's included.
+    fn encode(&self, changes: &[EngineChange]) -> (WriteBatch, SampleChanges) {
+        let mut batch = encode_changes(changes);
+        let sample_changes = self.sample.add_changes(changes, &mut batch, &self.sample_family());
+        (batch, sample_changes)
     }
 
     fn read_version(&self) -> Result<Version> {
@@ -197,6 +288,23 @@ impl RocksEngine {
         Ok(last)
     }
 
+    /// A cursor had to pass many tombstones: those in memory are brought to where compactions find them, now and then.
+    fn flush_tombstones(&self) {
+        let now = runtime::now();
+        let mut flushed = self.tombstones_flushed.lock();
+        let is_early = |at: Instant| now.saturating_duration_since(at) < TOMBSTONE_FLUSH_INTERVAL;
+        if flushed.is_some_and(is_early) {
+            return;
+        }
+        *flushed = Some(now);
+        drop(flushed);
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        if let Err(error) = self.db.flush_opt(&options) {
+            tracing::debug!(%error, "the table in memory was not written out for its tombstones");
+        }
+    }
+
     fn write_synced(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -218,17 +326,11 @@ impl Engine for RocksEngine {
         if range.is_empty() {
             return Box::new(EmptyCursor);
         }
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.begin.to_vec());
-        options.set_iterate_upper_bound(range.end.to_vec());
-        // The iterator pins what is there now: later writes stay hidden from it.
-        let iterator = self.db.raw_iterator_opt(options);
-        Box::new(RocksCursor { iterator, reverse, place: Place::Start })
+        Box::new(RocksCursor::new(self, range.clone(), reverse))
     }
 
-    fn approximate_bytes(&self, range: &KeyRange) -> u64 {
-        let sizes = self.db.get_approximate_sizes(&[rocksdb::Range::new(&range.begin, &range.end)]);
-        sizes.into_iter().sum()
+    fn sample(&self, range: &KeyRange, keys_max: usize) -> Vec<(Key, u64)> {
+        self.sample.keys(range, keys_max)
     }
 
     fn usage(&self) -> EngineUsage {
@@ -249,19 +351,23 @@ impl Engine for RocksEngine {
             "an engine at {version} was to go back to {} (I-9, I-11)",
             batch.version
         );
-        let mut written = encode_changes(&batch.changes);
+        let (mut written, sample_changes) = self.encode(&batch.changes);
         written.put_cf(self.meta_family(), VERSION_KEY, batch.version.0.to_be_bytes());
         if let Some(attachment) = &batch.attachment {
             written.put_cf(self.meta_family(), ATTACHMENT_KEY, attachment);
         }
         self.write_synced(written)?;
         self.version.store(batch.version.0, Ordering::Release);
+        self.sample.apply(sample_changes);
         Ok(())
     }
 
     fn ingest(&self, changes: &[EngineChange]) -> Result<()> {
         let _one_at_a_time = self.writing.lock();
-        self.write_synced(encode_changes(changes))
+        let (written, sample_changes) = self.encode(changes);
+        self.write_synced(written)?;
+        self.sample.apply(sample_changes);
+        Ok(())
     }
 
     fn attachment(&self) -> Result<Option<Bytes>> {
@@ -274,6 +380,7 @@ impl Engine for RocksEngine {
         let mut written = WriteBatch::default();
         if let Some(last) = &last {
             written.delete_range(&Key::MIN, &last.successor());
+            written.delete_range_cf(self.sample_family(), &Key::MIN, &last.successor());
         }
         written.put_cf(self.meta_family(), VERSION_KEY, version.0.to_be_bytes());
         match attachment {
@@ -282,6 +389,7 @@ impl Engine for RocksEngine {
         }
         self.write_synced(written)?;
         self.version.store(version.0, Ordering::Release);
+        self.sample.clear();
         if let Some(last) = &last {
             // Frees the disk before new data comes: whole files at once, then what shares a file with the clear.
             self.db
@@ -309,84 +417,6 @@ fn encode_changes(changes: &[EngineChange]) -> WriteBatch {
         }
     }
     batch
-}
-
-/// A cursor of an empty range, which RocksDB has no bounds for.
-struct EmptyCursor;
-
-impl Cursor for EmptyCursor {
-    fn next(&mut self) -> Result<Option<Row>> {
-        Ok(None)
-    }
-
-    fn skip_to(&mut self, _key: &Key) {}
-}
-
-struct RocksCursor<'a> {
-    iterator: DBRawIterator<'a>,
-    reverse: bool,
-    place: Place,
-}
-
-/// Where a cursor is, between two calls.
-enum Place {
-    /// Before the first row.
-    Start,
-    /// Before the first row that [`Cursor::skip_to`] of this key leads to.
-    Before(Key),
-    /// The iterator stands on the row that was returned last.
-    Returned,
-    /// Behind the last row.
-    End,
-}
-
-impl RocksCursor<'_> {
-    /// Moves to the first row at `key` or behind it, in the cursor's direction.
-    fn seek(&mut self, key: &Key) {
-        if !self.reverse {
-            return self.iterator.seek(key);
-        }
-        self.iterator.seek_for_prev(key);
-        if self.iterator.key() == Some(key) {
-            self.iterator.prev();
-        }
-    }
-}
-
-impl Cursor for RocksCursor<'_> {
-    fn next(&mut self) -> Result<Option<Row>> {
-        match std::mem::replace(&mut self.place, Place::End) {
-            Place::Start if self.reverse => self.iterator.seek_to_last(),
-            Place::Start => self.iterator.seek_to_first(),
-            Place::Before(key) => self.seek(&key),
-            Place::Returned if self.reverse => self.iterator.prev(),
-            Place::Returned => self.iterator.next(),
-            Place::End => return Ok(None),
-        }
-        let Some((key, stored)) = self.iterator.item() else {
-            // The end of the range looks like an error until the status tells them apart.
-            self.iterator.status().map_err(|error| engine_error(&error))?;
-            return Ok(None);
-        };
-        let VersionedValue { value, commit_version } = decode_value(key, stored)?;
-        let row = Row { key: Key::copy_from(key), value, commit_version };
-        self.place = Place::Returned;
-        Ok(Some(row))
-    }
-
-    fn skip_to(&mut self, key: &Key) {
-        let ahead =
-            |of: &[u8]| if self.reverse { key.as_slice() < of } else { key.as_slice() > of };
-        let moves = match &self.place {
-            Place::Start => true,
-            Place::Before(target) => ahead(target),
-            Place::Returned => self.iterator.key().is_some_and(ahead),
-            Place::End => false,
-        };
-        if moves {
-            self.place = Place::Before(key.clone());
-        }
-    }
 }
 
 fn encode_value(row: &Row, stored: &mut Vec<u8>) {
@@ -451,6 +481,7 @@ fn data_options(settings: RocksSettings) -> Options {
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE);
     options.set_level_compaction_dynamic_level_bytes(true);
+    options.add_compact_on_deletion_collector_factory(TOMBSTONE_WINDOW, TOMBSTONES_IN_WINDOW, 0.5);
     options
 }
 
@@ -495,6 +526,13 @@ mod tests {
     }
 
     #[test]
+    fn keeps_it_with_cursors_that_stop_at_every_tombstone() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = RocksSettings { tombstones_at_once: 1, ..RocksSettings::default() };
+        suite::check_engine(|| Box::new(RocksEngine::open(directory.path(), settings).unwrap()));
+    }
+
+    #[test]
     fn golden_bytes() {
         let directory = tempfile::tempdir().unwrap();
         let engine = open(directory.path()).unwrap();
@@ -505,6 +543,49 @@ mod tests {
         assert_eq!(engine.meta(b"format").unwrap().unwrap(), b"\0\0\0\x01");
         assert_eq!(engine.meta(b"durable_version").unwrap().unwrap(), b"\0\0\0\0\0\0\x03\x04");
         assert_eq!(engine.meta(b"attachment").unwrap().unwrap(), b"tag");
+    }
+
+    #[test]
+    fn sizes_are_estimated_by_a_sample_that_outlives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(directory.path()).unwrap();
+        let key_of = |n: u32| Key::from(format!("{n:06}"));
+        // They compress well, which makes no difference.
+        let set = |n: u32, bytes: usize| {
+            let (key, value) = (key_of(n), vec![b'v'; bytes].into());
+            EngineChange::Set(Row { key, value, commit_version: Version(1) })
+        };
+        let write = |engine: &RocksEngine, changes: Vec<EngineChange>| {
+            let version = engine.version().next();
+            engine.write(&EngineBatch { version, changes, attachment: None }).unwrap();
+        };
+        let megabytes = |engine: &RocksEngine, begin: u32, end: u32| {
+            let range = KeyRange::new(key_of(begin), key_of(end));
+            let bytes: u64 = engine.sample(&range, usize::MAX).iter().map(|(_, bytes)| bytes).sum();
+            bytes as f64 / 1e6
+        };
+        write(&engine, (0..10_000).map(|n| set(n, 4_000)).collect());
+        let is_about = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.35;
+        assert!(is_about(megabytes(&engine, 0, 10_000), 40.0));
+        assert!(is_about(megabytes(&engine, 5_000, 10_000), 20.0));
+        // Smaller, deleted, cleared.
+        write(&engine, (0..5_000).map(|n| set(n, 10)).collect());
+        write(&engine, (5_000..7_000).map(|n| EngineChange::Clear(key_of(n))).collect());
+        write(&engine, vec![EngineChange::ClearRange(KeyRange::new(key_of(7_000), key_of(8_000)))]);
+        let before = megabytes(&engine, 0, 10_000);
+        assert!(is_about(before, 8.0), "{before}");
+        drop(engine);
+        let engine = open(directory.path()).unwrap();
+        assert_eq!(megabytes(&engine, 0, 10_000), before);
+        // Data of a release without samples gets one when it is opened.
+        engine.db.delete_cf(engine.meta_family(), SAMPLED_KEY).unwrap();
+        let everything = engine.last_key().unwrap().unwrap().successor();
+        engine.db.delete_range_cf(engine.sample_family(), &Key::MIN, &everything).unwrap();
+        drop(engine);
+        let engine = open(directory.path()).unwrap();
+        assert_eq!(megabytes(&engine, 0, 10_000), before);
+        engine.reset(Version(1), None).unwrap();
+        assert_eq!(megabytes(&engine, 0, 10_000), 0.0);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn check_engine(open: impl Fn() -> Box<dyn Engine>) {
 
     check_cursors(&*engine);
 
-    // A cursor keeps the state it began with.
+    // A cursor sees a key as it was when it was made, or later.
     let all = KeyRange::all_user_keys();
     let mut cursor = engine.cursor(&all, false);
     let changes = vec![
@@ -39,7 +39,8 @@ pub(super) fn check_engine(open: impl Fn() -> Box<dyn Engine>) {
         EngineChange::Clear("a".into()),
     ];
     engine.write(&EngineBatch { version: Version(20), changes, attachment: None }).unwrap();
-    assert_eq!(cursor.next().unwrap(), Some(row("a", "1", 3)));
+    let first = cursor.next_row().unwrap();
+    assert!([row("a", "1", 3), row("c", "again", 15)].map(Some).contains(&first), "{first:?}");
     drop(cursor);
     let expected = [row("c", "again", 15), row("d", "4", 9)];
     assert_eq!(rows(&*engine, &all, false), expected);
@@ -119,11 +120,11 @@ fn check_cursors(engine: &dyn Engine) {
         let mut cursor = engine.cursor(&range, reverse);
         for step in steps {
             match *step {
-                "next" => drop(cursor.next().unwrap()),
+                "next" => drop(cursor.next_row().unwrap()),
                 key => cursor.skip_to(&key.into()),
             }
         }
-        let next = cursor.next().unwrap().map(|row| row.key);
+        let next = cursor.next_row().unwrap().map(|row| row.key);
         assert_eq!(next, expected.map(Key::from), "{steps:?}, reverse {reverse}");
     };
     skip(false, &["b"], Some("b"));
@@ -177,7 +178,7 @@ fn check_against_memory(engine: &dyn Engine) {
 fn rows(engine: &dyn Engine, range: &KeyRange, reverse: bool) -> Vec<Row> {
     let mut cursor = engine.cursor(range, reverse);
     let mut rows = Vec::new();
-    while let Some(row) = cursor.next().unwrap() {
+    while let Some(row) = cursor.next_row().unwrap() {
         rows.push(row);
     }
     rows

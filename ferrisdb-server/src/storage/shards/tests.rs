@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 use super::{Holdings, Shards};
 use crate::storage::{
+    budget::Budget,
     engine::{
         Engine, EngineBatch, EngineChange,
         memory::{MemoryEngine, MemoryStorage},
@@ -380,7 +381,7 @@ impl World {
         assert!(copying.is_empty() || is_copying, "{copying:?} does not become copied");
         if oldest == applied && server.flushing.is_none() && !self.may_have_leftovers {
             for gap in server.shards.flush(Version(applied)).gaps() {
-                let row = server.engine.cursor(&gap, false).next().unwrap();
+                let row = server.engine.cursor(&gap, false).next_row().unwrap();
                 assert_eq!(row, None, "what is not held is not kept");
             }
         }
@@ -399,7 +400,9 @@ impl World {
         let checked = server.shards.check_range(&request.range, Version(version));
         assert_eq!(checked.is_ok(), is_owned, "{begin}..{end} at {version}");
         if is_owned {
-            let reply = read::get_range(&server.window, &server.engine, &request).unwrap();
+            let reply =
+                read::get_range(&server.window, &server.engine, &request, Budget::of_rows(1_000))
+                    .unwrap();
             let mut found: Vec<_> = reply.rows.into_iter().map(|row| (row.key[0], row)).collect();
             found.sort_by_key(|(key, _)| *key);
             let found = found.into_iter().map(|(key, row)| (key, (row.value, row.commit_version)));

@@ -76,12 +76,12 @@ impl ferrisdb_core::service::storage::Storage for Source {
         }
         state.pages += 1;
         let (_, rows) = state.states.range(..=request.read_version).next_back().unwrap();
-        let mut reply = RangeReply { rows: vec![], more: false };
+        let mut reply = RangeReply { rows: vec![], continue_at: None };
         let mut bytes = 0;
         for (key, (value, version)) in rows.range(request.range.begin..request.range.end) {
             bytes += key.len() + value.len();
             if bytes > request.bytes_max as usize && !reply.rows.is_empty() {
-                reply.more = true;
+                reply.continue_at = Some(key.clone());
                 break;
             }
             reply.rows.push(Row {
@@ -420,7 +420,7 @@ async fn a_replaced_server_begins_anew() {
     drop(server);
     let engine = joining.world.storage.open();
     let all = KeyRange::prefix(b"");
-    assert_eq!(engine.cursor(&all, false).next().unwrap(), None, "nothing is left");
+    assert_eq!(engine.cursor(&all, false).next_row().unwrap(), None, "nothing is left");
 }
 
 #[tokio::test]

@@ -17,16 +17,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    super::{
-        read,
-        server::{Serving, Shared},
-    },
+    super::{server::Shared, serving::Serving, window::Lookup},
     table::{Found, WatchTable},
 };
 
 /// How often sessions are looked at that nobody may ask for any more.
 const FORGET_INTERVAL: Duration = Duration::from_secs(5);
-/// How many new watches are compared without letting go of the window in between.
+/// How many watches are compared without letting go of the window in between.
 const LOOKS_AT_ONCE: usize = 32;
 
 /// The table of watches, and who waits for news. Its lock is taken after that of what is served.
@@ -146,59 +143,96 @@ impl Drop for Poll<'_> {
 }
 
 impl Shared {
-    /// Compares watches of these keys with what the server has now. The window stands still meanwhile.
+    /// Compares watches of these keys with what the server has now. For callers that do not hold the window's lock: nobody
+    /// waits for what the engine has to say (I-16).
     ///
     /// # Errors
     ///
     /// Those of the engine.
-    pub(in crate::storage) fn look_at_watches(
-        &self,
-        serving: &Serving,
-        keys: &BTreeSet<Key>,
-    ) -> Result<()> {
-        let applied_version = serving.window.applied_version();
-        for key in keys {
-            // Any refusal means that somebody else is to be asked.
-            let is_here = serving.shards.check_key(key, applied_version).is_ok();
-            let value = match is_here {
-                true => read::get(&serving.window, &*self.engine, key, applied_version)?,
-                false => None,
-            };
-            let found = match is_here {
-                true => Found::Here(value.as_ref().map(|found| &found.value)),
-                false => Found::Elsewhere,
-            };
-            self.watches.with(|table| table.look(key, found, applied_version));
+    pub(in crate::storage) fn look_at_watches(&self, keys: BTreeSet<Key>) -> Result<()> {
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            let some: BTreeSet<Key> = keys.by_ref().take(LOOKS_AT_ONCE).collect();
+            let unknown = self.look_at_known(&self.serving.read(), some);
+            self.look_at_unknown(unknown)?;
         }
         Ok(())
     }
 
-    /// A version was reached: compares the watches that have waited for it.
+    /// Compares the watches of those keys of which the window alone knows what they are; returns the others.
+    pub(in crate::storage) fn look_at_known(
+        &self,
+        serving: &Serving,
+        mut keys: BTreeSet<Key>,
+    ) -> BTreeSet<Key> {
+        let applied_version = serving.window.applied_version();
+        keys.retain(|key| {
+            // Any refusal means that somebody else is to be asked.
+            let is_here = serving.shards.check_key(key, applied_version).is_ok();
+            let known = is_here.then(|| serving.window.get(key, applied_version));
+            let found = match &known {
+                None => Found::Elsewhere,
+                Some(Lookup::Value(found)) => Found::Here(Some(&found.value)),
+                Some(Lookup::Cleared) => Found::Here(None),
+                Some(Lookup::Unknown) => return true,
+            };
+            self.watches.with(|table| table.look(key, found, applied_version));
+            false
+        });
+        keys
+    }
+
+    /// Compares watches of keys with what the engine has.
+    ///
+    /// The engine is read without the lock. If the window knows nothing of the key before and after that, and has forgotten
+    /// nothing in between, the key has not changed since the version that the engine had at least: the value is that of
+    /// the applied version.
     ///
     /// # Errors
     ///
     /// Those of the engine.
-    pub(in crate::storage) fn look_at_due_watches(&self, serving: &Serving) -> Result<()> {
+    pub(in crate::storage) fn look_at_unknown(&self, mut keys: BTreeSet<Key>) -> Result<()> {
+        while let Some(key) = keys.pop_first() {
+            let before = self.serving.read().window.flushed_version();
+            let value = self.engine.get(&key)?.map(|found| found.value);
+            let serving = self.serving.read();
+            if self.look_at_known(&serving, BTreeSet::from([key.clone()])).is_empty() {
+                continue;
+            }
+            if serving.window.flushed_version() != before {
+                // A flush has taken something along.
+                keys.insert(key);
+                continue;
+            }
+            let applied_version = serving.window.applied_version();
+            let found = Found::Here(value.as_ref());
+            self.watches.with(|table| table.look(&key, found, applied_version));
+        }
+        Ok(())
+    }
+
+    /// A version was reached: compares the watches that have waited for it. For who applies versions, without the window's lock.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine.
+    pub(in crate::storage) fn look_at_due_watches(&self, applied_version: Version) -> Result<()> {
         if !self.watches.is_used() {
             return Ok(());
         }
-        let applied_version = serving.window.applied_version();
         let due = self.watches.with(|table| table.take_due(applied_version));
-        self.look_at_watches(serving, &due)
+        self.look_at_watches(due)
     }
 
-    /// Versions are gone: compares the watches that had been compared with them.
+    /// Versions are gone: compares the watches that had been compared with them. For who rolls back, without the window's
+    /// lock, but before any other version is applied.
     ///
     /// # Errors
     ///
     /// Those of the engine.
-    pub(in crate::storage) fn look_after_rollback(
-        &self,
-        serving: &Serving,
-        version: Version,
-    ) -> Result<()> {
+    pub(in crate::storage) fn look_after_rollback(&self, version: Version) -> Result<()> {
         let again = self.watches.with(|table| table.on_rollback(version));
-        self.look_at_watches(serving, &again)
+        self.look_at_watches(again)
     }
 
     /// Begins and ends watches.
@@ -216,19 +250,13 @@ impl Shared {
         if begins_session {
             self.watches.open(session)?;
         }
-        let mut keys: Vec<Key> = begin.iter().map(|watched| watched.key.clone()).collect();
+        let keys: BTreeSet<Key> = begin.iter().map(|watched| watched.key.clone()).collect();
         self.watches.with(|table| {
             table.end_all(session, end)?;
             begin.into_iter().try_for_each(|watched| table.begin(session, watched))
         })?;
         // From here on whoever applies a version looks at them too. Those that were applied before are seen now.
-        keys.sort();
-        for keys in keys.chunks(LOOKS_AT_ONCE) {
-            let keys = keys.iter().cloned().collect();
-            let looked = self.look_at_watches(&self.serving.read(), &keys);
-            looked.inspect_err(|error| self.fail(error.clone()))?;
-        }
-        Ok(())
+        self.look_at_watches(keys).inspect_err(|error| self.fail(error.clone()))
     }
 
     /// The news of a session, as soon as there are any or the time is over.

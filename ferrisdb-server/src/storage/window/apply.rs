@@ -63,6 +63,11 @@ impl Window {
         self.oldest_version
     }
 
+    /// The version up to which changes are forgotten: the engine has them.
+    pub fn flushed_version(&self) -> Version {
+        self.flushed_version
+    }
+
     /// About the memory that the window takes, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.bytes

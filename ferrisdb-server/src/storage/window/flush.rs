@@ -3,7 +3,12 @@
 use bytes::Bytes;
 use ferrisdb_core::{Key, KeyRange, Version, service::storage::Row};
 
-use super::{Window, clears::NODE_BYTES, sort_key::SortKey, view::later};
+use super::{
+    Window,
+    clears::{Clears, NODE_BYTES},
+    sort_key::SortKey,
+    view::later,
+};
 use crate::storage::engine::{EngineBatch, EngineChange};
 
 impl Window {
@@ -60,18 +65,6 @@ impl Window {
         batch.sort();
         while batch.resolve(self, usize::MAX) {}
         batch.finish(None)
-    }
-
-    /// The ranges cleared up to `version`, neighbours joined: many pieces may come from one clear.
-    fn flush_ranges(&self, version: Version) -> Vec<KeyRange> {
-        let mut ranges: Vec<KeyRange> = Vec::new();
-        if let Some(clears) = self.clears_at(version) {
-            clears.for_each_after(self.flushed_version, &mut |piece| match ranges.last_mut() {
-                Some(range) if range.end == piece.begin => range.end = piece.end.clone(),
-                _ => ranges.push(KeyRange::new(&piece.begin, &piece.end)),
-            });
-        }
-        ranges
     }
 
     /// The engine has all changes up to `version`: forgets them.
@@ -148,12 +141,23 @@ pub struct Batch {
     /// How many keys are resolved.
     resolved: usize,
     changes: Vec<EngineChange>,
+    /// The range clears up to the version, and the version up to which the engine has them.
+    clears: Clears,
+    flushed_version: Version,
 }
 
 impl Batch {
     /// Nothing of it yet. The window's oldest version must have been raised to `version`.
     pub fn new(version: Version) -> Batch {
-        Batch { version, keys: Vec::new(), collected: 0, resolved: 0, changes: Vec::new() }
+        Batch {
+            version,
+            keys: Vec::new(),
+            collected: 0,
+            resolved: 0,
+            changes: Vec::new(),
+            clears: Clears::default(),
+            flushed_version: version,
+        }
     }
 
     /// Collects about so many keys; returns whether there are more.
@@ -163,8 +167,8 @@ impl Batch {
     /// If the version is not within oldest ..= applied.
     pub fn collect(&mut self, window: &Window, keys_max: usize) -> bool {
         if self.collected == 0 {
-            let ranges = window.flush_ranges(self.version);
-            self.changes.extend(ranges.into_iter().map(EngineChange::ClearRange));
+            self.clears = window.clears_at(self.version).cloned().unwrap_or_default();
+            self.flushed_version = window.flushed_version;
         }
         let enough = self.keys.len().saturating_add(keys_max);
         while let Some(change) = window.journal.get(self.collected)
@@ -179,8 +183,15 @@ impl Batch {
         false
     }
 
-    /// Brings the keys into order, each once.
+    /// Brings the keys into order, each once, and joins the range clears that are neighbours: many pieces may come from one
+    /// clear.
     pub fn sort(&mut self) {
+        let mut ranges: Vec<KeyRange> = Vec::new();
+        self.clears.for_each_after(self.flushed_version, &mut |piece| match ranges.last_mut() {
+            Some(range) if range.end == piece.begin => range.end = piece.end.clone(),
+            _ => ranges.push(KeyRange::new(&piece.begin, &piece.end)),
+        });
+        self.changes.extend(ranges.into_iter().map(EngineChange::ClearRange));
         self.keys.sort_unstable();
         self.keys.dedup();
         self.changes.reserve(self.keys.len());

@@ -74,5 +74,5 @@ mod writes;
 
 pub use apply::Window;
 pub use flush::Batch;
+pub(super) use view::{Cover, Excerpt, ExcerptMost, Stretches, Written};
 pub use view::{Lookup, View};
-pub(super) use view::{Stretches, Writes};

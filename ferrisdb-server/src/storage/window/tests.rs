@@ -17,8 +17,9 @@ use proptest::prelude::*;
 
 use super::{Batch, Lookup, Window};
 use crate::storage::{
-    engine::{Cursor, Engine, EngineBatch, EngineChange},
-    read,
+    budget::Budget,
+    engine::{self, Cursor, Engine, EngineBatch, EngineChange},
+    read::{self, Scan},
 };
 
 type Rows = BTreeMap<Key, (Value, Version)>;
@@ -64,11 +65,12 @@ impl Engine for TestEngine {
         self.use_of_cursors.lock().created += 1;
         let rows = self.state.lock().1.clone();
         let rows = rows.into_iter().filter(|(key, _)| range.contains(key)).collect();
-        Box::new(TestCursor { rows, reverse, use_of_cursors: &self.use_of_cursors })
+        let near = if reverse { range.end.clone() } else { range.begin.clone() };
+        Box::new(TestCursor { rows, near, reverse, use_of_cursors: &self.use_of_cursors })
     }
 
-    fn approximate_bytes(&self, _: &KeyRange) -> u64 {
-        0
+    fn sample(&self, range: &KeyRange, _: usize) -> Vec<(Key, u64)> {
+        panic!("a window takes no sample of {range}")
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
@@ -103,21 +105,34 @@ impl Engine for TestEngine {
 /// The rows that are left.
 struct TestCursor<'a> {
     rows: Rows,
+    near: Key,
     reverse: bool,
     use_of_cursors: &'a Mutex<CursorUse>,
 }
 
 impl Cursor for TestCursor<'_> {
-    fn next(&mut self) -> Result<Option<Row>> {
+    fn next(&mut self) -> Result<engine::Step> {
+        let reverse = self.reverse;
+        let next = if reverse { self.rows.last_key_value() } else { self.rows.first_key_value() };
+        let Some((key, (value, commit_version))) = next else { return Ok(engine::Step::End) };
+        let (key, value, commit_version) = (key.clone(), value.clone(), *commit_version);
+        // As if there were deleted keys before each row.
+        let to = if reverse { key.successor() } else { key.clone() };
+        if to != self.near {
+            self.near = to.clone();
+            return Ok(engine::Step::Passed { to, looked_at: 1 });
+        }
+        self.rows.remove(&key);
+        self.near = if reverse { key.clone() } else { key.successor() };
         self.use_of_cursors.lock().rows += 1;
-        let next = if self.reverse { self.rows.pop_last() } else { self.rows.pop_first() };
-        Ok(next.map(|(key, (value, commit_version))| Row { key, value, commit_version }))
+        Ok(engine::Step::Row(Row { key, value, commit_version }))
     }
 
     fn skip_to(&mut self, to: &Key) {
         self.use_of_cursors.lock().skips += 1;
         let reverse = self.reverse;
         self.rows.retain(|key, _| if reverse { key < to } else { key >= to });
+        self.near = to.clone();
     }
 }
 
@@ -213,6 +228,8 @@ struct Probe {
     reverse: bool,
     rows_max: u32,
     bytes_max: u32,
+    /// Rows that each request looks at.
+    budget: usize,
 }
 
 const KEYS: &[&[u8]] =
@@ -256,8 +273,14 @@ fn some_step() -> impl Strategy<Value = Step> {
 }
 
 fn some_probe() -> impl Strategy<Value = Probe> {
-    (some_range(), any::<bool>(), 0u32..5, 0u32..12).prop_map(
-        |(range, reverse, rows_max, bytes_max)| Probe { range, reverse, rows_max, bytes_max },
+    (some_range(), any::<bool>(), 0u32..5, 0u32..12, 1usize..12).prop_map(
+        |(range, reverse, rows_max, bytes_max, budget)| Probe {
+            range,
+            reverse,
+            rows_max,
+            bytes_max,
+            budget,
+        },
     )
 }
 
@@ -359,7 +382,7 @@ impl Pair {
     }
 
     fn check_range(&self, probe: &Probe, version: Version) {
-        let Probe { range, reverse, rows_max, bytes_max } = probe.clone();
+        let Probe { range, reverse, rows_max, bytes_max, budget } = probe.clone();
         let expected = self.model.range(&range, version, reverse);
         let mut rest = range.clone();
         let mut found = Vec::new();
@@ -371,22 +394,22 @@ impl Pair {
                 bytes_max,
                 reverse,
             };
-            let reply = read::get_range(&self.window, &self.engine, &request).unwrap();
+            let budget = Budget::of_rows(budget);
+            let reply = read::get_range(&self.window, &self.engine, &request, budget).unwrap();
             let bytes: usize = reply.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
             assert!(reply.rows.len() <= 1 || reply.rows.len() <= rows_max as usize);
             assert!(reply.rows.len() <= 1 || bytes <= bytes_max as usize);
-            let last = reply.rows.last().map(|row| row.key.clone());
-            found.extend(reply.rows);
-            let Some(last) = last.filter(|_| reply.more) else {
-                assert!(!reply.more, "more of nothing cannot be continued");
-                break;
-            };
-            if reverse {
-                rest.end = last;
-            } else {
-                rest.begin = last.successor();
+            if !rest.is_empty() {
+                assert!(reply.covered(&rest, reverse).is_some(), "{reply:?} to {request:?}");
             }
-            assert!(!rest.is_empty(), "more, although the range is at its end");
+            found.extend(reply.rows);
+            let Some(continue_at) = reply.continue_at else { break };
+            if reverse {
+                rest.end = continue_at;
+            } else {
+                rest.begin = continue_at;
+            }
+            assert!(!rest.is_empty(), "to be continued, although the range is at its end");
         }
         assert_eq!(found, expected, "{probe:?} at {version} (I-2)");
     }
@@ -412,6 +435,54 @@ proptest! {
         pair.take(Step::FinishFlush { percent: 100 });
         pair.check(&probes);
         prop_assert!(pair.window.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// A scan lets go of the window while it reads the engine.
+    #[test]
+    fn scans_are_right_whatever_happens_between_their_steps(
+        before in prop::collection::vec(some_step(), 0..20),
+        percent in 0u64..=100,
+        probe in some_probe(),
+        meanwhile in prop::collection::vec(prop::collection::vec(some_step(), 0..4), 12),
+    ) {
+        let mut pair = Pair::new();
+        before.into_iter().for_each(|step| pair.take(step));
+        let (oldest, applied) = (pair.window.oldest_version(), pair.window.applied_version());
+        let version = Version(oldest.0 + (applied.0 - oldest.0) * percent / 100);
+        let Probe { range, reverse, rows_max, bytes_max, budget } = probe;
+        let expected = pair.model.range(&range, version, reverse);
+        let request =
+            RangeRead { range: range.clone(), read_version: version, rows_max, bytes_max, reverse };
+        let mut scan = Scan::of_rows(&request);
+        for steps in meanwhile {
+            if scan.is_done() {
+                break;
+            }
+            let mut budget = Budget::of_rows(budget);
+            let excerpt = scan.excerpt(&pair.window, &budget);
+            for step in steps {
+                // No version that can be read is ever rolled back.
+                if !matches!(step, Step::Rollback { .. }) {
+                    pair.take(step);
+                }
+            }
+            scan.read(excerpt, &pair.engine, &mut budget).unwrap();
+            if pair.window.check_version(version).is_err() {
+                return Ok(());
+            }
+        }
+        let reply = scan.into_reply();
+        let is_before = |row: &&Row| match &reply.continue_at {
+            None => true,
+            Some(key) if reverse => row.key >= *key,
+            Some(key) => row.key < *key,
+        };
+        let expected: Vec<Row> = expected.iter().filter(is_before).cloned().collect();
+        prop_assert_eq!(reply.rows, expected);
     }
 }
 
@@ -583,9 +654,10 @@ fn a_range_read_skips_what_is_cleared() {
         let request =
             RangeRead { range, read_version: Version(500), rows_max: 3, bytes_max: 1_000, reverse };
         *engine.use_of_cursors.lock() = CursorUse::default();
-        let reply = read::get_range(&window, &engine, &request).unwrap();
+        let budget = Budget::of_rows(10_000);
+        let reply = read::get_range(&window, &engine, &request, budget).unwrap();
         let keys: Vec<String> = reply.rows.iter().map(|row| row.key.to_string()).collect();
-        (keys.join(" "), reply.more, *engine.use_of_cursors.lock())
+        (keys.join(" "), reply.continue_at.is_some(), *engine.use_of_cursors.lock())
     };
     let used = |created, rows, skips| CursorUse { created, rows, skips };
 
@@ -598,6 +670,41 @@ fn a_range_read_skips_what_is_cleared() {
     // Nothing but cleared keys: the engine is not asked at all.
     let found = read(false, KeyRange::new("100", "300"));
     assert_eq!(found, (String::new(), false, used(0, 0, 0)));
+}
+
+#[test]
+fn clears_and_deleted_keys_are_passed_a_few_at_a_time() {
+    let numbers: Vec<String> = (0..1_000).map(|number| format!("{number:04}")).collect();
+    let engine = TestEngine::with_rows(20, [("0500", "E")]);
+    let mut window = Window::new(Version(20));
+    for (version, number) in (21..).zip(0..400) {
+        apply(&mut window, version, [clear_range(&numbers[number], &numbers[number + 1])]);
+    }
+    let single = numbers[500..900].iter().map(|key| Mutation::Clear { key: key.as_str().into() });
+    apply(&mut window, 500, single);
+    for reverse in [false, true] {
+        let mut range = KeyRange::new("0000", "0999");
+        let mut requests = 0;
+        while !range.is_empty() {
+            requests += 1;
+            let request = RangeRead {
+                range: range.clone(),
+                read_version: Version(500),
+                rows_max: 3,
+                bytes_max: 1_000,
+                reverse,
+            };
+            let reply = read::get_range(&window, &engine, &request, Budget::of_rows(50)).unwrap();
+            assert_eq!(reply.rows, []);
+            let covered = reply.covered(&range, reverse).unwrap();
+            if reverse {
+                range.end = covered.begin;
+            } else {
+                range.begin = covered.end;
+            }
+        }
+        assert!((10..=20).contains(&requests), "{requests} requests for 800 keys");
+    }
 }
 
 #[test]

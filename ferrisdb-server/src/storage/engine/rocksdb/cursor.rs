@@ -1,0 +1,454 @@
+//! Cursors of RocksDB, which pass deleted keys in short steps.
+//!
+//! ```text
+//!   rows                  a  t t t t t t t t t t t t t t t t  m        t  a tombstone, passed 4 at once
+//!   iterator from a       a  t t t t ?                                 too many: it cannot say how far it came
+//!   probes of (a, z)      [a ................................ z)  ?    too many
+//!                         [a ...... f)  ?                              too many
+//!                         [a . c)                                      nothing: the first step ends at c
+//!                            [c ... g)  ?                              twice as far: too many
+//!                            [c . e)                                   nothing: the second step ends at e
+//! ```
+//!
+//! RocksDB can stop after so many tombstones, but it does not tell where. So a cursor that is stopped asks whether there is
+//! anything in a part of what is ahead, with the same bound: a *probe* that ends without a row and without being stopped has
+//! shown that its part is empty. Its length doubles with each success and shrinks with each failure, so that it is about
+//! right soon, whatever the keys look like.
+
+use ferrisdb_core::{
+    Key, KeyRange, Result,
+    service::storage::{Row, VersionedValue},
+};
+use rocksdb::{DBRawIterator, ErrorKind, ReadOptions};
+
+use super::{RocksEngine, decode_value, engine_error};
+use crate::storage::engine::{Cursor, Step};
+
+/// After so many steps over tombstones they are worth a word to the engine: a scan that pays for them will come again.
+const STEPS_PER_FLUSH: u32 = 32;
+/// After so many probes in one step the last one is not stopped any more. Keys that are equal in their first hundred bytes
+/// need a fifth of them.
+const PROBES_MAX: u32 = 256;
+
+/// A cursor of an empty range, which RocksDB has no bounds for.
+pub(super) struct EmptyCursor;
+
+impl Cursor for EmptyCursor {
+    fn next(&mut self) -> Result<Step> {
+        Ok(Step::End)
+    }
+
+    fn skip_to(&mut self, _key: &Key) {}
+}
+
+/// A cursor of a range that is not empty.
+pub(super) struct RocksCursor<'a> {
+    engine: &'a RocksEngine,
+    iterator: DBRawIterator<'a>,
+    range: KeyRange,
+    reverse: bool,
+    place: Place,
+    stride: Option<Stride>,
+    steps: u32,
+}
+
+/// Where a cursor is, between two calls.
+enum Place {
+    /// Before the first row.
+    Start,
+    /// Before the first row that [`Cursor::skip_to`] of this key leads to.
+    Before(Key),
+    /// The same, and there are many tombstones.
+    AmongTombstones(Key),
+    /// The iterator stands on the row that was returned last, which has this key.
+    Returned(Key),
+    /// Behind the last row.
+    End,
+}
+
+impl<'a> RocksCursor<'a> {
+    pub(super) fn new(engine: &'a RocksEngine, range: KeyRange, reverse: bool) -> RocksCursor<'a> {
+        let iterator = iterator(engine, &range, u64::from(engine.tombstones_at_once));
+        RocksCursor {
+            engine,
+            iterator,
+            range,
+            reverse,
+            place: Place::Start,
+            stride: None,
+            steps: 0,
+        }
+    }
+
+    /// Moves the iterator to the first row at `key` or behind it, in the cursor's direction.
+    fn seek(&mut self, key: &Key) {
+        if !self.reverse {
+            return self.iterator.seek(key);
+        }
+        self.iterator.seek_for_prev(key);
+        if self.iterator.key() == Some(key) {
+            self.iterator.prev();
+        }
+    }
+
+    /// The place of a row for [`Cursor::skip_to`], so that the next row is the one after it.
+    fn after(&self, key: &Key) -> Key {
+        if self.reverse { key.clone() } else { key.successor() }
+    }
+
+    /// Passes some tombstones from `near` on.
+    fn pass(&mut self, near: Key) -> Result<Step> {
+        let at_once = self.engine.tombstones_at_once;
+        let mut looked_at = 0;
+        for probes in 1.. {
+            let mut stride = self
+                .stride
+                .take()
+                .unwrap_or_else(|| Stride::first(&near, &self.range, self.reverse));
+            let part = stride.part(&near, &self.range, self.reverse);
+            let is_last = probes >= PROBES_MAX || part.is_single_key();
+            let tombstones_max = if is_last { 0 } else { u64::from(at_once) };
+            looked_at += at_once as usize;
+            let mut probe = iterator(self.engine, &part, tombstones_max);
+            if self.reverse {
+                probe.seek_to_last()
+            } else {
+                probe.seek_to_first()
+            }
+            if let Some((key, stored)) = probe.item() {
+                let row = row(key, stored)?;
+                self.stride = Some(stride);
+                self.place = Place::Before(self.after(&row.key));
+                return Ok(Step::Row(row));
+            }
+            match probe.status() {
+                Ok(()) => {
+                    stride.lengthen();
+                    self.stride = Some(stride);
+                    let to = if self.reverse { part.begin } else { part.end };
+                    let far = if self.reverse { &self.range.begin } else { &self.range.end };
+                    if to == *far {
+                        self.place = Place::End;
+                        return Ok(Step::End);
+                    }
+                    self.steps += 1;
+                    if self.steps.is_multiple_of(STEPS_PER_FLUSH) {
+                        self.engine.flush_tombstones();
+                    }
+                    self.place = Place::AmongTombstones(to.clone());
+                    return Ok(Step::Passed { to, looked_at });
+                }
+                Err(error) if error.kind() == ErrorKind::Incomplete => {
+                    stride.shorten();
+                    self.stride = Some(stride);
+                }
+                Err(error) => return Err(engine_error(&error)),
+            }
+        }
+        unreachable!("the last probe is not stopped")
+    }
+}
+
+impl Cursor for RocksCursor<'_> {
+    fn next(&mut self) -> Result<Step> {
+        let near = match std::mem::replace(&mut self.place, Place::End) {
+            Place::Start if self.reverse => {
+                self.iterator.seek_to_last();
+                None
+            }
+            Place::Start => {
+                self.iterator.seek_to_first();
+                None
+            }
+            Place::Before(key) => {
+                self.seek(&key);
+                Some(key)
+            }
+            Place::AmongTombstones(key) => return self.pass(key),
+            Place::Returned(key) if self.reverse => {
+                self.iterator.prev();
+                Some(key)
+            }
+            Place::Returned(key) => {
+                self.iterator.next();
+                Some(key)
+            }
+            Place::End => return Ok(Step::End),
+        };
+        if let Some((key, stored)) = self.iterator.item() {
+            let row = row(key, stored)?;
+            self.place = Place::Returned(row.key.clone());
+            return Ok(Step::Row(row));
+        }
+        // The end of the range looks like an error until the status tells them apart.
+        match self.iterator.status() {
+            Ok(()) => Ok(Step::End),
+            Err(error) if error.kind() == ErrorKind::Incomplete => {
+                let near = near.unwrap_or_else(|| match self.reverse {
+                    true => self.range.end.clone(),
+                    false => self.range.begin.clone(),
+                });
+                self.pass(near)
+            }
+            Err(error) => Err(engine_error(&error)),
+        }
+    }
+
+    fn skip_to(&mut self, key: &Key) {
+        let ahead = |of: &Key| if self.reverse { key < of } else { key > of };
+        let moves = match &self.place {
+            Place::Start => true,
+            Place::Before(place) | Place::AmongTombstones(place) | Place::Returned(place) => {
+                ahead(place)
+            }
+            Place::End => false,
+        };
+        if moves {
+            self.place = Place::Before(key.clone());
+        }
+    }
+}
+
+/// An iterator that is stopped after so many tombstones; never, after zero.
+fn iterator<'a>(
+    engine: &'a RocksEngine,
+    range: &KeyRange,
+    tombstones_max: u64,
+) -> DBRawIterator<'a> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(range.begin.to_vec());
+    options.set_iterate_upper_bound(range.end.to_vec());
+    options.set_max_skippable_internal_keys(tombstones_max);
+    engine.db.raw_iterator_opt(options)
+}
+
+fn row(key: &[u8], stored: &[u8]) -> Result<Row> {
+    let VersionedValue { value, commit_version } = decode_value(key, stored)?;
+    Ok(Row { key: Key::copy_from(key), value, commit_version })
+}
+
+/// Bytes of a key that make a number.
+const DIGITS: usize = size_of::<u128>();
+
+/// How long a probe is: keys as numbers, of the bytes from `at` on.
+///
+/// ```text
+///   at 2, length 256^14    from "q/0001" to "q/0101"          the number begins with the third byte
+///   at 2, length 256^13    from "q/0001" to "q/0011"
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stride {
+    at: usize,
+    length: u128,
+    /// Whether it was short enough once.
+    has_passed: bool,
+}
+
+impl Stride {
+    /// A small part of a range.
+    fn first(near: &Key, range: &KeyRange, reverse: bool) -> Stride {
+        let far = if reverse { &range.begin } else { &range.end };
+        let at = near.iter().zip(far.iter()).take_while(|(one, other)| one == other).count();
+        let length = number(near, at).abs_diff(number(far, at)) >> 16;
+        Stride { at, length: length.max(1), has_passed: false }
+    }
+
+    /// The part of a range from `near` on that is to be probed; never empty.
+    fn part(&mut self, near: &Key, range: &KeyRange, reverse: bool) -> KeyRange {
+        loop {
+            let number = number(near, self.at);
+            let far = match reverse {
+                // As many bytes as `near` has beyond the number are above it.
+                true => number.checked_sub(self.length),
+                false => number.checked_add(self.length),
+            };
+            let far = match far {
+                Some(far) => key(near, self.at, far),
+                // There are not so many keys with these first bytes: the next ones differ in an earlier byte.
+                None if self.at > 0 => {
+                    (self.at, self.length) = (self.at.saturating_sub(DIGITS), 1);
+                    continue;
+                }
+                None => if reverse { &range.begin } else { &range.end }.clone(),
+            };
+            let part = match reverse {
+                true => KeyRange { begin: far.max(range.begin.clone()), end: near.clone() },
+                false => KeyRange { begin: near.clone(), end: far.min(range.end.clone()) },
+            };
+            if !part.is_empty() {
+                return part;
+            }
+            // Near was made longer with zeros, and the number before it is itself.
+            self.length = self.length.saturating_mul(2);
+        }
+    }
+
+    fn lengthen(&mut self) {
+        self.length = self.length.saturating_mul(2);
+        self.has_passed = true;
+    }
+
+    fn shorten(&mut self) {
+        if self.length > 1 {
+            // At first it may be anything; later it was good a moment ago.
+            self.length = (self.length >> if self.has_passed { 2 } else { 16 }).max(1);
+        } else {
+            // Keys that are equal this far: what comes behind tells them apart.
+            (self.at, self.length) = (self.at + DIGITS, 1 << 120);
+        }
+    }
+}
+
+/// Some bytes of a key as a number; bytes that it does not have are zero.
+fn number(key: &Key, at: usize) -> u128 {
+    let mut digits = [0; DIGITS];
+    let rest = key.get(at..).unwrap_or_default();
+    let count = rest.len().min(DIGITS);
+    digits[..count].copy_from_slice(&rest[..count]);
+    u128::from_be_bytes(digits)
+}
+
+/// The key whose first bytes are those of `near`, followed by a number.
+fn key(near: &Key, at: usize, number: u128) -> Key {
+    let mut bytes: Vec<u8> = near.iter().copied().take(at).collect();
+    bytes.resize(at, 0);
+    bytes.extend_from_slice(&number.to_be_bytes());
+    // Zeros at the end would only make it longer.
+    let zeros = bytes[at..].iter().rev().take_while(|byte| **byte == 0).count();
+    bytes.truncate(bytes.len() - zeros);
+    Key::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrisdb_core::Version;
+    use rocksdb::WaitForCompactOptions;
+
+    use super::super::{RocksEngine, RocksSettings};
+    use super::*;
+    use crate::storage::engine::{Engine, EngineBatch, EngineChange};
+
+    fn open(directory: &std::path::Path, tombstones_at_once: u32) -> RocksEngine {
+        let settings =
+            RocksSettings { cache_bytes: 1 << 20, tombstones_at_once, ..RocksSettings::default() };
+        RocksEngine::open(directory, settings).unwrap()
+    }
+
+    fn write(engine: &RocksEngine, changes: Vec<EngineChange>) {
+        let version = engine.version().next();
+        engine.write(&EngineBatch { version, changes, attachment: None }).unwrap();
+    }
+
+    /// The keys of a range, and the most that one step has looked at, and the steps.
+    fn walk(engine: &RocksEngine, range: &KeyRange, reverse: bool) -> (Vec<Key>, usize, usize) {
+        let mut cursor = engine.cursor(range, reverse);
+        let (mut keys, mut most, mut steps) = (Vec::new(), 0, 0);
+        let mut place: Option<Key> = None;
+        loop {
+            match cursor.next().unwrap() {
+                Step::Row(row) => keys.push(row.key),
+                Step::Passed { to, looked_at } => {
+                    let is_further = place.as_ref().is_none_or(|place| match reverse {
+                        true => to < *place,
+                        false => to > *place,
+                    });
+                    assert!(is_further, "{to} after {place:?}");
+                    assert!(range.contains(&to) || to == range.end, "{to} of {range}");
+                    place = Some(to);
+                    most = most.max(looked_at);
+                    steps += 1;
+                }
+                Step::End => return (keys, most, steps),
+            }
+        }
+    }
+
+    #[test]
+    fn deleted_keys_are_passed_in_short_steps() {
+        let shapes: [fn(u32) -> Vec<u8>; 5] = [
+            |n| format!("q/{n:08}").into_bytes(),
+            |n| format!("tenant/0000000000000000000000/queue/of/work/{n:08}/item").into_bytes(),
+            |n| n.to_be_bytes().to_vec(),
+            |n| [vec![0; 40], n.to_be_bytes().to_vec(), vec![0; 3]].concat(),
+            |n| [vec![0xff; 40], n.to_le_bytes().to_vec()].concat(),
+        ];
+        for (shape, key_of) in shapes.into_iter().enumerate() {
+            let directory = tempfile::tempdir().unwrap();
+            let engine = open(directory.path(), 64);
+            let last = Key::from(key_of(20_000));
+            let rows = (0..=20_000).map(|n| {
+                let (key, value) = (Key::from(key_of(n)), "v".into());
+                EngineChange::Set(Row { key, value, commit_version: Version(1) })
+            });
+            write(&engine, rows.collect());
+            write(&engine, (0..20_000).map(|n| EngineChange::Clear(key_of(n).into())).collect());
+            let everything = KeyRange { begin: Key::MIN, end: vec![0xff; 50].into() };
+            for reverse in [false, true] {
+                let (keys, most, steps) = walk(&engine, &everything, reverse);
+                assert_eq!(keys, std::slice::from_ref(&last), "shape {shape}, {reverse}");
+                assert!(most <= 64 * 40, "shape {shape}: {most} keys in one step");
+                assert!((150..2_000).contains(&steps), "shape {shape}: {steps} steps");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_is_stopped_all_the_time_finds_all_rows() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(directory.path(), 1);
+        let mut random = 7_u32;
+        let mut draw = |below: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) % below
+        };
+        let mut expected = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            let mut changes = Vec::new();
+            for _ in 0..60 {
+                let length = draw(4) as usize;
+                let bytes: Vec<u8> =
+                    (0..length).map(|_| [0, 1, 7, 0xfe, 0xff][draw(5) as usize]).collect();
+                let key = Key::from(bytes);
+                if draw(5) == 0 {
+                    expected.insert(key.clone());
+                    let (value, commit_version) = ("v".into(), Version(1));
+                    changes.push(EngineChange::Set(Row { key, value, commit_version }));
+                } else {
+                    expected.remove(&key);
+                    changes.push(EngineChange::Clear(key));
+                }
+            }
+            write(&engine, changes);
+            let begin = Key::from(vec![draw(256) as u8; draw(2) as usize]);
+            let end = Key::from(vec![0xff; 5]);
+            let range = KeyRange { begin, end };
+            let mut keys: Vec<Key> =
+                expected.iter().filter(|key| range.contains(key)).cloned().collect();
+            assert_eq!(walk(&engine, &range, false).0, keys);
+            keys.reverse();
+            assert_eq!(walk(&engine, &range, true).0, keys);
+        }
+    }
+
+    #[test]
+    fn tombstones_are_compacted_away_for_their_own_sake() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(directory.path(), 64);
+        let key_of = |n: u32| Key::from(format!("q/{n:08}"));
+        for _ in 0..2 {
+            let rows = (0..20_000).map(|n| {
+                let (key, value) = (key_of(n), "v".into());
+                EngineChange::Set(Row { key, value, commit_version: Version(1) })
+            });
+            write(&engine, rows.collect());
+            engine.db.flush().unwrap();
+        }
+        write(&engine, (0..20_000).map(|n| EngineChange::Clear(key_of(n))).collect());
+        engine.db.flush().unwrap();
+        engine.db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
+        let files = engine.db.property_int_value("rocksdb.num-files-at-level0").unwrap();
+        assert_eq!(files, Some(0), "the tombstones are a reason to compact");
+        let everything = KeyRange { begin: Key::MIN, end: vec![0xff; 50].into() };
+        assert_eq!(walk(&engine, &everything, false).2, 0, "nothing is left to pass");
+    }
+}
