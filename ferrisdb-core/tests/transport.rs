@@ -482,6 +482,26 @@ async fn connections_have_a_bound() {
 }
 
 #[tokio::test]
+async fn silent_peers_make_room_for_others() {
+    let bounds = Bounds { handshakes_max: 4, connections_max: 8, handshake_timeout: NEVER };
+    let server = Server::start(bounds).await;
+    let bystander = server.client().await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(TcpStream::connect(server.endpoint().address.0.as_str()).await.unwrap());
+    }
+    // Whoever says what he wants gets it, however many say nothing.
+    assert_answers(&server.client().await).await;
+    assert_answers(&bystander).await;
+    for stream in &mut silent[..40] {
+        let closed = in_time(stream.read(&mut [0; 1])).await;
+        assert!(matches!(closed, Ok(0) | Err(_)), "the oldest were closed");
+    }
+    // They do not count as connections.
+    assert_eq!(server.router.connections(), 2);
+}
+
+#[tokio::test]
 async fn removing_an_endpoint_ends_its_connections() {
     let server = Server::start(Bounds::default()).await;
     let inside = Endpoint { address: Address::new("inside"), instance: INSTANCE };

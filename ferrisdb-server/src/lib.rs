@@ -15,6 +15,8 @@
 pub mod config;
 pub mod controller;
 pub mod coordinator;
+#[cfg(not(madsim))]
+pub mod descriptors;
 pub mod directory;
 pub mod host;
 pub mod log;

@@ -36,7 +36,10 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Load, LogFormat, Role, SettingsError, load};
+use crate::{
+    config::{Load, LogFormat, Role, SettingsError, load},
+    descriptors,
+};
 
 /// Runs a binary: reads its settings, prepares the process, and runs `body` to its end.
 ///
@@ -63,6 +66,10 @@ where
     };
     init_logging(&loaded.runtime.log, loaded.runtime.log_format);
     install_panic_hook();
+    if let Err(error) = descriptors::prepare() {
+        let _ = writeln!(io::stderr(), "{}", explain(&error));
+        return ExitCode::from(1);
+    }
     run(usize::from(loaded.runtime.worker_threads), async {
         let shutdown = shutdown_signal()?;
         tracing::info!(binary = R::BINARY, version = env!("CARGO_PKG_VERSION"), "starting");

@@ -26,6 +26,8 @@ pub struct Bounds {
     pub handshake_timeout: Duration,
     /// See [`limits::CONNECTIONS_MAX`].
     pub connections_max: usize,
+    /// See [`limits::HANDSHAKES_MAX`].
+    pub handshakes_max: usize,
 }
 
 impl Default for Bounds {
@@ -33,6 +35,7 @@ impl Default for Bounds {
         Bounds {
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             connections_max: limits::CONNECTIONS_MAX,
+            handshakes_max: limits::HANDSHAKES_MAX,
         }
     }
 }

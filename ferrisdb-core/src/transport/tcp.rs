@@ -1,6 +1,7 @@
 //! TCP: a listener that greets and hands on, and the framing of a connection.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
     sync::Arc,
@@ -27,7 +28,7 @@ use crate::{
     error::{Error, ErrorCode, Result, Stage},
     id::Address,
     limits,
-    runtime::{self, Awake, Task, TaskGroup, spawn},
+    runtime::{self, Awake, Task, spawn},
     service::{PROTOCOL_VERSION, ServiceKind},
 };
 
@@ -122,7 +123,9 @@ impl Listener {
 }
 
 async fn accept(listener: TcpListener, router: Router, network: Network) {
-    let greeting = TaskGroup::default();
+    let bounds = network.bounds();
+    // The oldest first.
+    let mut greeting: VecDeque<Task> = VecDeque::new();
     let last_refused = Arc::new(Mutex::new(None));
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -134,20 +137,20 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
                 continue;
             }
         };
-        let greeting_count = greeting.running();
-        if greeting_count >= limits::HANDSHAKES_MAX {
-            tracing::debug!(%peer, greeting_count, "connection closed: too many handshakes");
-            continue;
+        greeting.retain(|task| !task.is_finished());
+        while greeting.len() >= bounds.handshakes_max.max(1) {
+            tracing::debug!(%peer, "a connection that has kept silent makes room for another one");
+            greeting.pop_front();
         }
         #[cfg(not(madsim))]
         prepare(&stream);
         #[cfg(madsim)]
         let Ok(stream) = simulated::accepted(stream) else { continue };
-        let busy = greeting_count + router.connections() >= network.bounds().connections_max;
+        let busy = router.connections() >= bounds.connections_max;
         let (router, network) = (router.clone(), network.clone());
         let last_refused = Arc::clone(&last_refused);
         // Handshakes have a task each: a silent caller holds up nobody else.
-        greeting.spawn(async move {
+        greeting.push_back(spawn(async move {
             if let Err(error) = greet(stream, router, network, busy).await {
                 // A peer in a retry loop must not fill the log: say it once, until it changes.
                 let said = (peer.ip(), error.code());
@@ -157,7 +160,7 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
                     tracing::warn!(%peer, %error, "connection refused");
                 }
             }
-        });
+        }));
     }
 }
 

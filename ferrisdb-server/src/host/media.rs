@@ -85,7 +85,10 @@ impl Media {
             Engines::Files => {
                 use crate::storage::engine::rocksdb::{RocksEngine, RocksSettings};
                 let path = directory.to_owned();
-                let settings = RocksSettings { cache_bytes, ..RocksSettings::default() };
+                let tables = crate::descriptors::Descriptors::of_process().engine;
+                let open_files_max = i32::try_from(tables).unwrap_or(i32::MAX);
+                let settings =
+                    RocksSettings { cache_bytes, open_files_max, ..RocksSettings::default() };
                 let open = move || RocksEngine::open(&path, settings);
                 Ok(Arc::new(ferrisdb_core::runtime::blocking(open).await?))
             }

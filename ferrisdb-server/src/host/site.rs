@@ -32,7 +32,11 @@ impl Site {
     ///
     /// If the address cannot be bound.
     pub async fn listen(listen: &Address, advertise: Option<Address>) -> Result<Site> {
-        let (network, router) = (Network::new(), Router::new());
+        #[cfg(not(madsim))]
+        let network = Network::with_bounds(crate::descriptors::Descriptors::of_process().bounds());
+        #[cfg(madsim)]
+        let network = Network::new();
+        let router = Router::new();
         let listener = Listener::bind(listen, router.clone(), network.clone()).await?;
         let address = advertise.unwrap_or_else(|| listener.address().clone());
         let site = Site::new(address, network, router);

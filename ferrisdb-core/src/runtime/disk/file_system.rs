@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,11 +37,35 @@ fn disk_error(operation: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorCode::Disk, Stage::Process, detail)
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs::File::open(parent)?.sync_all(),
-        _ => fs::File::open(".")?.sync_all(),
+/// How often it is tried to open something when there are no descriptors, and how long after the try before.
+const DESCRIPTOR_TRIES: u32 = 500;
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens something. That there are no descriptors is no fault of the disk: connections that end leave some.
+#[expect(clippy::disallowed_methods, reason = "this is where it may block")]
+fn opened<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    // EMFILE and ENFILE, which have no kind of their own.
+    let is_out_of_descriptors = |error: &io::Error| matches!(error.raw_os_error(), Some(24 | 23));
+    for tries in 1..DESCRIPTOR_TRIES {
+        match open() {
+            Err(error) if is_out_of_descriptors(&error) => {
+                if tries == 1 {
+                    tracing::warn!(%error, "a file cannot be opened yet");
+                }
+                std::thread::sleep(DESCRIPTOR_PAUSE);
+            }
+            opened => return opened,
+        }
     }
+    open()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    opened(|| fs::File::open(parent))?.sync_all()
 }
 
 impl Disk for FileSystem {
@@ -58,7 +83,7 @@ impl Disk for FileSystem {
 
     fn list(&self, path: &Path) -> DiskFuture<'_, Vec<String>> {
         run("list", path, |path| {
-            let entries = match fs::read_dir(path) {
+            let entries = match opened(|| fs::read_dir(path)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 entries => entries?,
             };
@@ -75,7 +100,7 @@ impl Disk for FileSystem {
         run("open", path, move |path| {
             let mut options = fs::File::options();
             options.read(true).write(true).create_new(mode == OpenMode::New);
-            let file = options.open(path)?;
+            let file = opened(|| options.open(path))?;
             if mode == OpenMode::New {
                 sync_parent(path)?;
             }
@@ -84,7 +109,7 @@ impl Disk for FileSystem {
     }
 
     fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>> {
-        run("read", path, |path| match fs::read(path) {
+        run("read", path, |path| match opened(|| fs::read(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             contents => Ok(Some(Bytes::from(contents?))),
         })
@@ -95,7 +120,7 @@ impl Disk for FileSystem {
             let mut temporary = path.as_os_str().to_owned();
             temporary.push(".new");
             let temporary = PathBuf::from(temporary);
-            let file = fs::File::create(&temporary)?;
+            let file = opened(|| fs::File::create(&temporary))?;
             file.write_all_at(&contents, 0)?;
             file.sync_all()?;
             fs::rename(&temporary, path)?;
@@ -121,7 +146,7 @@ impl Disk for FileSystem {
     }
 
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        run("remove directory", path, |path| match fs::remove_dir_all(path) {
+        run("remove directory", path, |path| match opened(|| fs::remove_dir_all(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| sync_parent(path)),
         })
@@ -135,7 +160,8 @@ impl Disk for FileSystem {
 
 fn lock_directory(path: &Path) -> Result<DirectoryLock> {
     let lock_path = path.join("lock");
-    let file = fs::File::options().create(true).truncate(false).write(true).open(&lock_path);
+    let file =
+        opened(|| fs::File::options().create(true).truncate(false).write(true).open(&lock_path));
     let file = file.map_err(|error| disk_error("open", &lock_path, &error))?;
     match file.try_lock() {
         Ok(()) => {}
