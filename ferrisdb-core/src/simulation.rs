@@ -105,6 +105,16 @@ named! {
         ServeForeignShard = "serve-foreign-shard",
         /// Storage: a read may see one version later than it asked for (I-2).
         ReadTooNew = "read-too-new",
+        /// Storage: after a rollback the holdings are still those of versions that are gone (I-3, I-10).
+        KeepShardsOfRolledBack = "keep-shards-of-rolled-back",
+        /// Storage: a page is written over what an earlier copy has left behind (I-2).
+        KeepLeftovers = "keep-leftovers",
+        /// Storage: a shard is reported as copied before that is on disk (I-11).
+        ReportCopyTooEarly = "report-copy-too-early",
+        /// Storage: watches that were compared with versions that are gone are not looked at again.
+        ForgetWatchAtRollback = "forget-watch-at-rollback",
+        /// Proxy: single keys that are set do not reach servers that are joining their shard (I-2).
+        ForgetJoining = "forget-joining",
         /// Storage: a range clear wakes nobody who watches a key of it.
         MissWatch = "miss-watch",
         /// Client: watches are not begun again when their server was lost.

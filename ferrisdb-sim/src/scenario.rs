@@ -92,10 +92,12 @@ built_in!(
     "disks",
     "exactly-once",
     "long-idle",
+    "many",
     "operations",
     "range-clears",
     "recorded-bank",
     "register",
+    "relocations",
     "second-opinion",
     "serializability",
     "side-channel",
@@ -104,6 +106,7 @@ built_in!(
     "two-generations",
     "unequal-logs",
     "watches",
+    "watches-unequal",
 );
 
 impl Scenario {

@@ -37,6 +37,7 @@ use ferrisdb_core::{
         controller::{ClusterState, Progress, StorageReport},
         storage::StorageService,
     },
+    simulation::{Plant, planted},
     transport::{Network, Router},
 };
 use parking_lot::{Mutex, RwLock};
@@ -301,7 +302,9 @@ impl Shared {
             tracing::info!(%version, "versions that were never acknowledged are rolled back");
             let mut serving = self.serving.write();
             serving.window.rollback_after(version);
-            serving.shards.rollback_after(version);
+            if !planted(Plant::KeepShardsOfRolledBack) {
+                serving.shards.rollback_after(version);
+            }
             self.waiters.on_applied(version);
             self.look_after_rollback(&serving, version)?;
         }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Key, Mutation, Result, Stage, Version, limits, runtime,
     service::storage::{WatchChanges, WatchNews, WatchSessionId},
@@ -198,6 +199,9 @@ impl Shared {
         version: Version,
     ) -> Result<()> {
         let again = self.watches.with(|table| table.on_rollback(version));
+        if planted(Plant::ForgetWatchAtRollback) {
+            return Ok(());
+        }
         self.look_at_watches(serving, &again)
     }
 
