@@ -115,6 +115,16 @@ named! {
         ScanUnderLock = "scan-under-lock",
         /// Storage: reads of older versions are refused only when the engine has been written, not before (I-2).
         RaiseOldestLate = "raise-oldest-late",
+        /// Storage: after a rollback the holdings are still those of versions that are gone (I-3, I-10).
+        KeepShardsOfRolledBack = "keep-shards-of-rolled-back",
+        /// Storage: a page is written over what an earlier copy has left behind (I-2).
+        KeepLeftovers = "keep-leftovers",
+        /// Storage: a shard is reported as copied before that is on disk (I-11).
+        ReportCopyTooEarly = "report-copy-too-early",
+        /// Storage: watches that were compared with versions that are gone are not looked at again.
+        ForgetWatchAtRollback = "forget-watch-at-rollback",
+        /// Proxy: single keys that are set do not reach servers that are joining their shard (I-2).
+        ForgetJoining = "forget-joining",
         /// Storage: a range clear wakes nobody who watches a key of it.
         MissWatch = "miss-watch",
         /// Client: watches are not begun again when their server was lost.

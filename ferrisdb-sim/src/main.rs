@@ -307,7 +307,7 @@ mod command_line {
 
     /// Switches each planted bug on, and looks whether some scenario fails: the table of `docs/simulation.md`.
     fn plants(arguments: &Arguments) -> Result<bool> {
-        let seeds = arguments.seeds.unwrap_or(20);
+        let seeds = arguments.seeds.unwrap_or(30);
         let only = arguments.plant.as_deref();
         if let Some(name) = only {
             ensure!(Plant::by_name(name).is_some(), "no planted bug is called {name}");

@@ -94,10 +94,12 @@ built_in!(
     "disks",
     "exactly-once",
     "long-idle",
+    "many",
     "operations",
     "range-clears",
     "recorded-bank",
     "register",
+    "relocations",
     "second-opinion",
     "serializability",
     "side-channel",
@@ -106,6 +108,7 @@ built_in!(
     "two-generations",
     "unequal-logs",
     "watches",
+    "watches-unequal",
 );
 
 impl Scenario {

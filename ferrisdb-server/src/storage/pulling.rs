@@ -253,7 +253,8 @@ impl Shared {
         let (range, rows) = (copied.range.clone(), copied.rows);
         let ingested = self.change_engine(life, move |engine| {
             // Left over from before a crash or a rollback.
-            let clear = has_rows(engine, &range)?.then_some(EngineChange::ClearRange(range));
+            let is_left = has_rows(engine, &range)? && !planted(Plant::KeepLeftovers);
+            let clear = is_left.then_some(EngineChange::ClearRange(range));
             let changes: Vec<_> =
                 clear.into_iter().chain(rows.into_iter().map(EngineChange::Set)).collect();
             if changes.is_empty() { Ok(()) } else { engine.ingest(&changes) }

@@ -33,6 +33,7 @@ use ferrisdb_core::{
         controller::{ClusterState, Progress, StorageReport},
         storage::StorageService,
     },
+    simulation::{Plant, planted},
     transport::{Network, Router},
 };
 use parking_lot::Mutex;
@@ -292,7 +293,9 @@ impl Shared {
             tracing::info!(%version, "versions that were never acknowledged are rolled back");
             let mut serving = self.serving.write();
             serving.window.rollback_after(version);
-            serving.shards.rollback_after(version);
+            if !planted(Plant::KeepShardsOfRolledBack) {
+                serving.shards.rollback_after(version);
+            }
             drop(serving);
             self.waiters.on_applied(version);
             // Before the machine goes on: what is applied next looks for itself.

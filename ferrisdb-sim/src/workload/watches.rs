@@ -43,11 +43,13 @@ pub struct WatchesSettings {
     pub keys: usize,
     /// How many watches a client has at a time, apart from the ring.
     pub watches: usize,
+    /// Whether a key that is changed usually goes back to the value that it had before.
+    pub returning: bool,
 }
 
 impl Default for WatchesSettings {
     fn default() -> WatchesSettings {
-        WatchesSettings { clients: 4, keys: 40, watches: 12 }
+        WatchesSettings { clients: 4, keys: 40, watches: 12, returning: false }
     }
 }
 
@@ -86,6 +88,8 @@ enum Style {
 }
 
 const NAME: &str = "watches";
+/// What a key goes back and forth between.
+const RETURNING: [&str; 2] = ["A", "B"];
 
 fn data_key(index: usize) -> String {
     format!("{NAME}/data/{index:04}")
@@ -119,9 +123,16 @@ impl Watches {
         Watches { settings, journal: Mutex::default() }
     }
 
-    /// Sets a key to a value that is new, and counts that.
-    fn set_new(transaction: &Transaction, index: usize) -> Result<()> {
-        transaction.set(data_key(index), new_value())?;
+    /// Sets a key to another value than it has, and counts that: to a new one, or to the one of two that it has not.
+    async fn set_other(&self, transaction: &Transaction, index: usize) -> Result<()> {
+        let value = if self.settings.returning && !one_in(8) {
+            let now = transaction.get(data_key(index)).await?;
+            let [one, other] = RETURNING.map(Value::from);
+            if now.as_ref() == Some(&one) { other } else { one }
+        } else {
+            new_value()
+        };
+        transaction.set(data_key(index), value)?;
         transaction.add(count_key(index), 1)?;
         Ok(())
     }
@@ -136,13 +147,13 @@ impl Watches {
         };
         let body = |transaction: Transaction| async move {
             if style == Style::ChangeBefore {
-                Self::set_new(&transaction, index)?;
+                self.set_other(&transaction, index).await?;
             }
             let known = transaction.get(data_key(index)).await?;
             let count = counter(transaction.get(count_key(index)).await?.as_ref())?;
             let watch = transaction.watch(data_key(index)).await?;
             if style == Style::ChangeAfter {
-                Self::set_new(&transaction, index)?;
+                self.set_other(&transaction, index).await?;
             }
             Ok(Waiting { watch, known, count: Some(count) })
         };
@@ -156,7 +167,7 @@ impl Watches {
         let body = |transaction: Transaction| async move {
             let key = data_key(index);
             match way {
-                0 | 1 => Self::set_new(&transaction, index)?,
+                0 | 1 => self.set_other(&transaction, index).await?,
                 2 => {
                     if transaction.get(key.as_str()).await?.is_some() {
                         transaction.clear(key)?;

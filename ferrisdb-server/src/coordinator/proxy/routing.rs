@@ -74,9 +74,11 @@ impl Routing {
             | Mutation::Atomic { key, .. }
             | Mutation::SetVersionstampedKey { key, .. }
             | Mutation::SetVersionstampedValue { key, .. } => {
-                for tag in self.shards.of_key(key).into_iter().flat_map(|s| s.teams.all()) {
-                    messages.push(tag, mutation);
-                }
+                let Some(Shard { teams, .. }) = self.shards.of_key(key) else { return };
+                let is_set = matches!(mutation, Mutation::Set { .. });
+                let forgets = planted(Plant::ForgetJoining) && is_set;
+                let tags = teams.all().filter(|tag| !forgets || teams.team.contains(tag));
+                tags.for_each(|tag| messages.push(tag, mutation));
             }
             Mutation::ClearRange { range } => {
                 let shards_max = if planted(Plant::ClearReachesOneShard) { 1 } else { usize::MAX };

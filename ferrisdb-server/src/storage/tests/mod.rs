@@ -3,6 +3,7 @@
 
 mod copying;
 mod serving;
+mod threads;
 mod watching;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -36,7 +37,10 @@ use parking_lot::Mutex;
 use tarpc::context::{self, Context};
 use tokio::sync::Notify;
 
-use super::{StorageServer, StorageSettings, engine::memory::MemoryStorage};
+use super::{
+    StorageServer, StorageSettings,
+    engine::{Engine, memory::MemoryStorage},
+};
 
 const PROCESS: ProcessId = ProcessId(1);
 const TAG: Tag = Tag(0);
@@ -274,13 +278,18 @@ impl World {
     }
 
     async fn open(&mut self) -> StorageServer {
+        let engine = Arc::new(self.storage.open());
+        self.open_with(engine).await
+    }
+
+    async fn open_with(&mut self, engine: Arc<dyn Engine>) -> StorageServer {
         let server = StorageServer::open(
             self.network.clone(),
             Arc::clone(&self.view),
             self.router.clone(),
             0,
             PROCESS,
-            Arc::new(self.storage.open()),
+            engine,
             self.settings,
         );
         let endpoint = Endpoint::of_process(Address::new("here"));
