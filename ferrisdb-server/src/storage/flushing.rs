@@ -180,7 +180,16 @@ impl Shared {
     fn forget_flushed(&self, life: u64, version: Version) {
         loop {
             let mut serving = self.serving.write();
-            if serving.life != life || !serving.window.forget_flushed(version, KEYS_AT_ONCE) {
+            if serving.life != life {
+                return;
+            }
+            if !serving.window.forget_flushed(version, KEYS_AT_ONCE) {
+                break;
+            }
+        }
+        loop {
+            let mut serving = self.serving.write();
+            if serving.life != life || !serving.window.prune_clears(version, KEYS_AT_ONCE) {
                 return;
             }
         }

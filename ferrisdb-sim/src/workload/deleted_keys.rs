@@ -182,7 +182,7 @@ impl Workload for DeletedKeys {
                         }
                         transaction.set(row_key(rows), "l")?;
                         transaction.set(OTHER, "o")?;
-                        Ok(())
+                        Ok::<_, anyhow::Error>(())
                     };
                     support::run(&client, "filling the queue", fill).await?;
                     next = end;

@@ -167,7 +167,7 @@ impl Workload for Repeatable {
                 for number in 0..self.settings.keys {
                     transaction.set(self.key(number), "first")?;
                 }
-                Ok(())
+                Ok::<_, anyhow::Error>(())
             };
             support::run(&client, "filling", fill).await?;
             runtime::sleep(Duration::from_millis(self.settings.rest_ms)).await;

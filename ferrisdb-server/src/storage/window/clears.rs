@@ -133,10 +133,11 @@ impl Clears {
         walk(&self.root, version, visit);
     }
 
-    /// Removes the pieces of versions up to `version`; returns how many nodes it had to allocate.
-    pub(super) fn prune(&mut self, version: Version) -> usize {
+    /// Removes the pieces of versions up to `version`, as many as `left` says, which it counts down; returns how many nodes it
+    /// had to allocate.
+    pub(super) fn prune(&mut self, version: Version, left: &mut usize) -> usize {
         let mut allocated = 0;
-        self.root = prune(self.root.take(), version, &mut allocated);
+        self.root = prune(self.root.take(), version, left, &mut allocated);
         allocated
     }
 }
@@ -231,18 +232,19 @@ fn set_end_of_last(tree: &mut Tree, end: &Key, allocated: &mut usize) {
     }
 }
 
-fn prune(tree: Tree, version: Version, allocated: &mut usize) -> Tree {
+fn prune(tree: Tree, version: Version, left: &mut usize, allocated: &mut usize) -> Tree {
     let mut top = tree.filter(|piece| piece.version_max > version)?;
-    if top.version_min > version {
+    if top.version_min > version || *left == 0 {
         return Some(top);
     }
     let piece = own(&mut top, allocated);
-    let left = prune(piece.left.take(), version, allocated);
-    let right = prune(piece.right.take(), version, allocated);
-    if piece.stamp.version <= version {
-        return merge(left, right, allocated);
+    let before = prune(piece.left.take(), version, left, allocated);
+    let behind = prune(piece.right.take(), version, left, allocated);
+    if piece.stamp.version <= version && *left > 0 {
+        *left -= 1;
+        return merge(before, behind, allocated);
     }
-    (piece.left, piece.right) = (left, right);
+    (piece.left, piece.right) = (before, behind);
     piece.update();
     Some(top)
 }
@@ -281,7 +283,8 @@ mod tests {
         let mut at_50 = at_40.clone();
         at_50.insert(KeyRange::new("e", "z"), stamp(50));
         let mut pruned = at_50.clone();
-        pruned.prune(Version(30));
+        let mut left = 10;
+        pruned.prune(Version(30), &mut left);
 
         assert_eq!(pieces(&at_30), expected(&[("b..k", 30)]));
         assert_eq!(pieces(&at_40), expected(&[("b..d", 30), ("d..f", 40), ("f..k", 30)]));

@@ -69,7 +69,7 @@ impl Window {
 
     /// The engine has all changes up to `version`: forgets them.
     ///
-    /// Takes time for each of them, so call [`Window::forget_flushed`] before, in steps.
+    /// Takes time for each of them, so call [`Window::forget_flushed`] and [`Window::prune_clears`] before, in steps.
     ///
     /// # Panics
     ///
@@ -82,13 +82,21 @@ impl Window {
         );
         while self.forget_flushed(version, usize::MAX) {}
         self.flushed_version = self.flushed_version.max(version);
-        // Later versions grow from the newest tree: without this, pieces would stay in it for ever. Trees of
-        // versions in between keep theirs until they are flushed.
-        if let Some(newest) = self.journal.back_mut() {
-            let bytes = newest.clears.prune(version) * NODE_BYTES;
-            newest.bytes += bytes;
-            self.bytes += bytes;
-        }
+        self.prune_clears(version, usize::MAX);
+    }
+
+    /// A part of [`Window::finish_flush`], after all of [`Window::forget_flushed`]: removes range clears that the engine has, so
+    /// many pieces of them. Returns whether there may be more.
+    ///
+    /// Later versions grow from the newest tree: without this, pieces would stay in it for ever. Trees of versions in between
+    /// keep theirs until they are flushed.
+    pub fn prune_clears(&mut self, version: Version, pieces_max: usize) -> bool {
+        let Some(newest) = self.journal.back_mut() else { return false };
+        let mut left = pieces_max;
+        let bytes = newest.clears.prune(version, &mut left) * NODE_BYTES;
+        newest.bytes += bytes;
+        self.bytes += bytes;
+        left == 0
     }
 
     /// A part of [`Window::finish_flush`]: forgets the oldest versions, with about so many keys. Returns whether there are more
