@@ -5,7 +5,7 @@
 //!   read           any server    of the shard's team, the fast ones first; the next one if it fails or takes long;
 //!                                a fresh map if all do
 //!   commit         one proxy     never asked twice: without an answer its result is unknown (I-6), as soon as a later
-//!                                generation is active
+//!                                generation is active, or the proxy does not even greet; one that was not sent goes elsewhere
 //! ```
 //!
 //! Errors that only say "ask somebody else" are handled here. What remains is an error of the whole attempt,
@@ -56,8 +56,9 @@ use crate::{
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long the controllers may take over a command. Adding one of them takes as long as it takes to catch up.
 const ADMINISTER_LIMIT: Duration = Duration::from_secs(30);
-/// How long a server may take when there is another one that could answer instead.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long a proxy may take over a commit before it is asked whether it lives; then twice as long each time, up to the maximum.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(300);
+const COMMIT_PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// How long to wait for news of the cluster before the same servers are asked again.
 const PAUSE: Duration = Duration::from_millis(25);
 /// How old a version may be that a commit is sent with when it has read nothing. Far from the window's end, so that
@@ -80,7 +81,15 @@ const COMMIT_BATCHES: batch::Limits<CommitRequest> =
     batch::Limits { rounds_max: 8, weight_max: 1 << 20, weigh: CommitRequest::size };
 
 type PointReads = Batcher<PointRead, Result<Option<VersionedValue>>>;
-type Commits = Batcher<CommitRequest, Result<CommitOutcome>>;
+type Commits = Batcher<CommitRequest, CommitAnswer>;
+
+/// What became of a commit at a proxy.
+enum CommitAnswer {
+    /// It was sent, and this is what is known.
+    Ended(Result<CommitOutcome>),
+    /// It was not sent, for this reason.
+    NotSent(CommitRequest, Error),
+}
 
 /// A cluster, as one database handle sees it.
 pub(crate) struct Cluster {
@@ -106,7 +115,9 @@ struct Links {
     hedges: hedge::Budget,
     /// The newest version that was heard of.
     newest_heard: AtomicU64,
-    /// The same, and when.
+    /// Apart from those of reads: read versions are fewer, because many ask together.
+    proxy_hedges: hedge::Budget,
+    /// The newest version that was heard of, and when.
     newest_version: Mutex<Option<(Version, Instant)>>,
     /// The newest read version, and when it was asked for.
     fresh_version: Mutex<Option<(Version, Instant)>>,
@@ -133,6 +144,7 @@ impl Cluster {
             turn: AtomicUsize::new(0),
             hedges: hedge::Budget::default(),
             newest_heard: AtomicU64::new(0),
+            proxy_hedges: hedge::Budget::default(),
             newest_version: Mutex::default(),
             fresh_version: Mutex::default(),
         });
@@ -271,34 +283,34 @@ impl Cluster {
         let not_past =
             |deadline: Instant| transaction_deadline.map_or(deadline, |d| d.min(deadline));
         let deadline = not_past(runtime::now() + links.settings.read_version_limit);
+        let mut request = request;
         loop {
             let (state, proxies) = links.active_proxies(deadline).await?;
-            let mut error = no_servers(Stage::Commit, "the generation has no proxies");
-            for proxy in proxies {
-                match links.proxies.get(&proxy).await {
-                    Ok(_) => {
-                        let now = runtime::now();
-                        let until = not_past(now + links.settings.commit_limit);
-                        let limit = until.saturating_duration_since(now);
-                        let commits = self.commits(&proxy, state.generation);
-                        let asked = commits.ask(request);
-                        return match runtime::timeout(limit, Stage::Commit, asked).await {
-                            Ok(Ok(outcome)) => outcome,
-                            // Not taken at all.
-                            Ok(Err(busy)) if busy.code() == ErrorCode::TooBusy => Err(busy),
-                            // It may have been sent, and the proxy may be at it still.
-                            Ok(Err(error)) | Err(error) => {
-                                Err(error.with_code(ErrorCode::CommitUnknownResult).at(&proxy))
-                            }
-                        };
-                    }
-                    // Nothing was sent: another proxy may be asked.
-                    Err(unreachable) => {
-                        links.proxies.failed(&proxy);
-                        error = unreachable;
+            let error = match links.open_proxy(&proxies, state.generation, deadline).await {
+                Ok(proxy) => {
+                    let now = runtime::now();
+                    let until = not_past(now + links.settings.commit_limit);
+                    let limit = until.saturating_duration_since(now);
+                    let commits = self.commits(&proxy, state.generation);
+                    let asked = commits.ask(request);
+                    match runtime::timeout(limit, Stage::Commit, asked).await {
+                        Ok(Ok(CommitAnswer::Ended(outcome))) => return outcome,
+                        Ok(Ok(CommitAnswer::NotSent(unsent, error))) => {
+                            mark(Mark::CommitWentElsewhere);
+                            request = unsent;
+                            error
+                        }
+                        // Not taken at all.
+                        Ok(Err(busy)) if busy.code() == ErrorCode::TooBusy => return Err(busy),
+                        // It may have been sent, and the proxy may be at it still.
+                        Ok(Err(error)) | Err(error) => {
+                            return Err(error.with_code(ErrorCode::CommitUnknownResult).at(&proxy));
+                        }
                     }
                 }
-            }
+                Err(error) => error,
+            };
+            // Nothing was sent: another proxy may be asked, or the next generation's.
             links.pause(state.revision, deadline, error).await?;
         }
     }
@@ -421,18 +433,21 @@ impl Links {
         loop {
             let (state, proxies) = self.active_proxies(deadline).await?;
             let mut error = no_servers(Stage::ReadVersion, "the generation has no proxies");
-            let count = proxies.len();
-            for (index, proxy) in proxies.into_iter().enumerate() {
-                let limit = patience(index, count);
-                match self.read_version_of(&proxy, state.generation, priority, limit).await {
-                    Ok(version) => {
-                        self.heard_of(version);
-                        self.read_since(version, asked_at);
-                        return Ok(version);
-                    }
-                    Err(failed) if is_of_server(failed.code()) => error = failed,
-                    Err(failed) => return Err(failed),
+            let ask = |proxy| self.read_version_of(proxy, state.generation, priority);
+            let failed = |failed: Error| {
+                if !is_of_server(failed.code()) {
+                    return Err(failed);
                 }
+                error = failed;
+                Ok(())
+            };
+            let (hedges, speeds) = (&self.proxy_hedges, ProxySpeeds(&self.proxies));
+            if let Some(version) =
+                hedge::first_answer(proxies, hedges, &speeds, ask, failed).await?
+            {
+                self.heard_of(version);
+                self.read_since(version, asked_at);
+                return Ok(version);
             }
             self.pause(state.revision, deadline, error).await?;
         }
@@ -458,18 +473,21 @@ impl Links {
 
     async fn read_version_of(
         &self,
-        proxy: &Endpoint,
+        proxy: Endpoint,
         generation: Generation,
         priority: Priority,
-        limit: Duration,
     ) -> Result<Version> {
+        let proxy = &proxy;
         let asked = async {
             let client = self.proxies.get(proxy).await?;
             let is_background = priority == Priority::Batch;
-            transport::call(limit, Stage::ReadVersion, |context| {
+            let began = runtime::now();
+            let answer = transport::call(ANSWER_LIMIT, Stage::ReadVersion, |context| {
                 client.read_version(context, is_background)
-            })
-            .await
+            });
+            let answer = answer.await?;
+            self.proxies.answered(proxy, runtime::now().saturating_duration_since(began));
+            Ok(answer)
         };
         let answer = tokio::select! {
             biased;
@@ -493,22 +511,63 @@ impl Links {
         }
     }
 
+    /// A proxy that a commit can be sent to at once, as soon as there is one. News of the cluster end the wait.
+    async fn open_proxy(
+        &self,
+        proxies: &[Endpoint],
+        generation: Generation,
+        deadline: Instant,
+    ) -> Result<Endpoint> {
+        let left = deadline.saturating_duration_since(runtime::now());
+        let found = async {
+            tokio::select! {
+                biased;
+                found = self.proxies.first_open(proxies) => found,
+                over = self.generation_is_over(generation, Stage::Commit) => Err(over),
+            }
+        };
+        let found = runtime::timeout(left, Stage::Commit, found).await;
+        found.map_err(|late| late.with_code(ErrorCode::Unreachable))?
+    }
+
+    /// Waits until a proxy that does not answer does not even greet any more.
+    async fn silence_of(&self, proxy: &Endpoint) -> Error {
+        if planted(Plant::ClingToProxy) {
+            return std::future::pending().await;
+        }
+        let mut patience = COMMIT_PATIENCE;
+        loop {
+            runtime::sleep(patience).await;
+            if let Err(error) = self.proxies.probe(proxy).await {
+                mark(Mark::ProxySilent);
+                return error;
+            }
+            patience = (patience * 2).min(COMMIT_PATIENCE_MAX);
+        }
+    }
+
     /// Commits some transactions at a proxy.
     async fn commit_at(
         &self,
         proxy: &Endpoint,
         generation: Generation,
         requests: Vec<CommitRequest>,
-    ) -> Vec<Result<CommitOutcome>> {
+    ) -> Vec<CommitAnswer> {
         let count = requests.len();
-        let client = match self.proxies.get(proxy).await {
-            Ok(client) => client,
-            // Nothing was sent: they are refused for certain.
-            Err(unreachable) => {
-                self.proxies.failed(proxy);
-                return vec![Err(unreachable); count];
+        let unsent = |requests: Vec<CommitRequest>, error: Error| {
+            let answer = |request| CommitAnswer::NotSent(request, error.clone());
+            requests.into_iter().map(answer).collect()
+        };
+        let client = match self.proxies.open(proxy) {
+            Some(client) => client,
+            // They have waited for those before them, which have found out.
+            None => {
+                let detail = "the connection has failed meanwhile";
+                let error = Error::new(ErrorCode::Unreachable, Stage::Commit, detail).at(proxy);
+                return unsent(requests, error);
             }
         };
+        let copies = planted(Plant::SendElsewhere).then(|| requests.clone());
         let limit = self.settings.commit_limit;
         let committed =
             transport::call(limit, Stage::Commit, |context| client.commit_all(context, requests));
@@ -517,6 +576,11 @@ impl Links {
             answer = committed => answer,
             // Whatever the proxy may say now, it says too late: nobody of its generation commits any more.
             over = self.generation_is_over(generation, Stage::Commit) => Err(over),
+            // A proxy that cannot be reached may have them all the same. Whoever asked finds that out by another one.
+            silent = self.silence_of(proxy) => match copies {
+                Some(copies) => return unsent(copies, silent),
+                None => Err(silent),
+            },
         };
         let answer = answer.and_then(|outcomes| {
             if outcomes.len() == count {
@@ -534,13 +598,16 @@ impl Links {
                 if let Some(newest) = committed.max() {
                     self.heard_of(newest.commit_version);
                 }
-                let at_proxy = |outcome: Result<_>| outcome.map_err(|error| error.at(proxy));
+                let at_proxy =
+                    |outcome: Result<_>| CommitAnswer::Ended(outcome.map_err(|e| e.at(proxy)));
                 outcomes.into_iter().map(at_proxy).collect()
             }
             // They may have been sent, and the proxy may be at them still.
             Err(error) => {
                 self.proxies.failed(proxy);
-                vec![Err(error.with_code(ErrorCode::CommitUnknownResult).at(proxy)); count]
+                let unknown = error.with_code(ErrorCode::CommitUnknownResult).at(proxy);
+                let unknown = std::iter::repeat_n(unknown, count);
+                unknown.map(|unknown| CommitAnswer::Ended(Err(unknown))).collect()
             }
         }
     }
@@ -761,9 +828,19 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// How long the server at `index` of `count` may take: the last one gets all the time, the others are not waited for.
-fn patience(index: usize, count: usize) -> Duration {
-    if index + 1 < count { PATIENCE } else { ANSWER_LIMIT }
+/// What is known of the speeds of proxies.
+struct ProxySpeeds<'a>(&'a Connections<ProxyService>);
+
+impl hedge::Speeds for ProxySpeeds<'_> {
+    fn usual(&self, server: &Endpoint) -> Option<Duration> {
+        hedge::Speeds::usual(self.0, server)
+    }
+
+    fn is_late(&self, server: &Endpoint, after: Duration) {
+        hedge::Speeds::is_late(self.0, server, after);
+        // A commit could not go elsewhere once it was sent there.
+        self.0.suspect(server);
+    }
 }
 
 /// Whether the error is about the server that was asked, so that another one may do better.

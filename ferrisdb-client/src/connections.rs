@@ -7,22 +7,38 @@
 //! ```
 //!
 //! What was measured is forgotten after a while, so that a server that was slow gets another chance.
+//!
+//! What must not wait for a server that is silent goes to one with an open connection ([`Connections::first_open`]). All others
+//! are connected to meanwhile, each by a task of its own: an attempt that hangs holds up nobody. And a server that should have
+//! answered by now is asked for a new connection ([`Connections::probe`]): one that lives greets at once, however busy it is.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use ferrisdb_core::{
-    Endpoint, Result,
+    Endpoint, Error, ErrorCode, Result, Stage,
     runtime::{self, Instant},
     service::Service,
+    simulation::{Plant, planted},
     transport::Network,
 };
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::Notify;
 
 use crate::hedge::Speeds;
 
 /// How long a server that failed is asked only after all others.
 const SUSPECT_FOR: Duration = Duration::from_secs(1);
+/// An attempt to connect that is older than this is given up when its server fails: the way may be open again for a new one.
+const ATTEMPT_KEPT_FOR: Duration = Duration::from_millis(500);
+/// How long a server may take to greet when it is asked whether it lives.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// A server that is late is asked that so often at most.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// How long a measured latency counts.
 const LATENCY_COUNTS_FOR: Duration = Duration::from_secs(2);
@@ -31,24 +47,94 @@ const SLOW_FACTOR: u32 = 4;
 /// ... unless the difference is smaller than this.
 const SLOW_MIN: Duration = Duration::from_millis(2);
 
-/// The connections to the endpoints of a service.
+/// The connections to the endpoints of a service. Clones are the same.
 pub(crate) struct Connections<S: Service> {
     network: Network,
-    slots: Mutex<BTreeMap<Endpoint, Slot<S>>>,
+    slots: Arc<Mutex<BTreeMap<Endpoint, Slot<S>>>>,
+}
+
+impl<S: Service> Clone for Connections<S> {
+    fn clone(&self) -> Self {
+        Connections { network: self.network.clone(), slots: Arc::clone(&self.slots) }
+    }
 }
 
 /// An endpoint that was used.
 struct Slot<S: Service> {
-    /// Filled by whoever connects first; the others wait for that.
-    client: Arc<OnceCell<S::Client>>,
+    attempt: Option<Arc<Attempt<S>>>,
     suspect_until: Option<Instant>,
     /// A moving average, and when it was last updated.
     latency: Option<(Duration, Instant)>,
+    probed_at: Option<Instant>,
+}
+
+impl<S: Service> Default for Slot<S> {
+    fn default() -> Self {
+        Slot { attempt: None, suspect_until: None, latency: None, probed_at: None }
+    }
+}
+
+impl<S: Service> Slot<S> {
+    fn is_open(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.is_open())
+    }
+
+    fn is_suspect(&self, now: Instant) -> bool {
+        self.suspect_until.is_some_and(|until| now < until)
+    }
+}
+
+/// An attempt to connect, and the connection that it has made.
+struct Attempt<S: Service> {
+    since: Instant,
+    outcome: OnceLock<Result<S::Client>>,
+    ended: Notify,
+}
+
+impl<S: Service> Attempt<S> {
+    /// Connects in a task of its own, which goes on when nobody waits for it.
+    fn begin(network: Network, endpoint: Endpoint) -> Arc<Attempt<S>> {
+        let attempt = Arc::new(Attempt {
+            since: runtime::now(),
+            outcome: OnceLock::new(),
+            ended: Notify::new(),
+        });
+        let own = Arc::clone(&attempt);
+        runtime::spawn(async move {
+            let outcome = network.connect::<S>(&endpoint).await;
+            // Nobody else sets it.
+            let _ = own.outcome.set(outcome);
+            own.ended.notify_waiters();
+        })
+        .detach();
+        attempt
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.outcome.get(), Some(Ok(_)))
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.outcome.get(), Some(Err(_)))
+    }
+
+    async fn outcome(&self) -> Result<S::Client> {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Registered before the look, so that an end in between is not missed.
+            ended.as_mut().enable();
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            ended.await;
+        }
+    }
 }
 
 impl<S: Service> Connections<S> {
     pub(crate) fn new(network: Network) -> Connections<S> {
-        Connections { network, slots: Mutex::default() }
+        Connections { network, slots: Arc::default() }
     }
 
     /// The connection to an endpoint, made now if there is none.
@@ -57,24 +143,141 @@ impl<S: Service> Connections<S> {
     ///
     /// What [`Network::connect`] says.
     pub(crate) async fn get(&self, endpoint: &Endpoint) -> Result<S::Client> {
-        let client = {
-            let mut slots = self.slots.lock();
-            let slot = slots.entry(endpoint.clone()).or_insert_with(|| Slot {
-                client: Arc::new(OnceCell::new()),
-                suspect_until: None,
-                latency: None,
-            });
-            Arc::clone(&slot.client)
+        let attempt = self.attempt(endpoint);
+        attempt.outcome().await
+    }
+
+    /// The attempt to connect to an endpoint that has succeeded or is under way, or a new one.
+    fn attempt(&self, endpoint: &Endpoint) -> Arc<Attempt<S>> {
+        let mut slots = self.slots.lock();
+        // Most often it is there, and then the name of the endpoint need not be copied.
+        let slot = match slots.get_mut(endpoint) {
+            Some(slot) => slot,
+            None => slots.entry(endpoint.clone()).or_default(),
         };
-        client.get_or_try_init(|| self.network.connect::<S>(endpoint)).await.cloned()
+        match slot.attempt.as_ref().filter(|attempt| !attempt.has_failed()) {
+            Some(attempt) => Arc::clone(attempt),
+            None => {
+                let attempt = Attempt::begin(self.network.clone(), endpoint.clone());
+                slot.attempt = Some(Arc::clone(&attempt));
+                attempt
+            }
+        }
+    }
+
+    /// The open connection to an endpoint, if there is one.
+    pub(crate) fn open(&self, endpoint: &Endpoint) -> Option<S::Client> {
+        let slots = self.slots.lock();
+        let outcome = slots.get(endpoint)?.attempt.as_ref()?.outcome.get()?;
+        outcome.as_ref().ok().cloned()
+    }
+
+    /// The first of some endpoints, in this order, that there is an open connection to; if there is none, the first that can be
+    /// connected to. The others are connected to as well, without waiting for them.
+    ///
+    /// # Errors
+    ///
+    /// Why the last one could not be reached, if none could.
+    pub(crate) async fn first_open(&self, endpoints: &[Endpoint]) -> Result<Endpoint> {
+        if planted(Plant::ClingToProxy) {
+            let mut error = nobody();
+            for endpoint in endpoints {
+                match self.get(endpoint).await {
+                    Ok(_) => return Ok(endpoint.clone()),
+                    Err(failed) => error = failed,
+                }
+                self.failed(endpoint);
+            }
+            return Err(error);
+        }
+        let (open, closed) = {
+            let (now, slots) = (runtime::now(), self.slots.lock());
+            let slot = |endpoint: &&Endpoint| slots.get(*endpoint);
+            let is_open = |endpoint: &&Endpoint| slot(endpoint).is_some_and(Slot::is_open);
+            let waits = |endpoint: &&Endpoint| slot(endpoint).is_some_and(|s| s.is_suspect(now));
+            let open = endpoints.iter().find(is_open).cloned();
+            let closed = endpoints.iter().filter(|endpoint| !is_open(endpoint));
+            // One that has just failed is not asked again all the time while there are others.
+            let closed = closed.filter(|endpoint| open.is_none() || !waits(endpoint));
+            let closed: Vec<Endpoint> = closed.cloned().collect();
+            (open, closed)
+        };
+        let attempts: Vec<_> = closed.iter().map(|endpoint| self.attempt(endpoint)).collect();
+        if let Some(open) = open {
+            return Ok(open);
+        }
+        let mut attempts: FuturesUnordered<_> = closed
+            .into_iter()
+            .zip(attempts)
+            .map(|(endpoint, attempt)| async move { (endpoint, attempt.outcome().await) })
+            .collect();
+        let mut error = nobody();
+        while let Some((endpoint, outcome)) = attempts.next().await {
+            match outcome {
+                Ok(_) => return Ok(endpoint),
+                Err(failed) => {
+                    self.failed(&endpoint);
+                    error = failed;
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// Asks an endpoint for another connection, to find out whether it lives. If it does not, the one that there is counts no
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be reached.
+    pub(crate) async fn probe(&self, endpoint: &Endpoint) -> Result<()> {
+        let connecting = self.network.connect::<S>(endpoint);
+        let greeted = runtime::timeout(PROBE_LIMIT, Stage::Connect, connecting).await;
+        match greeted.and_then(|greeted| greeted) {
+            Ok(_) => Ok(()),
+            // It has said so itself.
+            Err(busy) if busy.code() == ErrorCode::TooBusy => Ok(()),
+            Err(error) => {
+                self.failed(endpoint);
+                Err(error)
+            }
+        }
+    }
+
+    /// An endpoint has not answered yet while another one has: sees to it that it is asked whether it lives.
+    pub(crate) fn suspect(&self, endpoint: &Endpoint) {
+        let now = runtime::now();
+        {
+            let mut slots = self.slots.lock();
+            let Some(slot) = slots.get_mut(endpoint).filter(|slot| slot.is_open()) else { return };
+            let is_recent = |at: Instant| now.saturating_duration_since(at) < PROBE_EVERY;
+            if slot.probed_at.is_some_and(is_recent) || planted(Plant::ClingToProxy) {
+                return;
+            }
+            slot.probed_at = Some(now);
+        }
+        let (connections, endpoint) = (self.clone(), endpoint.clone());
+        runtime::spawn(async move {
+            if let Err(error) = connections.probe(&endpoint).await {
+                tracing::debug!(%endpoint, %error, "left aside: it does not answer");
+            }
+        })
+        .detach();
     }
 
     /// Drops the connection to an endpoint, which did not answer, and asks others first for a while.
     pub(crate) fn failed(&self, endpoint: &Endpoint) {
-        if let Some(slot) = self.slots.lock().get_mut(endpoint) {
-            slot.client = Arc::new(OnceCell::new());
-            slot.suspect_until = Some(runtime::now() + SUSPECT_FOR);
-        }
+        let now = runtime::now();
+        let dropped = self.slots.lock().get_mut(endpoint).and_then(|slot| {
+            slot.suspect_until = Some(now + SUSPECT_FOR);
+            // One that has just begun to connect anew may go on.
+            let is_new = |attempt: &Arc<Attempt<S>>| {
+                let age = now.saturating_duration_since(attempt.since);
+                attempt.outcome.get().is_none() && age < ATTEMPT_KEPT_FOR
+            };
+            if slot.attempt.as_ref().is_some_and(is_new) { None } else { slot.attempt.take() }
+        });
+        drop(dropped); // not under the lock
     }
 
     /// An endpoint has answered after so long.
@@ -99,9 +302,8 @@ impl<S: Service> Connections<S> {
     pub(crate) fn in_order(&self, endpoints: &[Endpoint], turn: usize) -> Vec<Endpoint> {
         let now = runtime::now();
         let slots = self.slots.lock();
-        let is_suspect = |endpoint: &Endpoint| {
-            slots.get(endpoint).and_then(|slot| slot.suspect_until).is_some_and(|until| now < until)
-        };
+        let is_suspect =
+            |endpoint: &Endpoint| slots.get(endpoint).is_some_and(|slot| slot.is_suspect(now));
         let latency = |endpoint: &Endpoint| Self::latency(slots.get(endpoint)?, now);
         let fastest = endpoints.iter().filter_map(latency).min().unwrap_or_default();
         let slow = (fastest * SLOW_FACTOR).max(fastest + SLOW_MIN);
@@ -126,6 +328,10 @@ impl<S: Service> Speeds for Connections<S> {
     fn is_late(&self, server: &Endpoint, after: Duration) {
         self.answered(server, after);
     }
+}
+
+fn nobody() -> Error {
+    Error::new(ErrorCode::Unavailable, Stage::Connect, "there is nobody to connect to")
 }
 
 #[cfg(test)]

@@ -32,8 +32,10 @@ use crate::{
 /// How long closing a handle may take over what is not necessary.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// After how long without an answer a cluster file is read again.
+/// After how long without an answer a cluster file is read again, when a handle is made.
 const REREAD_AFTER: Duration = Duration::from_secs(2);
+/// How often to look whether the controllers that are known still answer.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A database. Clones are the same handle, and share its connections and caches.
 ///
@@ -60,7 +62,7 @@ struct Inner {
     connection: Connection,
     /// What each transaction begins with.
     defaults: RwLock<TransactionOptions>,
-    /// Reads the cluster file again until somebody answers.
+    /// Reads the cluster file again whenever nobody answers.
     _rereading: Option<Task>,
     acknowledged_ids: AcknowledgedIds,
     /// The servers, if they run inside this process for this handle alone.
@@ -90,7 +92,8 @@ impl Database {
     /// Connects to the cluster of a cluster file; of the one that is found where one is looked for, if no path is given: see
     /// [`Connection::find`].
     ///
-    /// The file is read again while nobody answers, so it may be corrected meanwhile.
+    /// The file is read again whenever no controller answers that knows a leader, for as long as the handle lives: controllers may
+    /// have moved while this process slept.
     ///
     /// ```no_run
     /// # async fn example() -> ferrisdb_client::Result<()> {
@@ -173,7 +176,11 @@ impl Database {
         let (watches_max, defaults) = (settings.watches_max, settings.defaults.clone());
         let cluster = Arc::new(Cluster::new(network, connection.addresses.clone(), settings));
         let rereading = connection.path.as_ref().map(|path| {
-            runtime::spawn(reread(path.clone(), connection.clone(), Arc::clone(&cluster)))
+            let (path, connection, cluster) =
+                (path.clone(), connection.clone(), Arc::clone(&cluster));
+            runtime::keep_running("following the cluster file", move || {
+                reread(path.clone(), connection.clone(), Arc::clone(&cluster))
+            })
         });
         let inner = Inner {
             watches: Watches::new(Arc::clone(&cluster), watches_max),
@@ -430,9 +437,15 @@ fn check_watches_max(watches_max: usize) -> Result<()> {
     Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail))
 }
 
-/// Reads the cluster file again until somebody answers: the operator may correct it meanwhile.
+/// Reads the cluster file whenever the controllers that are known do not answer: the operator may have corrected it, or all of
+/// them may have moved while this process slept.
 async fn reread(path: PathBuf, mut connection: Connection, cluster: Arc<Cluster>) {
-    while cluster.state_after(0, REREAD_AFTER).await.is_err() {
+    let mut last_error = None;
+    loop {
+        runtime::sleep(LOOK_EVERY).await;
+        if !cluster.controllers().is_lost() {
+            continue;
+        }
         let read = path.clone();
         let found = runtime::blocking(move || Connection::read(read)).await;
         match found {
@@ -440,9 +453,15 @@ async fn reread(path: PathBuf, mut connection: Connection, cluster: Arc<Cluster>
                 tracing::info!(%found, path = %path.display(), "the cluster file has changed");
                 cluster.controllers().give(found.addresses.clone());
                 connection = found;
+                last_error = None;
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the cluster file cannot be read again"),
+            Ok(_) => last_error = None,
+            // Said once, not all the time that nobody answers.
+            Err(error) if last_error.as_ref() != Some(&error) => {
+                tracing::warn!(%error, "the cluster file cannot be read again");
+                last_error = Some(error);
+            }
+            Err(_) => {}
         }
     }
 }

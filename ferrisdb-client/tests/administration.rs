@@ -10,7 +10,7 @@ use ferrisdb_client::{
 use ferrisdb_core::{
     ClusterId, ShardMap, Tag, handler,
     service::controller::{
-        ClusterState, Controller, ControllerService, Heartbeat, HeartbeatReply, Phase,
+        ClusterState, Controller, ControllerService, Heartbeat, HeartbeatReply, Phase, StateNews,
     },
     transport::Router,
 };
@@ -69,11 +69,11 @@ impl Controller for Member {
         Err(not_leader())
     }
 
-    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
+    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<StateNews> {
         if known_revision > 0 {
             return std::future::pending().await;
         }
-        Ok(ClusterState {
+        let state = ClusterState {
             cluster_id: ClusterId(7),
             revision: 1,
             generation: Generation(0),
@@ -86,7 +86,8 @@ impl Controller for Member {
             controllers: members(),
             configuration: None,
             excluded: Vec::new(),
-        })
+        };
+        Ok(StateNews { state: Some(state), is_led: true })
     }
 
     async fn status(self, _: Context) -> Result<Status> {

@@ -1,24 +1,37 @@
-//! What this process knows of the cluster: the newest [`ClusterState`], kept fresh by a long poll.
+//! What this process knows of the cluster: the newest [`ClusterState`], kept fresh by long polls.
+//!
+//! ```text
+//!   c1 leads      71 72 73        a call waits at each controller for what is newer than the newest state known here
+//!   c2 follows    70 72           each hands out what it knows; the leader is a little ahead
+//!   c3 is cut     70
+//!   the view      70 71 72 73     whoever is first; older ones are never taken
+//! ```
+//!
+//! So the view depends on no single process: a client that does not reach the leader's machine hears of a new generation from
+//! any other controller. States are hints about where to ask. Logs and proxies see to it that an old one does no harm.
 //!
 //! Clients find proxies and storage servers in it, storage servers their logs, processes the newest
 //! generation. One view per process and cluster, shared by all who look.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
     controllers::Controllers,
-    error::{Error, Result, Stage},
+    error::{Error, ErrorCode, Result, Stage},
+    id::Address,
+    limits,
     runtime::{self, Task},
     service::controller::ClusterState,
     transport,
 };
 
 /// How long one long poll may take, the controller's own wait included.
-/// A leader that is silent for longer may have stopped or be cut off: another one is looked for.
 const POLL_LIMIT: Duration = Duration::from_secs(1);
+/// How often to look whether others are to be asked, when nothing has told so.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long to wait before asking again after a failure; doubles up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -47,7 +60,10 @@ impl ClusterView {
     /// Follows the cluster of these controllers, whoever of them leads.
     pub fn follow(controllers: Controllers) -> ClusterView {
         let shared = Arc::<Shared>::default();
-        let following = runtime::spawn(follow(Arc::clone(&shared), controllers));
+        let followed = Arc::clone(&shared);
+        let following = runtime::keep_running("following the cluster", move || {
+            follow(Arc::clone(&followed), controllers.clone())
+        });
         ClusterView { shared, _following: following }
     }
 
@@ -63,52 +79,113 @@ impl ClusterView {
 
     /// The first state known with a revision past `revision`; zero for any. Waits until there is one.
     pub async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
+        self.shared.newer_than(revision).await
+    }
+}
+
+impl Shared {
+    async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
         loop {
-            let changed = self.shared.changed.notified();
+            let changed = self.changed.notified();
             tokio::pin!(changed);
             // Registered before the look, so that a change in between is not missed.
             changed.as_mut().enable();
-            if let Some(state) = self.latest().filter(|state| state.revision > revision) {
+            let latest = self.latest.lock().state.clone();
+            if let Some(state) = latest.filter(|state| state.revision > revision) {
                 return state;
             }
             changed.await;
         }
     }
+
+    fn known_revision(&self) -> u64 {
+        self.latest.lock().state.as_ref().map_or(0, |state| state.revision)
+    }
+
+    /// Takes a state, unless a newer one is known.
+    fn take(&self, state: ClusterState, controllers: &Controllers) {
+        {
+            let mut latest = self.latest.lock();
+            if latest.state.as_ref().is_some_and(|known| known.revision >= state.revision) {
+                return;
+            }
+            controllers.learn(&state.controllers);
+            latest.state = Some(Arc::new(state));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// A controller could not be asked. That one belongs to another cluster says more than that others are silent.
+    fn failed(&self, error: Error) {
+        let is_telling = |error: &Error| {
+            matches!(error.code(), ErrorCode::WrongCluster | ErrorCode::IncompatibleProtocol)
+        };
+        let mut latest = self.latest.lock();
+        if !latest.error.as_ref().is_some_and(is_telling) || is_telling(&error) {
+            latest.error = Some(error);
+        }
+    }
 }
 
+/// Keeps a call waiting at each controller that is to be followed.
 async fn follow(shared: Arc<Shared>, controllers: Controllers) {
+    let mut polls: BTreeMap<Address, Task> = BTreeMap::new();
+    loop {
+        let changed = controllers.changed();
+        tokio::pin!(changed);
+        let followed = controllers.to_follow();
+        polls.retain(|address, poll| followed.contains(address) && !poll.is_finished());
+        for address in followed {
+            polls.entry(address.clone()).or_insert_with(|| {
+                runtime::spawn(poll(Arc::clone(&shared), controllers.clone(), address))
+            });
+        }
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = runtime::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Follows one controller, for as long as it is to be followed.
+async fn poll(shared: Arc<Shared>, controllers: Controllers, address: Address) {
     let mut retry = RETRY_MIN;
     loop {
-        let Err(error) = follow_leader(&shared, &controllers, &mut retry).await;
-        shared.latest.lock().error = Some(error);
+        let Err(error) = poll_until_failure(&shared, &controllers, &address, &mut retry).await;
+        shared.failed(error.at(&address));
         runtime::sleep(runtime::jitter(retry)).await;
         retry = (retry * 2).min(RETRY_MAX);
     }
 }
 
-/// Polls the leader until it fails.
-async fn follow_leader(
+async fn poll_until_failure(
     shared: &Shared,
     controllers: &Controllers,
+    address: &Address,
     retry: &mut Duration,
 ) -> Result<Infallible> {
-    let (address, client) = controllers.leader().await?;
+    // The connection has a limit, too: a machine that has gone does not refuse it.
+    let connecting = controllers.connect(address);
+    let client = runtime::timeout(limits::LEADER_ANSWER_MAX, Stage::Control, connecting).await??;
     loop {
-        let known = shared.latest.lock().state.as_ref().map_or(0, |state| state.revision);
-        let state = transport::call(POLL_LIMIT, Stage::Control, |context| {
+        let known = shared.known_revision();
+        let asked = transport::call(POLL_LIMIT, Stage::Control, |context| {
             client.cluster_state(context, known)
-        })
-        .await
-        .and_then(|state| state)
-        .map_err(|error| error.at(&address))?;
+        });
+        let news = tokio::select! {
+            biased;
+            news = asked => news??,
+            // Somebody else was faster: nobody needs to send the same state again.
+            _ = shared.newer_than(known) => continue,
+        };
         *retry = RETRY_MIN;
-        controllers.learn(&state.controllers);
-        let mut latest = shared.latest.lock();
-        latest.error = None;
-        if state.revision > known {
-            latest.state = Some(Arc::new(state));
-            drop(latest);
-            shared.changed.notify_waiters();
+        shared.latest.lock().error = None;
+        if news.is_led {
+            controllers.heard(address);
+        }
+        if let Some(state) = news.state {
+            shared.take(state, controllers);
         }
     }
 }

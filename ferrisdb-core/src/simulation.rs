@@ -139,6 +139,14 @@ named! {
         SelectorConflictTooSmall = "selector-conflict-too-small",
         /// Client: transactions reuse a read version that was asked for earlier (I-1).
         ReuseReadVersion = "reuse-read-version",
+        /// Controllers: only the leader hands out the state of the cluster (I-13).
+        OnlyLeaderAnswers = "only-leader-answers",
+        /// Client: a proxy that does not answer is waited for, and connected to before others are tried (I-13).
+        ClingToProxy = "cling-to-proxy",
+        /// Client: a commit without an answer is reported before it can take effect no more (I-6).
+        ForgetFence = "forget-fence",
+        /// Client: a commit of which nobody knows is sent to another proxy as well (I-6).
+        SendElsewhere = "send-elsewhere",
     }
 }
 
@@ -233,6 +241,12 @@ named! {
         FoundCommitted = "client-found-committed",
         /// Client: a commit of unknown result turned out not to have happened.
         FoundNotCommitted = "client-found-not-committed",
+        /// Controller: one that does not lead has told the state of the cluster.
+        FollowerToldState = "controller-follower-told-state",
+        /// Client: a commit that was not sent has gone to another proxy.
+        CommitWentElsewhere = "client-commit-went-elsewhere",
+        /// Client: a proxy kept silent over a commit, and could not be reached anew.
+        ProxySilent = "client-proxy-silent",
         /// Client: cached locations were forgotten.
         LocationsForgotten = "client-locations-forgotten",
     }

@@ -302,8 +302,10 @@ fn controller() {
     let reply = HeartbeatReply { cluster_id: ClusterId(0xc1), generation: Generation(3) };
     golden.line("Response heartbeat", &ControllerResponse::Heartbeat(Ok(reply)));
     golden.line("Response heartbeat, failed", &ControllerResponse::Heartbeat(failed()));
-    let state = ControllerResponse::ClusterState(Ok(cluster_state()));
-    golden.line("Response cluster_state", &state);
+    let news = StateNews { state: Some(cluster_state()), is_led: true };
+    golden.line("Response cluster_state", &ControllerResponse::ClusterState(Ok(news)));
+    let no_news = StateNews { state: None, is_led: false };
+    golden.line("Response cluster_state, none", &ControllerResponse::ClusterState(Ok(no_news)));
     golden.line("Response cluster_state, failed", &ControllerResponse::ClusterState(failed()));
     let process = ProcessStatus {
         heartbeat: heartbeat(),

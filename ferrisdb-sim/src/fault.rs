@@ -20,7 +20,8 @@ use ferrisdb_core::{runtime, service::controller::Redundancy};
 use serde::Deserialize;
 
 use crate::{
-    dice::Dice, disk::Faults, network::SimulatedNetwork, operations, plan::Topology, world::World,
+    client_fault, dice::Dice, disk::Faults, network::SimulatedNetwork, operations, plan::Topology,
+    world::World,
 };
 
 /// The kinds of faults that a scenario may ask for.
@@ -92,6 +93,27 @@ pub enum FaultKind {
     Drain,
     /// The number of copies changes.
     Redundancy,
+    /// A client and a few machines do not reach each other: one controller, all but one of them, one coordinator, or one storage
+    /// server. Enough is left for it to go on.
+    ClientCut,
+    /// What a client says to a coordinator is held back, and arrives when the client may have found another way.
+    ClientHeld,
+    /// What a client and a coordinator or a storage server say to each other takes much longer.
+    ClientSlow,
+    /// A client stands still.
+    ClientPause,
+    /// A client stands still, and so does its clock.
+    ClientFreeze,
+    /// A client is killed, and another one takes its place.
+    ClientKill,
+}
+
+impl FaultKind {
+    /// How many times as long as others it may last: long enough for something else to happen meanwhile.
+    fn patience(self) -> Option<(u32, u32)> {
+        use FaultKind::{ClientCut, ClientFreeze, ClientPause, ClientSlow};
+        matches!(self, ClientCut | ClientSlow | ClientPause | ClientFreeze).then_some((2, 6))
+    }
 }
 
 /// What a scenario says of its faults.
@@ -177,6 +199,18 @@ pub enum Fault {
     Drain(String),
     /// See [`FaultKind::Redundancy`].
     Redundancy(Redundancy),
+    /// See [`FaultKind::ClientCut`]: which client, and from whom.
+    ClientCut(u64, Vec<String>),
+    /// See [`FaultKind::ClientHeld`].
+    ClientHeld(u64, String),
+    /// See [`FaultKind::ClientSlow`]: so many times.
+    ClientSlow(u64, String, u32),
+    /// See [`FaultKind::ClientPause`].
+    ClientPause(u64),
+    /// See [`FaultKind::ClientFreeze`].
+    ClientFreeze(u64),
+    /// See [`FaultKind::ClientKill`].
+    ClientKill(u64),
 }
 
 impl Fault {
@@ -258,6 +292,20 @@ impl fmt::Display for Fault {
             }
             Fault::Drain(node) => write!(f, "{node} is drained"),
             Fault::Redundancy(redundancy) => write!(f, "the redundancy becomes {redundancy}"),
+            Fault::ClientCut(client, nodes) => {
+                write!(f, "client ~{client} is cut off from {}", nodes.join(", "))
+            }
+            Fault::ClientHeld(client, node) => {
+                write!(f, "what client ~{client} says to {node} is held back")
+            }
+            Fault::ClientSlow(client, node, factor) => {
+                write!(f, "between client ~{client} and {node} all takes {factor} times as long")
+            }
+            Fault::ClientPause(client) => write!(f, "client ~{client} stands still"),
+            Fault::ClientFreeze(client) => {
+                write!(f, "client ~{client} stands still with its clock")
+            }
+            Fault::ClientKill(client) => write!(f, "client ~{client} is killed"),
         }
     }
 }
@@ -304,6 +352,8 @@ pub fn draw(spec: &FaultSpec, topology: &Topology, seconds: u64, dice: &mut Dice
     let end = Duration::from_secs(seconds);
     let pause = Duration::from_millis(spec.every_ms);
     let mut at = Duration::from_millis(spec.after_ms) + dice.duration(Duration::ZERO, pause);
+    // Of what lasts longer than others there is one at a time: two could cut a client off from everybody.
+    let mut patient_until = Duration::ZERO;
     while at < end {
         let kind = dice.pick(&spec.kinds);
         let fault = draw_one(kind, topology, dice);
@@ -312,7 +362,15 @@ pub fn draw(spec: &FaultSpec, topology: &Topology, seconds: u64, dice: &mut Dice
         let brief = Duration::from_micros(dice.magnitude(1_000, longest.as_micros() as u64));
         let long = dice.duration(longest / 2, longest);
         let is_long = dice.one_in(2) || matches!(kind, FaultKind::SplitBrain | FaultKind::Cascade);
-        let lasts = if is_long { long } else { brief };
+        let mut lasts = if is_long { long } else { brief };
+        let mut fault = fault;
+        if let Some((least, most)) = kind.patience() {
+            lasts = dice.duration(longest * least, longest * most);
+            fault = fault.filter(|_| at >= patient_until);
+            if fault.is_some() {
+                patient_until = at + lasts;
+            }
+        }
         if let Some(fault) = fault {
             planned.push(Planned { number: planned.len(), at, lasts, fault });
         }
@@ -450,6 +508,40 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             let possible = topology.storage.min(topology.logs).min(3) as usize;
             Fault::Redundancy(dice.pick(&Redundancy::ALL[..possible]))
         }
+        FaultKind::ClientCut => {
+            let client = dice.below(1 << 16);
+            let [controllers, coordinators, _, storage] = &roles;
+            let mut nodes = match dice.below(4) {
+                0 | 1 => controllers.1.clone(),
+                2 => vec![dice.pick(&coordinators.1)],
+                _ => vec![dice.pick(&storage.1)],
+            };
+            let is_needed = match nodes.len() {
+                1 if nodes[0].starts_with("coordinator-") => topology.coordinators < 2,
+                1 if nodes[0].starts_with("storage-") => copies < 2,
+                count => count < 2,
+            };
+            if is_needed {
+                return None;
+            }
+            if nodes.len() > 1 {
+                // All but one, or one: in either case it may be the leader that is lost.
+                let one = nodes.remove(dice.below(nodes.len() as u64) as usize);
+                if dice.one_in(2) {
+                    nodes = vec![one];
+                }
+            }
+            Fault::ClientCut(client, nodes)
+        }
+        FaultKind::ClientHeld => Fault::ClientHeld(dice.below(1 << 16), dice.pick(&roles[1].1)),
+        FaultKind::ClientSlow => {
+            let (_, nodes) = dice.pick(&[roles[1].clone(), storage.clone()]);
+            let node = dice.pick(&nodes);
+            Fault::ClientSlow(dice.below(1 << 16), node, dice.magnitude(5, 500) as u32)
+        }
+        FaultKind::ClientPause => Fault::ClientPause(dice.below(1 << 16)),
+        FaultKind::ClientFreeze => Fault::ClientFreeze(dice.below(1 << 16)),
+        FaultKind::ClientKill => Fault::ClientKill(dice.below(1 << 16)),
     })
 }
 
@@ -648,11 +740,12 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
         Fault::TooFewLeft(logs) => operations::take_too_many(world, logs, planned.lasts).await?,
         Fault::Drain(node) => operations::drain(world, node).await?,
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
+        client => client_fault::happen(world, client, planned.lasts).await,
     }
     Ok(())
 }
 
-fn unclog_all(network: &SimulatedNetwork, some: &[IpAddr], others: &[IpAddr]) {
+pub(crate) fn unclog_all(network: &SimulatedNetwork, some: &[IpAddr], others: &[IpAddr]) {
     for (one, other) in some.iter().flat_map(|one| others.iter().map(|other| (*one, *other))) {
         network.unclog(one, other);
         network.unclog(other, one);

@@ -32,6 +32,8 @@
 pub mod batch;
 pub mod checker;
 #[cfg(madsim)]
+mod client_fault;
+#[cfg(madsim)]
 pub mod clock;
 pub mod dice;
 #[cfg(madsim)]

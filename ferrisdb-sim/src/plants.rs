@@ -51,5 +51,9 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ResendUnknown => &["exactly-once"],
         Plant::SelectorConflictTooSmall => &["conflicts"],
         Plant::ReuseReadVersion => &["side-channel"],
+        Plant::OnlyLeaderAnswers => &["client-links"],
+        Plant::ClingToProxy => &["client-links"],
+        Plant::ForgetFence => &["client-lives", "client-links"],
+        Plant::SendElsewhere => &["client-lives", "client-links"],
     }
 }

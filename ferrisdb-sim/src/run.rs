@@ -125,9 +125,21 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
             let (workload, stopped, trace) =
                 (Arc::clone(workload), Arc::clone(&stopped), trace.clone());
             let name = workload.name().to_owned();
-            let client = world.client(move |database| async move {
-                workload.run(Client::new(number, database, stopped, trace)).await
-            });
+            let (world, worker) = (world.clone(), running.len());
+            let client = async move {
+                loop {
+                    let (workload, stopped, trace) =
+                        (Arc::clone(&workload), Arc::clone(&stopped), trace.clone());
+                    let is_mortal = workload.is_mortal();
+                    let ended = world.worker(worker, is_mortal, move |database| async move {
+                        workload.run(Client::new(number, database, stopped, trace)).await
+                    });
+                    // Another one takes the place of one that was killed.
+                    if let Some(ended) = ended.await {
+                        return ended;
+                    }
+                }
+            };
             running.push((name, number, madsim::task::spawn(client)));
         }
     }

@@ -86,6 +86,8 @@ built_in!(
     "bank",
     "bulk",
     "cascades",
+    "client-lives",
+    "client-links",
     "clocks",
     "cold-keys",
     "conflicts",

@@ -15,6 +15,7 @@
 
 use std::{
     cell::OnceCell,
+    collections::BTreeMap,
     future::Future,
     net::IpAddr,
     path::Path,
@@ -36,6 +37,7 @@ use ferrisdb_core::{
 use ferrisdb_server::host::{ControllerHost, CoordinatorHost, LogHost, Media, Site, StorageHost};
 use futures::future::BoxFuture;
 use madsim::runtime::{Handle, NodeHandle};
+use parking_lot::Mutex;
 
 use crate::{
     clock::Clocks,
@@ -67,6 +69,19 @@ struct Inner {
     climate: LinkConditions,
     clocks: Clocks,
     client_settings: Settings,
+    /// The clients of workloads, by their numbers: those that faults may happen to.
+    workers: Mutex<BTreeMap<usize, Worker>>,
+}
+
+/// A client of a workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Worker {
+    /// Where it is on the simulated network.
+    pub ip: IpAddr,
+    /// What madsim knows it by.
+    pub id: madsim::task::NodeId,
+    /// Whether it may be killed: its workload begins another one then.
+    pub is_mortal: bool,
 }
 
 /// One process of the cluster.
@@ -166,6 +181,7 @@ impl World {
             network,
             climate,
             client_settings: settings.client,
+            workers: Mutex::default(),
         };
         World { inner: Arc::new(inner) }
     }
@@ -342,9 +358,46 @@ impl World {
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
+        self.on_client_node(self.connected(client))
+    }
+
+    /// Runs a client of a workload, as [`World::client`] does, where faults may happen to it. `None` if it was killed.
+    pub fn worker<F, Fut, T>(
+        &self,
+        number: usize,
+        is_mortal: bool,
+        client: F,
+    ) -> impl Future<Output = Option<T>> + use<F, Fut, T>
+    where
+        F: FnOnce(Database) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (node, ip) = self.client_node();
+        let worker = Worker { ip, id: node.id(), is_mortal };
+        self.inner.workers.lock().insert(number, worker);
+        let running = node.spawn(self.connected(client));
+        async move { running.await.ok() }
+    }
+
+    /// The client of a workload that a number stands for, whatever the number is; of those that may be killed, if it is about
+    /// that. `None` if there is none.
+    pub fn worker_of(&self, number: u64, to_kill: bool) -> Option<Worker> {
+        let workers = self.inner.workers.lock();
+        let possible = workers.values().filter(|worker| worker.is_mortal || !to_kill);
+        let possible: Vec<Worker> = possible.copied().collect();
+        possible.get((number % possible.len().max(1) as u64) as usize).copied()
+    }
+
+    fn connected<F, Fut, T>(&self, client: F) -> impl Future<Output = T> + use<F, Fut, T>
+    where
+        F: FnOnce(Database) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
         let controllers = self.controllers().to_vec();
         let settings = self.inner.client_settings.clone();
-        self.on_client_node(async move {
+        async move {
             loop {
                 let network = Network::new();
                 let (controllers, settings) = (controllers.clone(), settings.clone());
@@ -353,7 +406,7 @@ impl World {
                     Err(_) => runtime::sleep(Duration::from_millis(100)).await,
                 }
             }
-        })
+        }
     }
 
     /// Runs something on a client's node of its own, and waits for it.
@@ -362,10 +415,14 @@ impl World {
         T: Send + 'static,
         W: Future<Output = T> + Send + 'static,
     {
-        let number = self.inner.clients.fetch_add(1, Ordering::SeqCst);
-        let node = Handle::current().create_node().name("client").ip(client_ip(number)).build();
+        let (node, _) = self.client_node();
         let running = node.spawn(work);
-        async move { running.await.expect("a client's node is never killed") }
+        async move { running.await.expect("only clients of workloads are killed") }
+    }
+
+    fn client_node(&self) -> (NodeHandle, IpAddr) {
+        let ip = client_ip(self.inner.clients.fetch_add(1, Ordering::SeqCst));
+        (Handle::current().create_node().name("client").ip(ip).build(), ip)
     }
 }
 

@@ -152,7 +152,7 @@ impl Transaction {
         let cluster = self.shared.database.cluster();
         let outcome = match cluster.commit(request, call.deadline).await {
             Err(error) if error.is_maybe_committed() => {
-                if let Some(fence) = fence {
+                if let Some(fence) = fence.filter(|_| !planted(Plant::ForgetFence)) {
                     let closed = async {
                         fence.close(cluster).await;
                         Ok(())

@@ -256,7 +256,10 @@ impl Watches {
             armed.unwrap_or_else(|closed| signal.give(Err(closed)));
         }
         if !self.is_driven.swap(true, Ordering::AcqRel) {
-            self.tasks.spawn(driver::drive(Arc::clone(&self.shared)));
+            let shared = Arc::clone(&self.shared);
+            let driving =
+                runtime::keep_running("watches", move || driver::drive(Arc::clone(&shared)));
+            self.tasks.add(driving);
         }
         self.shared.woken.notify_one();
     }

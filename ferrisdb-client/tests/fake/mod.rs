@@ -21,8 +21,9 @@ use ferrisdb_core::{
     service::{
         ServiceKind,
         controller::{
-            ClusterState, Command, Controller, ControllerService, CoordinatorMembers, Heartbeat,
-            HeartbeatReply, Leader, Phase, Progress, Status, StorageServer,
+            ClusterState, Command, Controller, ControllerMember, ControllerService,
+            CoordinatorMembers, Heartbeat, HeartbeatReply, Leader, Phase, Progress, StateNews,
+            Status, StorageServer,
         },
         proxy::{Proxy, ProxyService},
         storage::{
@@ -31,7 +32,7 @@ use ferrisdb_core::{
         },
     },
     transaction::{CommitOutcome, CommitRequest, Committed, Conflict, ConflictingRead},
-    transport::Router,
+    transport::{Listener, Router},
 };
 use parking_lot::Mutex;
 use tarpc::context::Context;
@@ -209,6 +210,28 @@ impl Cluster {
 
     pub(crate) fn stop_proxy(&self, instance: u64) {
         self.router.remove(ServiceKind::Proxy, instance);
+    }
+
+    /// Lets it be reached over TCP, and says where. It is there until the listener is dropped and the cluster stopped.
+    pub(crate) async fn listen(&self) -> (Listener, Address) {
+        let free = Address::new("127.0.0.1:0");
+        let listener = Listener::bind(&free, self.router.clone(), self.network.clone()).await;
+        let listener = listener.unwrap();
+        let address = listener.address().clone();
+        self.change_state(|state| {
+            let coordinator = state.coordinator.as_mut().unwrap();
+            coordinator.proxies.iter_mut().for_each(|proxy| proxy.address = address.clone());
+            for server in &mut state.storage_servers {
+                server.endpoint.address = address.clone();
+            }
+            state.controllers = vec![ControllerMember { node: 1, address: address.clone() }];
+        });
+        (listener, address)
+    }
+
+    /// Ends all its connections, and offers nothing any more.
+    pub(crate) fn stop(&self) {
+        self.router.clear();
     }
 
     /// Changes the state that clients follow.
@@ -430,14 +453,14 @@ impl Controller for Cluster {
         Err(Error::new(ErrorCode::Unsupported, Stage::Control, "nobody registers here"))
     }
 
-    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
+    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<StateNews> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let state = self.world.lock().state.clone();
             if state.revision > known_revision {
-                return Ok(state);
+                return Ok(StateNews { state: Some(state), is_led: true });
             }
             changed.await;
         }

@@ -6,6 +6,7 @@
 //!                    a normal build                    a build with --cfg madsim
 //!   now, sleep       the monotonic clock, tokio         a virtual clock, which can be wrong on a node
 //!   spawn            tokio                             a task, picked at random by the seed
+//!   keep_running     tokio, begun again if it ends     the same, and a panic ends the run
 //!   spawn_apart      a thread of its own               the same as spawn
 //!   blocking         tokio's blocking threads          runs in place, and takes as long as its disk
 //!   work             what it takes                     what the simulation says, in virtual time
@@ -31,7 +32,7 @@ pub use disk::{DirectoryLock, Disk, File};
 pub use random::{jitter, random_u64};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
-pub use task::{Task, TaskGroup, blocking, spawn, spawn_apart, yield_now};
 pub use work::Holding;
 #[cfg(madsim)]
 pub use work::work;
+pub use task::{Task, TaskGroup, blocking, keep_running, spawn, spawn_apart, yield_now};

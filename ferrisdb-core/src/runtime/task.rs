@@ -1,8 +1,12 @@
 //! Tasks that end when their owner does.
 
-use std::future::Future;
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
+
+/// How long to wait before a task is begun again that has ended although it should not.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running task. Dropping it ends the task at its next wait; of one that runs apart, that is awaited.
 #[derive(Debug)]
@@ -48,6 +52,30 @@ impl Drop for Task {
 #[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
     Task(Some(Running::InRuntime(tokio::task::spawn(future))))
+}
+
+/// Starts a task that goes on for as long as its owner lives, such as one that follows something. Should it end, or panic in a
+/// process that goes on after panics, that is an error in the log, and it is begun again: whoever depends on it waits no longer
+/// than that (I-17).
+pub fn keep_running<F>(name: &'static str, mut run: impl FnMut() -> F + Send + 'static) -> Task
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    spawn(async move {
+        loop {
+            let ended = AssertUnwindSafe(run()).catch_unwind().await;
+            // In a simulation a panic is what was looked for.
+            #[cfg(madsim)]
+            let ended: Result<(), ()> = ended.map_err(|panic| std::panic::resume_unwind(panic));
+            let has_panicked = ended.is_err();
+            tracing::error!(
+                name,
+                has_panicked,
+                "a task has ended that should not: it is begun again"
+            );
+            super::sleep(RESTART_PAUSE).await;
+        }
+    })
 }
 
 /// Starts a task that is often busy on a thread of its own, with that name: others need not wait until it waits. What blocks it
@@ -293,6 +321,29 @@ mod tests {
         drop(task);
         let has_gone = matches!(is_dropped.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         assert!(has_gone, "the future is dropped by now, and with it what it holds");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_should_not_end_is_begun_again() {
+        let (sender, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let mut times = 0;
+        let task = keep_running("a test", move || {
+            times += 1;
+            let (sender, times) = (sender.clone(), times);
+            async move {
+                sender.send(times).unwrap();
+                match times {
+                    1 => panic!("once"),
+                    2 => {}
+                    _ => std::future::pending().await,
+                }
+            }
+        });
+        for expected in 1..=3 {
+            assert_eq!(begun.recv().await, Some(expected));
+        }
+        drop(task);
+        assert_eq!(begun.recv().await, None, "it ends with its owner");
     }
 
     #[tokio::test]

@@ -11,9 +11,10 @@ use crate::{
     version::{Generation, Version},
 };
 
-/// A member of the group of controllers. The leader is the cluster controller; the others only say who that is.
+/// A member of the group of controllers. The leader is the cluster controller; the others say who that is, and hand out what the
+/// group has agreed on.
 ///
-/// All methods but [`Controller::leader`] are answered by the leader alone; others refuse with
+/// All methods but [`Controller::leader`] and [`Controller::cluster_state`] are answered by the leader alone; others refuse with
 /// [`crate::ErrorCode::NotLeader`].
 #[tarpc::service]
 pub trait Controller {
@@ -21,8 +22,10 @@ pub trait Controller {
     async fn leader() -> Result<Leader>;
     /// A process says that it lives and what it hosts. Sent all the time; the first one registers it.
     async fn heartbeat(request: Heartbeat) -> Result<HeartbeatReply>;
-    /// The state of the cluster, as soon as its revision is past `known_revision`, or after a while.
-    async fn cluster_state(known_revision: u64) -> Result<ClusterState>;
+    /// The state of the cluster, as soon as its revision is past `known_revision`; after a while, that there is none.
+    ///
+    /// Every member answers with the newest state that it knows: a caller that cannot reach the leader's machine asks another one.
+    async fn cluster_state(known_revision: u64) -> Result<StateNews>;
     /// What an operator wants to know.
     async fn status() -> Result<Status>;
     /// An operator's wish. Answered when the controllers remember it; carrying it out takes longer.
@@ -261,6 +264,15 @@ pub struct HeartbeatReply {
     pub cluster_id: ClusterId,
     /// The newest generation; members of older ones retire.
     pub generation: Generation,
+}
+
+/// What a controller knows of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateNews {
+    /// The newest state, if the caller does not know it yet.
+    pub state: Option<ClusterState>,
+    /// Whether the controller leads, or hears from whoever does. If not, the caller looks for others that know more.
+    pub is_led: bool,
 }
 
 /// What everybody has to know to find everybody else. Grows by revisions.

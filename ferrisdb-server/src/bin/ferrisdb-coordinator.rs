@@ -4,7 +4,7 @@
 use {
     ferrisdb_core::{Result, controllers::Controllers},
     ferrisdb_server::{
-        config::CoordinatorConfig,
+        config::{CoordinatorConfig, follow},
         coordinator::CoordinatorSettings,
         host::{CoordinatorHost, Site},
         process::{self, Shutdown, say},
@@ -28,6 +28,8 @@ async fn coordinator(config: CoordinatorConfig, mut shutdown: Shutdown) -> Resul
     site.network().stay_awake(config.process.stay_awake());
     let site = Arc::new(site);
     let controllers = Controllers::new(site.network().clone(), config.controllers.addresses);
+    let _following =
+        follow::<CoordinatorConfig>(&controllers, |config| config.controllers.addresses);
     let zone = config.process.zone(site.address());
     let settings = CoordinatorSettings::default();
     let host = CoordinatorHost::start(Arc::clone(&site), controllers, zone, settings);

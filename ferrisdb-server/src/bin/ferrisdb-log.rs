@@ -4,7 +4,7 @@
 use {
     ferrisdb_core::{Result, controllers::Controllers},
     ferrisdb_server::{
-        config::LogConfig,
+        config::{LogConfig, follow},
         host::{LogHost, Media, Site},
         log::LogSettings,
         process::{self, Shutdown, say},
@@ -27,11 +27,13 @@ async fn log(config: LogConfig, mut shutdown: Shutdown) -> Result<()> {
     let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
     site.network().stay_awake(config.process.stay_awake());
     let site = Arc::new(site);
+    let controllers = Controllers::new(site.network().clone(), config.controllers.addresses);
+    let _following = follow::<LogConfig>(&controllers, |config| config.controllers.addresses);
     let host = LogHost::start(
         Arc::clone(&site),
         &Media::files(),
         &config.data,
-        Controllers::new(site.network().clone(), config.controllers.addresses),
+        controllers,
         config.process.zone(site.address()),
         LogSettings::from(&config.tuning),
     )

@@ -4,7 +4,7 @@
 use {
     ferrisdb_core::{Result, controllers::Controllers},
     ferrisdb_server::{
-        config::StorageConfig,
+        config::{StorageConfig, follow},
         host::{Media, Site, StorageHost, cache_bytes},
         process::{self, Shutdown, say},
         storage::StorageSettings,
@@ -27,11 +27,13 @@ async fn storage(config: StorageConfig, mut shutdown: Shutdown) -> Result<()> {
     let site = Site::listen(&config.process.listen, config.process.advertise.clone()).await?;
     site.network().stay_awake(config.process.stay_awake());
     let site = Arc::new(site);
+    let controllers = Controllers::new(site.network().clone(), config.controllers.addresses);
+    let _following = follow::<StorageConfig>(&controllers, |config| config.controllers.addresses);
     let host = StorageHost::start(
         Arc::clone(&site),
         &Media::files(),
         &config.data,
-        Controllers::new(site.network().clone(), config.controllers.addresses),
+        controllers,
         config.process.zone(site.address()),
         StorageSettings::from(&config.tuning),
         cache_bytes(&config.tuning),

@@ -15,6 +15,7 @@
 //! Start with [`LogConfig`], then [`load()`].
 
 mod error;
+mod follow;
 mod load;
 mod value;
 
@@ -23,6 +24,7 @@ use std::{path::PathBuf, time::Duration};
 use ferrisdb_core::{Key, id::Address, service::controller::Redundancy};
 
 pub use error::SettingsError;
+pub use follow::follow;
 pub use load::{Load, Loaded, command, load};
 pub use value::{LogFormat, parse_bytes};
 
@@ -288,7 +290,8 @@ pub struct StorageTuning {
 pub struct ControllersConfig {
     /// Addresses of the controllers, as HOST:PORT, separated by commas.
     ///
-    /// The process belongs to the cluster of these controllers, for good: its data directory remembers.
+    /// The process belongs to the cluster of these controllers, for good: its data directory remembers. Any one that answers is
+    /// enough. When none does, a file given by --config is read again, so it may be corrected while the process runs.
     #[arg(long = "controllers", id = "controllers", env = "FERRISDB_CONTROLLERS")]
     #[arg(value_name = "ADDRESSES", value_delimiter = ',', default_value = "127.0.0.1:4500")]
     #[arg(value_parser = address::<1>)]

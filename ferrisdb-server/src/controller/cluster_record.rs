@@ -22,7 +22,7 @@ const MAGIC: &[u8; 8] = b"FDBCREC2";
 pub struct ClusterRecord {
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// How often a controller has begun to lead with this record; keeps published revisions ascending.
+    /// How often a controller has begun to lead with this record.
     pub reigns: u32,
     /// The shape of the cluster.
     pub configuration: Configuration,

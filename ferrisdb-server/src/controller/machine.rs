@@ -29,7 +29,7 @@ use ferrisdb_core::{
     runtime::Instant,
     service::{
         controller::{
-            ClusterState, ControllerMember, Heartbeat, HeartbeatReply, LogSet, ProcessClass,
+            ClusterState, ControllerMember, Heartbeat, HeartbeatReply, LogSet, Phase, ProcessClass,
             Status, StorageServer,
         },
         log::{LockReply, LockRequest, PeekReply, PeekRequest},
@@ -183,6 +183,8 @@ pub struct Controller {
     pub(super) step: Step,
     pub(super) attempt: Attempt,
     revision: u64,
+    /// The register's revision when this reign began. Each record that is agreed on adds one.
+    register_revision: u64,
     /// How many records were sent to be agreed on.
     persists: u64,
     controllers: Vec<ControllerMember>,
@@ -196,8 +198,14 @@ pub struct Controller {
 const BETTER_TIMEOUTS: u32 = 5;
 
 impl Controller {
-    /// A controller that begins to lead with `record`, whose `reigns` counts this reign already.
-    pub fn new(settings: ControllerSettings, record: ClusterRecord, now: Instant) -> Self {
+    /// A controller that begins to lead with `record`, whose `reigns` counts this reign already, and which the register had at
+    /// `register_revision`.
+    pub fn new(
+        settings: ControllerSettings,
+        record: ClusterRecord,
+        register_revision: u64,
+        now: Instant,
+    ) -> Self {
         let step = match &record.active {
             // The generation may be in good health: adopt it, and let the registry tell.
             Some(_) => {
@@ -208,8 +216,8 @@ impl Controller {
         };
         Controller {
             registry: Registry::new(settings.failure_timeout, now),
-            // Revisions of this reign are above those of all reigns before.
-            revision: u64::from(record.reigns) << 32,
+            revision: revision_of_record(register_revision),
+            register_revision,
             known_committed_version: record.metadata_version,
             settings,
             record,
@@ -231,22 +239,8 @@ impl Controller {
 
     /// The state that everybody sees.
     pub fn state(&self) -> ClusterState {
-        let is_active = matches!(self.step, Step::Active { .. });
-        let coordinator = self.record.active.as_ref().filter(|_| is_active);
-        ClusterState {
-            cluster_id: self.record.cluster_id,
-            revision: self.revision,
-            generation: self.record.generation,
-            phase: self.step.phase(),
-            coordinator: coordinator.map(|active| active.coordinator.clone()),
-            log_sets: self.record.log_sets.clone(),
-            storage_servers: self.record.storage_servers.clone(),
-            next_tag: self.record.next_tag,
-            shards: self.record.shards.clone(),
-            controllers: self.controllers.clone(),
-            configuration: Some(self.record.configuration.clone()),
-            excluded: self.record.excluded.clone(),
-        }
+        let (phase, controllers) = (self.step.phase(), self.controllers.clone());
+        state_of(&self.record, self.revision, phase, controllers)
     }
 
     /// What an operator wants to know, but for what concerns the group of controllers.
@@ -511,6 +505,7 @@ impl Controller {
 
     pub(super) fn persist(&mut self, effects: &mut Vec<Effect>) -> u64 {
         self.persists += 1;
+        self.revision = revision_of_record(self.register_revision + self.persists);
         let record = Box::new(self.record.clone());
         effects.push(Effect::Persist { sequence: self.persists, record });
         self.persists
@@ -720,6 +715,63 @@ impl Controller {
         let logs = self.record.log_sets.last().map(|set| &set.logs[..]).unwrap_or_default();
         let logs = logs.iter().map(|log| log.endpoint.clone()).collect();
         effects.push(Effect::PopMetadata { logs, through_version });
+    }
+}
+
+/// How many bits of a revision count what a leader publishes between two records.
+const PUBLISHED_BITS: u32 = 24;
+
+/// The revision of the state that a record alone tells.
+///
+/// ```text
+///   the register at 7     revision 7 << 24          what every member tells that has applied it
+///                         7 << 24 | 1, | 2 ...      what the leader publishes from there on, which others do not know
+///   the register at 8     8 << 24                   newer than all of those
+/// ```
+///
+/// What is published waits for the records before it to be agreed on, so a higher revision never says less, whoever tells it.
+pub(super) fn revision_of_record(register_revision: u64) -> u64 {
+    register_revision << PUBLISHED_BITS
+}
+
+/// The record whose leader can have published a revision.
+pub(super) fn record_of_revision(revision: u64) -> u64 {
+    revision >> PUBLISHED_BITS
+}
+
+/// The state as a record tells it to a member of the group that does not lead.
+pub(super) fn state_of_record(
+    record: &ClusterRecord,
+    register_revision: u64,
+    controllers: Vec<ControllerMember>,
+) -> ClusterState {
+    let phase = match &record.active {
+        Some(_) => Phase::Active,
+        None => Phase::Recovering { step: "the leading controller knows how far it is".to_owned() },
+    };
+    state_of(record, revision_of_record(register_revision), phase, controllers)
+}
+
+fn state_of(
+    record: &ClusterRecord,
+    revision: u64,
+    phase: Phase,
+    controllers: Vec<ControllerMember>,
+) -> ClusterState {
+    let coordinator = record.active.as_ref().filter(|_| phase == Phase::Active);
+    ClusterState {
+        cluster_id: record.cluster_id,
+        revision,
+        generation: record.generation,
+        phase,
+        coordinator: coordinator.map(|active| active.coordinator.clone()),
+        log_sets: record.log_sets.clone(),
+        storage_servers: record.storage_servers.clone(),
+        next_tag: record.next_tag,
+        shards: record.shards.clone(),
+        controllers,
+        configuration: Some(record.configuration.clone()),
+        excluded: record.excluded.clone(),
     }
 }
 

@@ -15,6 +15,8 @@ use crate::controller::cluster_record::tests::configuration;
 
 /// A controller with a clock that the test moves.
 struct World {
+    /// The register's: how many records were agreed on.
+    register_revision: u64,
     controller: Controller,
     now: Instant,
     effects: Vec<Effect>,
@@ -70,10 +72,11 @@ impl World {
     }
 
     fn from(mut record: ClusterRecord) -> World {
+        let register_revision = 100 * u64::from(record.reigns);
         record.reigns += 1;
         let now = ferrisdb_core::runtime::now();
-        let controller = Controller::new(settings(), record.clone(), now);
-        World { controller, now, effects: Vec::new(), persisted: record }
+        let controller = Controller::new(settings(), record.clone(), register_revision, now);
+        World { controller, now, effects: Vec::new(), persisted: record, register_revision }
     }
 
     fn hear(&mut self, heartbeat: Heartbeat) {
@@ -110,6 +113,7 @@ impl World {
         for effect in std::mem::take(&mut self.effects) {
             if let Effect::Persist { sequence, record } = effect {
                 self.persisted = *record;
+                self.register_revision += 1;
                 self.step(Input::Persisted { sequence });
             } else {
                 self.effects.push(effect);
@@ -429,6 +433,25 @@ fn answers_of_an_earlier_attempt_are_ignored() {
     world.step(Input::Recruited { generation: late, slot: Slot::Proxy(0), result });
     assert!(matches!(world.phase(), Phase::Recovering { .. }), "an answer for generation 2");
     assert_eq!(world.recruit_proxies()[0].recruitment.generation, Generation(3));
+}
+
+/// What a follower tells is never ahead of what the leader has agreed on, and not behind what the leader tells next.
+#[test]
+fn a_record_tells_the_same_state_as_the_leader_that_wrote_it() {
+    let world = World::active();
+    let led = world.controller.state();
+    let told = state_of_record(&world.persisted, world.register_revision, led.controllers.clone());
+    assert!(told.revision < led.revision, "{} {}", told.revision, led.revision);
+    assert_eq!(record_of_revision(led.revision), world.register_revision);
+    assert_eq!(ClusterState { revision: led.revision, ..told }, led);
+
+    // A generation that is begun is not taken for the one before.
+    let mut world = world;
+    world.lose_coordinator();
+    let told = state_of_record(&world.persisted, world.register_revision, Vec::new());
+    assert!(told.revision > led.revision);
+    assert!(matches!(told.phase, Phase::Recovering { .. }), "{:?}", told.phase);
+    assert_eq!((told.generation, told.coordinator), (Generation(2), None));
 }
 
 #[test]

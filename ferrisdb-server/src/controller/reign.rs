@@ -44,7 +44,7 @@ use crate::raft::{Register, Written};
 /// How long a call of a recovery may take. Whoever dies meanwhile is noticed sooner by other means.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a long poll waits for news.
-const POLL_WAIT: Duration = Duration::from_millis(500);
+pub(super) const POLL_WAIT: Duration = Duration::from_millis(500);
 /// How long to wait when there was nothing to do.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a change of the shard map may take to be seen in the logs.
@@ -94,7 +94,7 @@ impl Reign {
         record.reigns += 1;
         let failure_timeout = settings.failure_timeout;
         let idempotency_lifetime = settings.idempotency_lifetime;
-        let mut machine = Controller::new(settings, record, runtime::now());
+        let mut machine = Controller::new(settings, record, revision, runtime::now());
         let mut first = Vec::new();
         machine.begin(controllers, &mut first);
         let (effects, queue) = mpsc::unbounded_channel();
@@ -166,8 +166,8 @@ impl Reign {
         agreed.await.map_err(|_| refused(ErrorCode::NotLeader, "the leader was replaced meanwhile"))
     }
 
-    /// The published state, as soon as it is newer than `known_revision`, or after a while.
-    pub(super) async fn newer_state(&self, known_revision: u64) -> Arc<ClusterState> {
+    /// The published state, as soon as it is newer than `known_revision`; `None` if it is not after a while.
+    pub(super) async fn newer_state(&self, known_revision: u64) -> Option<Arc<ClusterState>> {
         let shared = Arc::clone(&self.shared);
         let newer = async {
             loop {
@@ -181,8 +181,7 @@ impl Reign {
                 changed.await;
             }
         };
-        let newer = runtime::timeout(POLL_WAIT, Stage::Control, newer).await;
-        newer.unwrap_or_else(|_| Arc::clone(&*shared.published.lock()))
+        runtime::timeout(POLL_WAIT, Stage::Control, newer).await.ok()
     }
 
     /// Waits for the end, and says why.

@@ -4,12 +4,13 @@
 //! ```text
 //!   fresh      all controllers named on the command line are fresh: they found the group together
 //!              one of them is in a group already: wait for an operator to add this one
-//!   follower   says who leads
+//!   follower   says who leads, and hands out the state that the group has agreed on
 //!   leader     reads the record, and reigns until it is not the leader any more
 //! ```
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Result, Stage,
     id::Address,
@@ -18,7 +19,7 @@ use ferrisdb_core::{
     service::{
         controller::{
             ClusterState, Command, Controller as ControllerApi, ControllerMember,
-            ControllerService, Heartbeat, HeartbeatReply, Leader, Status,
+            ControllerService, Heartbeat, HeartbeatReply, Leader, StateNews, Status,
         },
         raft::{RaftIdentity, RaftService},
     },
@@ -30,9 +31,9 @@ use tarpc::context::Context;
 use super::{
     ControllerSettings,
     cluster_record::ClusterRecord,
-    machine::{Input, refused},
+    machine::{Input, record_of_revision, refused, revision_of_record, state_of_record},
     metrics::ControllerMetrics,
-    reign::Reign,
+    reign::{POLL_WAIT, Reign},
 };
 use crate::raft::{NodeId, Register, RegisterSettings};
 
@@ -146,11 +147,12 @@ impl ControllerApi for ControllerServer {
         Ok(self.shared.reign()?.heartbeat(request))
     }
 
-    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
-        let reign = self.shared.reign()?;
+    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<StateNews> {
+        let reign = self.shared.reign.lock().clone();
+        let Some(reign) = reign else { return self.shared.agreed_state(known_revision).await };
         drop(self);
         let state = reign.newer_state(known_revision).await;
-        Ok(ClusterState::clone(&state))
+        Ok(StateNews { state: state.map(|state| ClusterState::clone(&state)), is_led: true })
     }
 
     async fn status(self, _: Context) -> Result<Status> {
@@ -194,6 +196,42 @@ impl Shared {
             },
             controllers: self.members(),
         }
+    }
+
+    /// What a member tells that does not lead: what it knows to be agreed on, as soon as it is news, or after a while.
+    async fn agreed_state(&self, known_revision: u64) -> Result<StateNews> {
+        let is_news = |revision: u64| revision_of_record(revision) > known_revision;
+        let known = record_of_revision(known_revision);
+        if planted(Plant::OnlyLeaderAnswers) {
+            return Err(refused(ErrorCode::NotLeader, "ask the leader").at(&self.address));
+        }
+        let newer = async {
+            let mut contents = self.register.latest();
+            while !is_news(contents.revision) {
+                contents = self.register.newer_than(known.max(contents.revision)).await;
+            }
+            contents
+        };
+        let contents = runtime::timeout(POLL_WAIT, Stage::Control, newer).await.ok();
+        let contents = contents.unwrap_or_else(|| self.register.latest());
+        if contents.revision == 0 {
+            let detail = "this controller does not belong to a cluster yet";
+            return Err(refused(ErrorCode::NotLeader, detail).at(&self.address));
+        }
+        // One that was removed may go by the last leader that it heard of.
+        let own = self.register.node();
+        let leader = self.register.leadership().leader;
+        let is_led = leader.is_some_and(|(node, _)| node != own)
+            && self.register.members().contains_key(&own);
+        let state = match is_news(contents.revision) {
+            true => {
+                mark(Mark::FollowerToldState);
+                let record = ClusterRecord::from_bytes(&contents.value)?;
+                Some(state_of_record(&record, contents.revision, self.members()))
+            }
+            false => None,
+        };
+        Ok(StateNews { state, is_led })
     }
 
     fn members(&self) -> Vec<ControllerMember> {

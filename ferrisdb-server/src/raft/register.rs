@@ -196,6 +196,18 @@ impl Register {
         self.shared.applied.borrow().contents.clone()
     }
 
+    /// What is applied here, which may be old, as soon as it is past `revision`.
+    pub async fn newer_than(&self, revision: u64) -> Contents {
+        let mut applied = self.shared.applied.clone();
+        let newer = applied.wait_for(|applied| applied.contents.revision > revision).await;
+        let newer = newer.map(|applied| applied.contents.clone());
+        match newer {
+            Ok(contents) => contents,
+            // The core has ended: nothing newer will come.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Writes a value, if the register is at `expected_revision`.
     ///
     /// # Errors

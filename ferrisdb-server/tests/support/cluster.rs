@@ -259,6 +259,18 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("{error}\n{}", self.report()))
     }
 
+    /// A database handle as most have it, whose links can be cut apart from those of others, by this name.
+    pub(crate) async fn connect_as(&self, name: &str) -> Database {
+        // Nobody calls a client: its address is there to know it by.
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let network = Network::new();
+        network.set_origin(&Address::new(self.relays.add(name, nowhere).to_string()));
+        let controllers = self.controllers.clone();
+        Database::connect_with_settings(network, controllers, Settings::default())
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.report()))
+    }
+
     /// Waits until a transaction that begins after this call is committed, and says how long that took.
     pub(crate) async fn wait_available(&self, limit: Duration) -> Duration {
         let database = self.connect().await;

@@ -241,36 +241,40 @@ pub(crate) struct Cast {
 
 impl Scene {
     pub(crate) async fn cast(&self) -> Cast {
-        let database = self.cluster.connect().await;
-        let began = runtime::now();
-        let coordinator = loop {
-            let status = database.status().await.unwrap();
-            if let Some(coordinator) = status.cluster.coordinator.clone() {
-                break (coordinator, status);
-            }
-            assert!(runtime::now().duration_since(began) < LIMIT, "no active generation");
-            runtime::sleep(Duration::from_millis(20)).await;
-        };
-        let (coordinator, status) = coordinator;
-        let name = |endpoint: &ferrisdb_core::Endpoint| self.cluster.name_of(&endpoint.address);
-        let leader = self.cluster.name_of(&status.controller);
-        let sequencer = name(&coordinator.sequencer);
-        let proxies = coordinator.proxies.iter().map(name);
-        let controllers = self.cluster.names("controller");
-        Cast {
-            follower: controllers.into_iter().find(|name| *name != leader).unwrap(),
-            leader,
-            proxy: proxies.into_iter().find(|name| *name != sequencer).unwrap_or(sequencer.clone()),
-            sequencer,
-            logs: status
-                .cluster
-                .log_sets
-                .last()
-                .unwrap()
-                .logs
-                .iter()
-                .map(|l| name(&l.endpoint))
-                .collect(),
+        cast(&self.cluster).await
+    }
+}
+
+/// Who hosts what in a cluster, as soon as a generation is active.
+pub(crate) async fn cast(cluster: &Cluster) -> Cast {
+    let database = cluster.connect().await;
+    let began = runtime::now();
+    let (coordinator, status) = loop {
+        let status = database.status().await.unwrap();
+        if let Some(coordinator) = status.cluster.coordinator.clone() {
+            break (coordinator, status);
         }
+        assert!(runtime::now().duration_since(began) < LIMIT, "no active generation");
+        runtime::sleep(Duration::from_millis(20)).await;
+    };
+    let name = |endpoint: &ferrisdb_core::Endpoint| cluster.name_of(&endpoint.address);
+    let leader = cluster.name_of(&status.controller);
+    let sequencer = name(&coordinator.sequencer);
+    let proxies = coordinator.proxies.iter().map(name);
+    let controllers = cluster.names("controller");
+    Cast {
+        follower: controllers.into_iter().find(|name| *name != leader).unwrap(),
+        leader,
+        proxy: proxies.into_iter().find(|name| *name != sequencer).unwrap_or(sequencer.clone()),
+        sequencer,
+        logs: status
+            .cluster
+            .log_sets
+            .last()
+            .unwrap()
+            .logs
+            .iter()
+            .map(|l| name(&l.endpoint))
+            .collect(),
     }
 }

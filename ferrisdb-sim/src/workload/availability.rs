@@ -10,6 +10,9 @@
 //! failure: a single call that does not come back is one even while faults happen. What was counted must be there
 //! in the end.
 //!
+//! Where faults always leave enough to go on, each client has a bound of its own for its longest gap: that the cluster serves
+//! others is no help to one that waits for a machine that it cannot reach.
+//!
 //! Start with [`Availability::commit`].
 
 use std::{collections::BTreeMap, time::Duration};
@@ -38,11 +41,20 @@ pub struct AvailabilitySettings {
     pub recovery_seconds: u64,
     /// Seconds in which one attempt must come to an end, of whatever kind, at any time.
     pub attempt_seconds: u64,
+    /// Most seconds from one commit of a client to its next one, at any time. Zero: no bound, because faults may leave too
+    /// little.
+    pub gap_seconds: u64,
 }
 
 impl Default for AvailabilitySettings {
     fn default() -> Self {
-        AvailabilitySettings { clients: 1, pause_ms: 20, recovery_seconds: 30, attempt_seconds: 60 }
+        AvailabilitySettings {
+            clients: 1,
+            pause_ms: 20,
+            recovery_seconds: 30,
+            attempt_seconds: 60,
+            gap_seconds: 0,
+        }
     }
 }
 
@@ -124,8 +136,20 @@ impl Availability {
                 Err(error) if passing(&error).is_some() => {}
                 Err(error) => return Err(error),
             }
+            self.check_gap(count, runtime::now().duration_since(last))?;
             runtime::sleep(runtime::jitter(Duration::from_millis(self.settings.pause_ms))).await;
         }
+        Ok(())
+    }
+
+    /// A client must not be without a commit for so long; `since_last` counts what has not ended yet.
+    fn check_gap(&self, count: &Count, since_last: Duration) -> Result<()> {
+        let bound = Duration::from_secs(self.settings.gap_seconds);
+        let gap = count.longest_gap.max(since_last);
+        ensure!(
+            bound.is_zero() || gap <= bound,
+            "a client has not committed for {gap:?}, although enough was left for it (I-13)"
+        );
         Ok(())
     }
 
@@ -222,6 +246,20 @@ mod tests {
         count.check(1, 9).unwrap();
         assert!(count.check(1, 6).unwrap_err().to_string().contains("I-5"));
         assert!(count.check(1, 10).is_err());
+    }
+
+    #[test]
+    fn one_client_that_hangs_is_noticed() {
+        let settings = AvailabilitySettings { gap_seconds: 10, ..AvailabilitySettings::default() };
+        let availability = Availability::new(settings);
+        let mut count = Count { attempts: 2, ..Count::default() };
+        count.on_commit(1, Duration::from_secs(10));
+        assert!(availability.check_gap(&count, Duration::from_secs(10)).is_ok());
+        assert!(availability.check_gap(&count, Duration::from_secs(11)).is_err(), "it hangs now");
+        count.on_commit(2, Duration::from_secs(11));
+        assert!(availability.check_gap(&count, Duration::ZERO).is_err(), "it has hung");
+        let boundless = Availability::new(AvailabilitySettings::default());
+        assert!(boundless.check_gap(&count, Duration::from_secs(99)).is_ok());
     }
 
     #[test]

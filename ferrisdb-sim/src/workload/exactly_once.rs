@@ -250,6 +250,10 @@ impl Workload for ExactlyOnce {
         self.settings.clients
     }
 
+    fn is_mortal(&self) -> bool {
+        true
+    }
+
     fn set_up(&self, _client: Client) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }

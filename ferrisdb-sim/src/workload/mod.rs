@@ -66,6 +66,12 @@ pub trait Workload: Send + Sync + 'static {
     /// How many clients run it at once.
     fn clients(&self) -> u32;
 
+    /// Whether a client may be killed. Another one with its number begins then, and finds in the workload what its predecessor
+    /// has noted there.
+    fn is_mortal(&self) -> bool {
+        false
+    }
+
     /// Prepares the keys.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ use ferrisdb_core::{
         Client,
         controller::{
             ClusterState, Command, Controller, ControllerMember, ControllerService, Heartbeat,
-            HeartbeatReply, Leader, LogMember, LogSet, Phase, Status, StorageServer as Listed,
+            HeartbeatReply, Leader, LogMember, LogSet, Phase, StateNews, Status,
+            StorageServer as Listed,
         },
         log::{
             CopyReply, CopyRequest, LockReply, LockRequest, Log, LogService, PeekReply,
@@ -171,14 +172,14 @@ impl Controller for FakeController {
         panic!("a storage server sends no heartbeats")
     }
 
-    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
+    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<StateNews> {
         loop {
             let changed = self.0.1.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let state = self.0.0.lock().clone();
             if state.revision > known_revision {
-                return Ok(state);
+                return Ok(StateNews { state: Some(state), is_led: true });
             }
             changed.await;
         }
