@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use crate::{
     dice::Dice, disk::Faults, network::SimulatedNetwork, operations, plan::Topology, world::World,
+    zones,
 };
 
 /// The kinds of faults that a scenario may ask for.
@@ -92,6 +93,14 @@ pub enum FaultKind {
     Drain,
     /// The number of copies changes.
     Redundancy,
+    /// See [`zones::lose`].
+    ZoneLost,
+    /// See [`zones::split`].
+    SplitZone,
+    /// See [`zones::break_link`].
+    BrokenLink,
+    /// See [`zones::fill`].
+    FilledDisk,
 }
 
 /// What a scenario says of its faults.
@@ -177,6 +186,14 @@ pub enum Fault {
     Drain(String),
     /// See [`FaultKind::Redundancy`].
     Redundancy(Redundancy),
+    /// See [`FaultKind::ZoneLost`].
+    ZoneLost(u32),
+    /// See [`FaultKind::SplitZone`].
+    SplitZone(u32),
+    /// See [`FaultKind::BrokenLink`].
+    BrokenLink(u32, u32),
+    /// See [`FaultKind::FilledDisk`].
+    FilledDisk(String),
 }
 
 impl Fault {
@@ -191,6 +208,9 @@ impl Fault {
                 | Fault::TooFewLeft(_)
                 | Fault::Drain(_)
                 | Fault::Redundancy(_)
+                | Fault::ZoneLost(_)
+                | Fault::BrokenLink(..)
+                | Fault::FilledDisk(_)
         )
     }
 }
@@ -258,6 +278,14 @@ impl fmt::Display for Fault {
             }
             Fault::Drain(node) => write!(f, "{node} is drained"),
             Fault::Redundancy(redundancy) => write!(f, "the redundancy becomes {redundancy}"),
+            Fault::ZoneLost(zone) => write!(f, "zone {zone} is lost for a while"),
+            Fault::SplitZone(zone) => {
+                write!(f, "zone {zone} and half of the clients do not reach the others")
+            }
+            Fault::BrokenLink(one, other) => {
+                write!(f, "zones {one} and {other} do not reach each other")
+            }
+            Fault::FilledDisk(node) => write!(f, "the disk of {node} is full for a while"),
         }
     }
 }
@@ -311,7 +339,8 @@ pub fn draw(spec: &FaultSpec, topology: &Topology, seconds: u64, dice: &mut Dice
         // Over before anybody has noticed, or long after: every second one lasts long enough for a recovery.
         let brief = Duration::from_micros(dice.magnitude(1_000, longest.as_micros() as u64));
         let long = dice.duration(longest / 2, longest);
-        let is_long = dice.one_in(2) || matches!(kind, FaultKind::SplitBrain | FaultKind::Cascade);
+        let is_long = dice.one_in(2)
+            || matches!(kind, FaultKind::SplitBrain | FaultKind::SplitZone | FaultKind::Cascade);
         let lasts = if is_long { long } else { brief };
         if let Some(fault) = fault {
             planned.push(Planned { number: planned.len(), at, lasts, fault });
@@ -350,8 +379,12 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         let (_, of) = dice.pick(&[storage.clone(), logs.clone()]);
         let node = dice.pick(&of);
         let is_log = node.starts_with("log-");
-        let spare = if is_log { topology.spare_logs > 0 } else { topology.storage > copies };
-        (copies > 1 && spare).then_some(node)
+        let (spare, count) = match is_log {
+            true => (topology.spare_logs > 0, topology.logs + topology.spare_logs),
+            false => (topology.storage > copies, topology.storage),
+        };
+        let zones = topology.zones_without(operations::number_of(&node), count);
+        (copies > 1 && spare && zones >= copies).then_some(node)
     };
     Some(match kind {
         FaultKind::PowerFailure => Fault::PowerFailure(vec![anybody(dice)]),
@@ -441,15 +474,19 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         }
         FaultKind::Drain => {
             let node = dice.pick(&storage.1);
-            if topology.storage <= copies {
+            if topology.zones_without(operations::number_of(&node), topology.storage) < copies {
                 return None;
             }
             Fault::Drain(node)
         }
         FaultKind::Redundancy => {
-            let possible = topology.storage.min(topology.logs).min(3) as usize;
+            let possible = topology.storage.min(topology.logs).min(topology.zones).min(3) as usize;
             Fault::Redundancy(dice.pick(&Redundancy::ALL[..possible]))
         }
+        FaultKind::ZoneLost
+        | FaultKind::SplitZone
+        | FaultKind::BrokenLink
+        | FaultKind::FilledDisk => zones::draw(kind, topology, dice)?,
     })
 }
 
@@ -648,6 +685,12 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
         Fault::TooFewLeft(logs) => operations::take_too_many(world, logs, planned.lasts).await?,
         Fault::Drain(node) => operations::drain(world, node).await?,
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
+        Fault::ZoneLost(zone) => zones::lose(world, *zone, planned.lasts).await?,
+        Fault::SplitZone(zone) => zones::split(world, *zone, planned.lasts).await,
+        Fault::BrokenLink(one, other) => {
+            zones::break_link(world, *one, *other, planned.lasts).await?;
+        }
+        Fault::FilledDisk(node) => zones::fill(world, node, planned.lasts).await?,
     }
     Ok(())
 }

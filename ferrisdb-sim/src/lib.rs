@@ -58,3 +58,5 @@ pub mod trace;
 pub mod workload;
 #[cfg(madsim)]
 pub mod world;
+#[cfg(madsim)]
+pub mod zones;

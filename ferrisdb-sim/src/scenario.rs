@@ -84,6 +84,7 @@ built_in!(
     "atomic-operations",
     "bad-disks",
     "bank",
+    "broken-links",
     "bulk",
     "cascades",
     "clocks",
@@ -91,6 +92,7 @@ built_in!(
     "cycle",
     "disks",
     "exactly-once",
+    "full-disks",
     "long-idle",
     "operations",
     "range-clears",
@@ -104,6 +106,7 @@ built_in!(
     "two-generations",
     "unequal-logs",
     "watches",
+    "zones",
 );
 
 impl Scenario {

@@ -215,9 +215,10 @@ impl Shared {
         let (range, rows) = (copied.range.clone(), copied.rows);
         let ingested = self.change_engine(life, move |engine| {
             // Left over from before a crash or a rollback.
-            let clear = has_rows(engine, &range)?.then_some(EngineChange::ClearRange(range));
+            let clear = || EngineChange::ClearRange(range.clone());
+            let clear = has_rows(engine, &range)?.then(clear);
             let changes: Vec<_> =
-                clear.into_iter().chain(rows.into_iter().map(EngineChange::Set)).collect();
+                clear.into_iter().chain(rows.iter().cloned().map(EngineChange::Set)).collect();
             if changes.is_empty() { Ok(()) } else { engine.ingest(&changes) }
         });
         if ingested.await?.is_none() {
@@ -263,9 +264,9 @@ impl Shared {
         };
         let cleared = self.change_engine(life, move |engine| {
             let mut clears = Vec::new();
-            for gap in gaps {
-                if has_rows(engine, &gap)? {
-                    clears.push(EngineChange::ClearRange(gap));
+            for gap in &gaps {
+                if has_rows(engine, gap)? {
+                    clears.push(EngineChange::ClearRange(gap.clone()));
                 }
             }
             if clears.is_empty() { Ok(()) } else { engine.ingest(&clears) }

@@ -22,13 +22,14 @@
 //! Many small range clears slow down reads that pass them until a compaction removes them.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version,
+    runtime::disk,
     service::storage::{Row, VersionedValue},
 };
 use parking_lot::Mutex;
@@ -49,6 +50,8 @@ const ATTACHMENT_KEY: &[u8] = b"attachment";
 /// How much of a memtable its Bloom filter takes: ten bits for each entry of a hundred and some bytes are one percent, and the bits
 /// of a key lie in one cache line, which wants some more.
 const MEMTABLE_BLOOM_SHARE: f64 = 0.05;
+/// How much space is left to RocksDB for merging its files, and to everybody else; at most a sixteenth of the disk.
+const RESERVE_BYTES: u64 = 256 << 20;
 /// How many bytes of a stored value are its commit version.
 const STAMP_BYTES: usize = 8;
 
@@ -91,6 +94,7 @@ pub struct EngineStatistics {
 #[derive(Debug)]
 pub struct RocksEngine {
     db: DB,
+    path: PathBuf,
     version: AtomicU64,
     /// One write at a time: versions are checked against the one before.
     writing: Mutex<()>,
@@ -124,7 +128,12 @@ impl RocksEngine {
         ];
         let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|error| open_error(path, &error))?;
-        let engine = RocksEngine { db, version: AtomicU64::new(0), writing: Mutex::new(()) };
+        let engine = RocksEngine {
+            db,
+            path: path.to_owned(),
+            version: AtomicU64::new(0),
+            writing: Mutex::new(()),
+        };
         let version = match engine.meta(FORMAT_KEY)? {
             Some(format) => {
                 check_format(path, &format)?;
@@ -239,6 +248,10 @@ impl Engine for RocksEngine {
                 + property("rocksdb.estimate-table-readers-mem"),
             disk_bytes: property("rocksdb.total-sst-files-size"),
         }
+    }
+
+    fn check_space(&self) -> Result<()> {
+        disk::space_of(&self.path)?.check(&self.path, 0, RESERVE_BYTES)
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
@@ -457,6 +470,8 @@ fn data_options(settings: RocksSettings) -> Options {
 fn engine_error(error: &rocksdb::Error) -> Error {
     let code = match error.kind() {
         ErrorKind::Corruption => ErrorCode::Corrupt,
+        // RocksDB has no kind for it. It resumes by itself when there is space.
+        _ if error.as_ref().contains("No space left on device") => ErrorCode::DiskFull,
         _ => ErrorCode::Disk,
     };
     Error::new(code, Stage::Apply, error.to_string())
