@@ -856,6 +856,7 @@ fn is_of_server(code: ErrorCode) -> bool {
             | ErrorCode::TooBusy
             | ErrorCode::TimedOut
             | ErrorCode::Disk
+            | ErrorCode::DiskFull
             | ErrorCode::Corrupt
     )
 }

@@ -90,6 +90,8 @@ error_codes! {
     IncompatibleProtocol = 1109, "incompatible_protocol_version", "the peer speaks another version of the protocol", "run the same release on both sides";
     /// A disk refused or failed.
     Disk = 1510, "io_error", "a disk operation failed", "check the disk and the directory's permissions";
+    /// A disk has no space left. It is tried again when there is some.
+    DiskFull = 9010, "disk_full", "the disk has no space left", "free space on the disk, or give it more; the server goes on by itself";
     /// Data on disk is damaged.
     Corrupt = 1522, "file_corrupt", "data on disk is damaged", "do not restart in place: replace the server, or restore its directory from a copy";
     /// A key outside of what the transaction may touch.

@@ -8,6 +8,7 @@
 //! | every bound of the system | [`limits`] |
 //! | the one public error, and what to do about it | [`error`] |
 //! | who holds which keys | [`shard`] |
+//! | which logs of a set have to answer | [`copy_groups`] |
 //! | which idempotency ids were committed | [`idempotency`] |
 //! | the newest known state of the cluster, the leading controller | [`cluster_view`], [`controllers`] |
 //! | the protocol between processes | [`service`] |
@@ -18,6 +19,7 @@
 pub mod atomic;
 pub mod cluster_view;
 pub mod controllers;
+pub mod copy_groups;
 pub mod digest;
 pub mod error;
 pub mod id;

@@ -52,6 +52,8 @@ named! {
         UnconfirmedReadVersion = "unconfirmed-read-version",
         /// Proxy: a read version is the last one that this proxy itself has sent to the logs (I-1).
         ReadVersionOfOneProxy = "read-version-of-one-proxy",
+        /// Proxy: as many logs confirm a read version as there are copies, whichever they are (I-1).
+        ConfirmByMembers = "confirm-by-members",
         /// Proxy: a range clear over several shards reaches the first one only (I-2).
         ClearReachesOneShard = "clear-reaches-one-shard",
         /// Proxy: changes of the shard map count one batch too late (I-3).
@@ -82,8 +84,17 @@ named! {
         SkipCopy = "skip-copy",
         /// Controller: the recovery version is the highest durable version, not the lowest (I-12).
         RecoverToMaximum = "recover-to-maximum",
-        /// Controller: a recovery goes on with one lock too few (I-12).
+        /// Controller: a recovery goes on although one copy group has no lock (I-12).
         TooFewLocks = "too-few-locks",
+        /// Controller: locks are counted by members, so the loss of a zone with several logs stops the cluster (I-13).
+        LocksByMembers = "locks-by-members",
+        /// Controller: it is forgotten which processes do not reach each other, so the next attempt takes both again (I-13).
+        ForgetUnreachable = "forget-unreachable",
+        /// Controller: a healthy generation is ended for a better one whose processes were not asked whether they reach each
+        /// other (I-13).
+        UnprovedBetter = "unproved-better",
+        /// Log: it does not say that its disk is full, and is recruited again (I-13).
+        RecruitFullDisk = "recruit-full-disk",
         /// Resolver: a generation begins right behind the last one, and its resolvers take their empty conflict sets for
         /// all that ever was (I-4).
         ForgetPast = "forget-past",
@@ -201,6 +212,12 @@ named! {
         TroubleReported = "controller-trouble-reported",
         /// Controller: an accusation was believed.
         Accused = "controller-accused",
+        /// Controller: processes were asked whether they reach each other, and do.
+        Proved = "controller-proved",
+        /// Controller: processes were asked whether they reach each other, and do not.
+        Refuted = "controller-refuted",
+        /// Log: a disk that was full had space again.
+        SpaceAgain = "log-space-again",
         /// Controller: records of idempotency ids were swept.
         RecordsSwept = "controller-records-swept",
         /// Controller: it did not count a time in which it stood still itself.

@@ -328,6 +328,7 @@ fn controller() {
         repairs: vec!["p".into()],
         stuck: vec!["q".into()],
         metadata_version: Version(300),
+        unreached: vec![(Address::new("h:1"), Address::new("h:2"))],
     };
     golden.line("Response status", &ControllerResponse::Status(Ok(status)));
     golden.line("Response status, failed", &ControllerResponse::Status(failed()));
@@ -350,7 +351,7 @@ fn worker() {
     let log = RecruitLog {
         recruitment: recruitment(),
         begin_version: Version(300),
-        sources: vec![endpoint(4)],
+        sources: Sources { logs: vec![(2, endpoint(4))], count: 3, replication: 2 },
         index: 1,
         logs: 3,
         replication: 2,
@@ -372,6 +373,7 @@ fn worker() {
     };
     golden.line("Request recruit_proxy", &WorkerRequest::RecruitProxy { request: proxy });
     golden.line("Request watch", &WorkerRequest::Watch { known_incarnation: 300 });
+    golden.line("Request unreached", &WorkerRequest::Unreached { workers: vec![endpoint(6)] });
 
     golden.line("Response recruit_log", &WorkerResponse::RecruitLog(Ok(endpoint(5))));
     golden.line("Response recruit_log, failed", &WorkerResponse::RecruitLog(failed()));
@@ -385,6 +387,8 @@ fn worker() {
     golden.line("Response recruit_proxy, failed", &WorkerResponse::RecruitProxy(failed()));
     golden.line("Response watch", &WorkerResponse::Watch(Ok(300)));
     golden.line("Response watch, failed", &WorkerResponse::Watch(failed()));
+    golden.line("Response unreached", &WorkerResponse::Unreached(Ok(vec![endpoint(6)])));
+    golden.line("Response unreached, failed", &WorkerResponse::Unreached(failed()));
     golden.check();
 }
 

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use crate::{
     client_fault, dice::Dice, disk::Faults, network::SimulatedNetwork, operations, plan::Topology,
-    world::World,
+    world::World, zones,
 };
 
 /// The kinds of faults that a scenario may ask for.
@@ -106,6 +106,14 @@ pub enum FaultKind {
     ClientFreeze,
     /// A client is killed, and another one takes its place.
     ClientKill,
+    /// See [`zones::lose`].
+    ZoneLost,
+    /// See [`zones::split`].
+    SplitZone,
+    /// See [`zones::break_link`].
+    BrokenLink,
+    /// See [`zones::fill`].
+    FilledDisk,
 }
 
 impl FaultKind {
@@ -211,6 +219,14 @@ pub enum Fault {
     ClientFreeze(u64),
     /// See [`FaultKind::ClientKill`].
     ClientKill(u64),
+    /// See [`FaultKind::ZoneLost`].
+    ZoneLost(u32),
+    /// See [`FaultKind::SplitZone`].
+    SplitZone(u32),
+    /// See [`FaultKind::BrokenLink`].
+    BrokenLink(u32, u32),
+    /// See [`FaultKind::FilledDisk`].
+    FilledDisk(String),
 }
 
 impl Fault {
@@ -225,6 +241,9 @@ impl Fault {
                 | Fault::TooFewLeft(_)
                 | Fault::Drain(_)
                 | Fault::Redundancy(_)
+                | Fault::ZoneLost(_)
+                | Fault::BrokenLink(..)
+                | Fault::FilledDisk(_)
         )
     }
 }
@@ -306,6 +325,14 @@ impl fmt::Display for Fault {
                 write!(f, "client ~{client} stands still with its clock")
             }
             Fault::ClientKill(client) => write!(f, "client ~{client} is killed"),
+            Fault::ZoneLost(zone) => write!(f, "zone {zone} is lost for a while"),
+            Fault::SplitZone(zone) => {
+                write!(f, "zone {zone} and half of the clients do not reach the others")
+            }
+            Fault::BrokenLink(one, other) => {
+                write!(f, "zones {one} and {other} do not reach each other")
+            }
+            Fault::FilledDisk(node) => write!(f, "the disk of {node} is full for a while"),
         }
     }
 }
@@ -361,7 +388,8 @@ pub fn draw(spec: &FaultSpec, topology: &Topology, seconds: u64, dice: &mut Dice
         // Over before anybody has noticed, or long after: every second one lasts long enough for a recovery.
         let brief = Duration::from_micros(dice.magnitude(1_000, longest.as_micros() as u64));
         let long = dice.duration(longest / 2, longest);
-        let is_long = dice.one_in(2) || matches!(kind, FaultKind::SplitBrain | FaultKind::Cascade);
+        let is_long = dice.one_in(2)
+            || matches!(kind, FaultKind::SplitBrain | FaultKind::SplitZone | FaultKind::Cascade);
         let mut lasts = if is_long { long } else { brief };
         let mut fault = fault;
         if let Some((least, most)) = kind.patience() {
@@ -408,8 +436,12 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         let (_, of) = dice.pick(&[storage.clone(), logs.clone()]);
         let node = dice.pick(&of);
         let is_log = node.starts_with("log-");
-        let spare = if is_log { topology.spare_logs > 0 } else { topology.storage > copies };
-        (copies > 1 && spare).then_some(node)
+        let (spare, count) = match is_log {
+            true => (topology.spare_logs > 0, topology.logs + topology.spare_logs),
+            false => (topology.storage > copies, topology.storage),
+        };
+        let zones = topology.zones_without(operations::number_of(&node), count);
+        (copies > 1 && spare && zones >= copies).then_some(node)
     };
     Some(match kind {
         FaultKind::PowerFailure => Fault::PowerFailure(vec![anybody(dice)]),
@@ -499,13 +531,13 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         }
         FaultKind::Drain => {
             let node = dice.pick(&storage.1);
-            if topology.storage <= copies {
+            if topology.zones_without(operations::number_of(&node), topology.storage) < copies {
                 return None;
             }
             Fault::Drain(node)
         }
         FaultKind::Redundancy => {
-            let possible = topology.storage.min(topology.logs).min(3) as usize;
+            let possible = topology.storage.min(topology.logs).min(topology.zones).min(3) as usize;
             Fault::Redundancy(dice.pick(&Redundancy::ALL[..possible]))
         }
         FaultKind::ClientCut => {
@@ -542,6 +574,10 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         FaultKind::ClientPause => Fault::ClientPause(dice.below(1 << 16)),
         FaultKind::ClientFreeze => Fault::ClientFreeze(dice.below(1 << 16)),
         FaultKind::ClientKill => Fault::ClientKill(dice.below(1 << 16)),
+        FaultKind::ZoneLost
+        | FaultKind::SplitZone
+        | FaultKind::BrokenLink
+        | FaultKind::FilledDisk => zones::draw(kind, topology, dice)?,
     })
 }
 
@@ -740,6 +776,12 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
         Fault::TooFewLeft(logs) => operations::take_too_many(world, logs, planned.lasts).await?,
         Fault::Drain(node) => operations::drain(world, node).await?,
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
+        Fault::ZoneLost(zone) => zones::lose(world, *zone, planned.lasts).await?,
+        Fault::SplitZone(zone) => zones::split(world, *zone, planned.lasts).await,
+        Fault::BrokenLink(one, other) => {
+            zones::break_link(world, *one, *other, planned.lasts).await?;
+        }
+        Fault::FilledDisk(node) => zones::fill(world, node, planned.lasts).await?,
         client => client_fault::happen(world, client, planned.lasts).await,
     }
     Ok(())

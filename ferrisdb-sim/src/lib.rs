@@ -60,3 +60,5 @@ pub mod trace;
 pub mod workload;
 #[cfg(madsim)]
 pub mod world;
+#[cfg(madsim)]
+pub mod zones;

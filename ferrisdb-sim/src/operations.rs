@@ -77,6 +77,15 @@ async fn expendable(world: &World, node: &str) -> Result<Option<Option<Tag>>> {
         world.trace().note(format_args!("{node} has the only copy of something: it is spared"));
         return Ok(None);
     }
+    let topology = world.topology();
+    let count = match node.starts_with("log-") {
+        true => topology.logs + topology.spare_logs,
+        false => topology.storage,
+    };
+    if topology.zones_without(number_of(node), count) < copies {
+        world.trace().note(format_args!("{node} has a zone that is needed: it is spared"));
+        return Ok(None);
+    }
     let servers = &status.cluster.storage_servers;
     let server = servers.iter().find(|server| server.endpoint.address == address);
     Ok(Some(server.map(|server| server.tag)))
@@ -107,7 +116,8 @@ pub async fn drain(world: &World, node: &str) -> Result<()> {
     })
     .await?;
     let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
-    if world.nodes_of("storage-").count() <= copies as usize {
+    let topology = world.topology();
+    if topology.zones_without(number_of(node), topology.storage) < copies {
         return Ok(());
     }
     let selector = || vec![ProcessSelector::Address(address.clone())];
@@ -164,14 +174,14 @@ pub async fn take_too_many(world: &World, logs: &[String], lasts: Duration) -> R
 fn too_many(world: &World, status: &Status, logs: &[String]) -> Vec<String> {
     let mut logs = logs.to_vec();
     let Some(set) = status.cluster.log_sets.last() else { return logs };
-    let is_member = |node: &String| {
-        set.logs.iter().any(|member| member.endpoint.address == *world.address_of(node))
+    let is_lost = |index: usize| {
+        logs.iter().any(|node| set.logs[index].endpoint.address == *world.address_of(node))
     };
-    let members: Vec<String> =
-        world.nodes_of("log-").map(str::to_owned).filter(is_member).collect();
-    let lost = members.iter().filter(|member| logs.contains(member)).count();
-    if lost < set.replication as usize {
-        logs.extend(members);
+    if !set.copy_groups().has_whole_group(is_lost) {
+        let is_member = |node: &&str| {
+            set.logs.iter().any(|member| member.endpoint.address == *world.address_of(node))
+        };
+        logs.extend(world.nodes_of("log-").filter(is_member).map(str::to_owned));
         logs.sort();
         logs.dedup();
     }
@@ -191,9 +201,19 @@ pub async fn configure(world: &World, redundancy: Redundancy) -> Result<()> {
 }
 
 /// Waits until every shard is as it should be, and nothing is left that is on the logs of an older generation only.
-async fn drained(world: &World, when: &str) -> Result<Status> {
+///
+/// # Errors
+///
+/// If that takes too long.
+pub async fn drained(world: &World, when: &str) -> Result<Status> {
     at_rest(world, when).await?;
     until(world, when, |status| is_at_rest(status) && status.cluster.log_sets.len() <= 1).await
+}
+
+/// The number at the end of a node's name.
+pub fn number_of(node: &str) -> u32 {
+    let number = node.rsplit('-').next().and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("{node} has no number"))
 }
 
 fn tag_of(status: &Status, address: &Address) -> Result<Tag> {
@@ -234,7 +254,12 @@ fn is_at_rest(status: &Status) -> bool {
         })
 }
 
-async fn until(world: &World, when: &str, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
+/// Waits until something is so.
+///
+/// # Errors
+///
+/// If that takes too long.
+pub async fn until(world: &World, when: &str, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
     let began = runtime::now();
     let mut last = None;
     while runtime::now().duration_since(began) < REST_LIMIT {

@@ -35,6 +35,8 @@ pub struct Topology {
     pub spare_logs: u32,
     /// Storage servers; the keyspace is spread over them.
     pub storage: u32,
+    /// Over how many zones each kind of process is spread, one after the other; no fewer than copies.
+    pub zones: u32,
     /// Proxies in each generation.
     pub proxies: u32,
     /// Resolvers in each generation.
@@ -51,9 +53,24 @@ impl Topology {
             logs: 1,
             spare_logs: 0,
             storage: 1,
+            zones: 1,
             proxies: 1,
             resolvers: 1,
         }
+    }
+
+    /// The zone of the n-th process of a kind.
+    pub fn zone(&self, number: u32) -> u32 {
+        (number - 1) % self.zones + 1
+    }
+
+    /// In how many zones there are processes of a kind of which there are `count`, without the n-th.
+    pub fn zones_without(&self, number: u32, count: u32) -> u32 {
+        let mut zones: Vec<u32> =
+            (1..=count).filter(|other| *other != number).map(|other| self.zone(other)).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        zones.len() as u32
     }
 }
 
@@ -73,6 +90,8 @@ pub struct ClusterSpec {
     pub spare_logs: Option<u32>,
     /// See [`Topology::storage`].
     pub storage: Option<u32>,
+    /// See [`Topology::zones`].
+    pub zones: Option<u32>,
     /// See [`Topology::proxies`].
     pub proxies: Option<u32>,
     /// See [`Topology::resolvers`].
@@ -106,6 +125,8 @@ impl ClusterSpec {
         let storage = copies + dice.below(3) as u32;
         let proxies = dice.between(1, 3) as u32;
         let resolvers = dice.between(1, 3) as u32;
+        // As a rule a zone for each process of a kind.
+        let zones = dice.pick(&[u32::MAX, u32::MAX, copies, copies + 1]);
         Ok(Topology {
             redundancy,
             controllers: self.controllers.unwrap_or(controllers),
@@ -113,6 +134,7 @@ impl ClusterSpec {
             logs: self.logs.unwrap_or(logs),
             spare_logs: self.spare_logs.unwrap_or(spare_logs),
             storage: self.storage.unwrap_or(storage),
+            zones: self.zones.unwrap_or(zones).max(copies),
             proxies: self.proxies.unwrap_or(proxies),
             resolvers: self.resolvers.unwrap_or(resolvers),
         })

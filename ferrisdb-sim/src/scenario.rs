@@ -84,6 +84,7 @@ built_in!(
     "atomic-operations",
     "bad-disks",
     "bank",
+    "broken-links",
     "bulk",
     "cascades",
     "client-lives",
@@ -95,6 +96,7 @@ built_in!(
     "deleted-keys",
     "disks",
     "exactly-once",
+    "full-disks",
     "long-idle",
     "many",
     "operations",
@@ -111,6 +113,7 @@ built_in!(
     "unequal-logs",
     "watches",
     "watches-unequal",
+    "zones",
 );
 
 impl Scenario {

@@ -5,7 +5,7 @@
 //!   10.0.2.1.. coordinators     10.0.4.1.. storage
 //! ```
 //!
-//! The n-th process of each kind is in the n-th zone.
+//! The n-th process of each kind is in the n-th zone; past the last zone it begins with the first again.
 //!
 //! Each node runs what the binary of its role runs. Its media belong to the world, so a node that is
 //! killed and started again finds its disk, less what was not synced. A process that ends by itself with an error is
@@ -120,7 +120,7 @@ impl World {
         let controllers: Vec<Address> =
             (1..=topology.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect();
         let path = Path::new("/data");
-        let zone = |number: u32| format!("zone-{number}");
+        let zone = move |number: u32| format!("zone-{}", topology.zone(number));
         let of_site =
             |site: &Site, all: &[Address]| Controllers::new(site.network().clone(), all.to_vec());
         let mut nodes = Vec::new();

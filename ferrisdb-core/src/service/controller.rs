@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::declare_service;
 use crate::{
+    copy_groups::CopyGroups,
     error::Result,
     id::{Address, ClusterId, Endpoint, ProcessId, Tag},
     range::KeyRange,
@@ -233,6 +234,9 @@ pub struct Heartbeat {
     pub storage: Option<StorageReport>,
 }
 
+/// How a process begins to say that its trouble is a disk without space: it goes on by itself when there is some.
+pub const DISK_IS_FULL: &str = "its disk is full";
+
 /// What a storage server says of its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageReport {
@@ -363,6 +367,11 @@ impl LogSet {
         self.indexes_of(tag).map(|index| &self.logs[index])
     }
 
+    /// Which of the logs have to answer a recovery, or a proxy.
+    pub fn copy_groups(&self) -> CopyGroups {
+        CopyGroups::new(self.logs.len(), self.replication)
+    }
+
     /// The indexes of [`LogSet::logs_of`].
     pub fn indexes_of(&self, tag: Tag) -> impl Iterator<Item = usize> + use<> {
         log_indexes(self.logs.len(), self.replication, tag)
@@ -375,8 +384,9 @@ pub fn log_indexes(
     replication: u32,
     tag: Tag,
 ) -> impl Iterator<Item = usize> + use<> {
-    let copies = if tag == Tag::METADATA { count } else { (replication as usize).min(count) };
-    (0..copies).map(move |copy| (tag.0 as usize + copy) % count)
+    let copies = if tag == Tag::METADATA { count as u32 } else { replication };
+    let groups = CopyGroups::new(count, copies);
+    groups.members(if count == 0 { 0 } else { tag.0 as usize % count })
 }
 
 /// A log, as recruited.
@@ -424,6 +434,8 @@ pub struct Status {
     pub stuck: Vec<String>,
     /// Until where the controller has followed the shard map.
     pub metadata_version: Version,
+    /// Processes that do not reach each other although both live: who waited in vain, and for whom.
+    pub unreached: Vec<(Address, Address)>,
 }
 
 /// A recovery that has come to its end.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{controller::LogSet, declare_service};
 use crate::{
+    copy_groups::CopyGroups,
     error::Result,
     id::{ClusterId, Endpoint},
     range::KeyRange,
@@ -26,6 +27,8 @@ pub trait Worker {
     /// The process' incarnation: at once if it is not `known_incarnation`, otherwise after a while. The connection
     /// that a controller has this call on breaks when the process dies.
     async fn watch(known_incarnation: u64) -> Result<u64>;
+    /// Those of these workers that this process does not reach. A process is asked before a generation counts on it.
+    async fn unreached(workers: Vec<Endpoint>) -> Result<Vec<Endpoint>>;
 }
 
 declare_service! {
@@ -51,14 +54,32 @@ pub struct RecruitLog {
     pub recruitment: Recruitment,
     /// The log holds versions after this one: those up to the recovery version it copies.
     pub begin_version: Version,
-    /// Logs of the set before, locked, that together have what is to be copied.
-    pub sources: Vec<Endpoint>,
+    /// Where to copy from.
+    pub sources: Sources,
     /// The log's index in its set.
     pub index: u32,
     /// How many logs the set has.
     pub logs: u32,
     /// On how many of them each tag's messages are kept.
     pub replication: u32,
+}
+
+/// Locked logs of the set before, that together have what is to be copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// Which ones, by their index in that set. Not all of them have to answer: one of each copy group does.
+    pub logs: Vec<(u32, Endpoint)>,
+    /// How many logs that set has.
+    pub count: u32,
+    /// On how many of them each tag's messages are kept.
+    pub replication: u32,
+}
+
+impl Sources {
+    /// The copy groups of the set before.
+    pub fn copy_groups(&self) -> CopyGroups {
+        CopyGroups::new(self.count as usize, self.replication)
+    }
 }
 
 /// The sequencer to host.

@@ -15,10 +15,7 @@
 //! This file holds the machine's inputs and effects, what it looks at all the time, and what everybody sees of it.
 //! The steps of a recovery are in `recovery.rs`, operators' commands in `administration.rs`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
@@ -46,6 +43,8 @@ use super::{
         planner::{self, Plan},
         teams::{Server, Servers, Standing},
     },
+    links::Suspicions,
+    proof::Proof,
     recovery::{Attempt, Step},
     recruitment::{self, Candidate, Recruits},
     registry::Registry,
@@ -79,6 +78,15 @@ pub enum Input {
         slot: Slot,
         /// Where the role is reached.
         result: Result<Endpoint>,
+    },
+    /// A process was asked whether it reaches others, by [`Effect::Prove`].
+    Proved {
+        /// By which question.
+        number: u64,
+        /// Who was asked.
+        process: ProcessId,
+        /// Those that it does not reach.
+        result: Result<Vec<Endpoint>>,
     },
     /// The connection to a process broke, and a new one cannot be made.
     Lost {
@@ -161,6 +169,15 @@ pub enum Effect {
         /// What to host.
         request: Recruitment,
     },
+    /// Ask a process whether it reaches others, and report.
+    Prove {
+        /// Counts the questions of this reign.
+        number: u64,
+        /// Who is asked.
+        member: Member,
+        /// The others.
+        workers: Vec<Endpoint>,
+    },
     /// Notice at once when one of these processes dies. Replaces the processes watched before.
     Watch(Vec<Member>),
     /// Let logs forget the changes of the shard map up to a version.
@@ -182,6 +199,7 @@ pub struct Controller {
     pub(super) registry: Registry,
     pub(super) step: Step,
     pub(super) attempt: Attempt,
+    pub(super) proof: Proof,
     revision: u64,
     /// The register's revision when this reign began. Each record that is agreed on adds one.
     register_revision: u64,
@@ -191,11 +209,8 @@ pub struct Controller {
     /// A version that is known to be committed.
     pub(super) known_committed_version: Version,
     /// Since when a better generation than the live one could be recruited.
-    better_since: Option<Instant>,
+    pub(super) better_since: Option<Instant>,
 }
-
-/// After how many failure timeouts a generation with fewer logs than wanted is replaced, if there are more now.
-const BETTER_TIMEOUTS: u32 = 5;
 
 impl Controller {
     /// A controller that begins to lead with `record`, whose `reigns` counts this reign already, and which the register had at
@@ -223,6 +238,7 @@ impl Controller {
             record,
             step,
             attempt: Attempt::new(now),
+            proof: Proof::default(),
             persists: 0,
             controllers: Vec::new(),
             better_since: None,
@@ -253,6 +269,7 @@ impl Controller {
             last_recovery: self.attempt.last.clone(),
             controller,
             silent_controllers: Vec::new(),
+            unreached: self.unreached(now),
             repairs,
             stuck,
             metadata_version: self.record.metadata_version,
@@ -293,6 +310,9 @@ impl Controller {
             Input::Recruited { generation, slot, result } => {
                 self.on_recruited(generation, slot, result, now, effects);
             }
+            Input::Proved { number, process, result } => {
+                self.on_proved(number, process, result, now, effects);
+            }
             Input::Lost { process, incarnation } => {
                 self.registry.lost(process, incarnation);
                 self.look(now, effects);
@@ -324,7 +344,7 @@ impl Controller {
         match &self.step {
             Step::Active { since } => {
                 let since = *since;
-                if let Some(reason) = self.why_to_recover(since, now) {
+                if let Some(reason) = self.why_to_recover(since, now, effects) {
                     tracing::warn!(generation = %self.record.generation, %reason, "a recovery is needed");
                     self.attempt.begin_recovery(&reason, now);
                     self.wait(reason, None, effects);
@@ -341,7 +361,12 @@ impl Controller {
     }
 
     /// Why the live generation has to be replaced, if it has to.
-    fn why_to_recover(&mut self, since: Instant, now: Instant) -> Option<String> {
+    fn why_to_recover(
+        &mut self,
+        since: Instant,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) -> Option<String> {
         let generation = self.record.generation;
         let active = self.record.active.as_ref()?;
         let failed: Vec<String> = active
@@ -356,77 +381,27 @@ impl Controller {
         if !failed.is_empty() {
             return Some(format!("lost {}", failed.join(", ")));
         }
-        self.why_a_better_one(now)
-    }
-
-    /// Why a generation that could be recruited now is better than the live one.
-    fn why_a_better_one(&mut self, now: Instant) -> Option<String> {
-        let active = self.record.active.as_ref()?;
-        let set = self.record.log_sets.last()?;
-        let configuration = &self.record.configuration;
-        let is_excluded = |member: &Member| self.record.excluded.contains(&member.process);
-        let members = &active.coordinator;
-        let excluded = active.members.iter().find(|member| is_excluded(member));
-        let asked_for = match excluded {
-            Some(member) => Some(format!("{} is excluded", self.describe(member.process))),
-            None if set.replication != configuration.redundancy.copies()
-                || members.proxies.len() != configuration.proxies.max(1) as usize
-                || members.resolvers.len() != configuration.resolvers.max(1) as usize
-                || set.logs.len() > configuration.logs_wanted() as usize =>
-            {
-                Some("the configuration was changed".to_owned())
-            }
-            None => None,
-        };
-        let coordinators: BTreeSet<&Address> = std::iter::once(&members.sequencer)
-            .chain(&members.proxies)
-            .chain(members.resolvers.iter().map(|(_, resolver)| resolver))
-            .map(|role| &role.address)
-            .collect();
-        let coordinators = coordinators.len();
-        let is_short = set.logs.len() < configuration.logs_wanted() as usize
-            || coordinators < configuration.roles_wanted();
-        if asked_for.is_none() && !is_short {
-            self.better_since = None;
-            return None;
-        }
-        let Ok(recruits) = self.choose_recruits(now) else {
-            self.better_since = None;
-            return None;
-        };
-        if asked_for.is_some() {
-            return asked_for;
-        }
-        let gain = (recruits.logs.len(), recruits.coordinators());
-        if gain.0 < set.logs.len() || gain <= (set.logs.len(), coordinators) {
-            self.better_since = None;
-            return None;
-        }
-        // A process that comes and goes does not cost a recovery each time.
-        let since = *self.better_since.get_or_insert(now);
-        let patience = self.settings.failure_timeout * BETTER_TIMEOUTS;
-        (now.saturating_duration_since(since) >= patience).then(|| {
-            self.better_since = None;
-            let (logs, processes) = gain;
-            format!(
-                "{logs} logs and {processes} coordinator processes can be used instead of {} and {coordinators}",
-                set.logs.len()
-            )
-        })
+        self.why_a_better_one(now, effects)
     }
 
     pub(super) fn choose_recruits(&self, now: Instant) -> Result<Recruits, String> {
         let classes = [ProcessClass::Log, ProcessClass::Coordinator];
-        let candidates: Vec<_> = classes
+        let usable: Vec<&Heartbeat> = classes
             .into_iter()
             .flat_map(|class| self.registry.alive_of(class, now))
             .filter(|heartbeat| !self.record.excluded.contains(&heartbeat.process))
-            .map(|heartbeat| {
-                let is_accused = self.registry.is_accused(&heartbeat.worker.address, now);
-                Candidate { heartbeat, is_accused }
-            })
             .collect();
-        recruitment::choose(&self.record.configuration, &candidates)
+        // What the others say of each other is looked at pair by pair.
+        let is_gone = |by: &Address| !usable.iter().any(|usable| usable.worker.address == *by);
+        let candidates = usable.iter().map(|&heartbeat| Candidate {
+            heartbeat,
+            is_accused: self.registry.was_in_trouble(heartbeat.process, now)
+                || self.registry.is_accused(&heartbeat.worker.address, is_gone, now),
+        });
+        let candidates: Vec<_> = candidates.collect();
+        let suspicions = Suspicions::new(self.registry.suspicions(now).cloned());
+        let configuration = &self.record.configuration;
+        recruitment::choose(configuration, &candidates, &suspicions, self.attempt.failed)
     }
 
     pub(super) fn describe(&self, process: ProcessId) -> String {

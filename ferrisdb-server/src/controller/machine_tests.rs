@@ -162,6 +162,28 @@ impl World {
         asked.into_iter().map(|(_, _, _, request)| request).collect()
     }
 
+    /// Answers all questions whether processes reach each other: none of `broken` reaches any of `broken`.
+    fn prove(&mut self, broken: &[u128]) {
+        let asked = self.taken(|effect| match effect {
+            Effect::Prove { number, member, workers } => {
+                Some((*number, member.clone(), workers.clone()))
+            }
+            _ => None,
+        });
+        assert!(!asked.is_empty(), "nobody is asked");
+        let is_broken = |worker: &Endpoint| {
+            broken.iter().any(|process| worker.address.0 == format!("p{process}:1"))
+        };
+        for (number, member, workers) in asked {
+            let unreached = match is_broken(&member.worker) {
+                true => workers.into_iter().filter(is_broken).collect(),
+                false => Vec::new(),
+            };
+            let process = member.process;
+            self.step(Input::Proved { number, process, result: Ok(unreached) });
+        }
+    }
+
     fn recruit_logs(&mut self) -> Vec<RecruitLog> {
         let logs = self.recruit().into_iter().filter_map(|request| match request {
             Recruitment::Log(log) => Some(log),
@@ -272,7 +294,7 @@ fn a_recovery_keeps_what_all_answers_have_and_copies_what_may_be_missing_elsewhe
     for log in &logs {
         assert_eq!(log.recruitment.recovery_version, Version(400));
         assert_eq!(log.begin_version, Version(320));
-        assert_eq!(log.sources.len(), 2);
+        assert_eq!(log.sources.logs.len(), 2);
     }
     let proxies = world.recruit_proxies();
     assert_eq!(proxies[0].log_set.recovery_version, Version(400));
@@ -297,7 +319,7 @@ fn a_log_with_an_old_disk_is_left_out_of_a_recovery() {
     world.answer_locks([Some((200, 150)), Some((400, 320)), Some((410, 300))]);
     let logs = world.recruit_logs();
     assert_eq!(logs[0].recruitment.recovery_version, Version(400));
-    assert_eq!(logs[0].sources.len(), 2);
+    assert_eq!(logs[0].sources.logs.len(), 2);
 
     let mut world = World::active();
     world.lose_coordinator();
@@ -321,7 +343,8 @@ fn too_few_locks_are_not_enough_and_status_says_so() {
     world.answer_locks([Some((7, 0)), None, None]);
     let reason = world.reason();
     assert!(
-        reason.contains("locked 1 of the 3 logs") && reason.contains("2 are needed"),
+        reason.contains("locked 1 of the 3 logs")
+            && reason.contains("one of the logs at p12:1 and p13:1 is needed"),
         "{reason}"
     );
     world.pass(100);
@@ -405,7 +428,113 @@ fn a_generation_with_too_few_logs_is_replaced_when_there_are_more_for_a_while() 
         world.pass(500);
         alive(&mut world, 2);
     }
+    assert_eq!(world.generation(), 2, "not before it is proved that it can be had");
+    world.prove(&[]);
     assert_eq!(world.generation(), 3);
+}
+
+#[test]
+fn a_healthy_generation_is_not_ended_for_one_that_cannot_be_had() {
+    let mut world = World::active();
+    world.step(Input::Lost { process: ProcessId(LOGS[2]), incarnation: 1 });
+    world.persist();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
+    world.finish();
+    let broken = [COORDINATOR, LOGS[2]];
+    let mut asked = 0;
+    for _ in 0..100 {
+        world.pass(500);
+        world.hear(heartbeat(COORDINATOR, 1, &[2]));
+        world.hear(heartbeat(LOGS[0], 1, &[2]));
+        world.hear(heartbeat(LOGS[1], 1, &[2]));
+        world.hear(heartbeat(LOGS[2], 2, &[]));
+        if world.effects.iter().any(|effect| matches!(effect, Effect::Prove { .. })) {
+            world.prove(&broken);
+            asked += 1;
+            let status = world.controller.status(world.now, Address::new("c"));
+            let pair = (Address::new("p1:1"), Address::new("p13:1"));
+            assert!(status.unreached.contains(&pair), "status names the two: {status:?}");
+        }
+        assert_eq!(world.generation(), 2);
+    }
+    assert!((2..20).contains(&asked), "asked {asked} times in 50 s");
+}
+
+/// The coordinators 1 and 2 and the logs 11 to 13 live; 2 is on the machine of log 12.
+fn two_coordinators() -> World {
+    let mut world = World::new();
+    world.hear(heartbeat(2, 1, &[]));
+    world.all_alive(&[]);
+    world.persist();
+    world.finish();
+    world.pass(600);
+    world.hear(heartbeat(2, 1, &[1]));
+    world.all_alive(&[1]);
+    world.storage_alive(100);
+    world.effects.clear();
+    world
+}
+
+#[test]
+fn an_attempt_that_failed_because_two_do_not_reach_each_other_is_followed_by_one_without_them() {
+    let mut world = two_coordinators();
+    world.lose_coordinator();
+    world.answer_locks([Some((7, 0)), Some((7, 0)), Some((7, 0))]);
+    assert_eq!(world.recruit_logs().len(), 3);
+    let error = Error::new(ErrorCode::TimedOut, Stage::Connect, "").at("p13:1#7");
+    let generation = Generation(2);
+    world.step(Input::Recruited { generation, slot: Slot::Proxy(0), result: Err(error) });
+    assert!(world.reason().contains("p13:1"), "{}", world.reason());
+    world.effects.clear();
+    world.pass(100);
+    world.step(Input::Tick);
+    assert_eq!(world.generation(), 2, "the next one is proved first");
+    // It is the machine of the coordinator that nobody there reaches: the other one is left.
+    world.prove(&[COORDINATOR, LOGS[0], LOGS[1]]);
+    if world.generation() == 2 {
+        world.prove(&[COORDINATOR, LOGS[0], LOGS[1]]);
+    }
+    assert_eq!(world.generation(), 3);
+    world.persist();
+    world.answer_locks([Some((7, 0)), Some((7, 0)), Some((7, 0))]);
+    world.finish();
+}
+
+#[test]
+fn logs_in_fewer_zones_than_are_wanted_are_not_waited_for() {
+    let mut world = World::new();
+    STORAGE[..2].iter().for_each(|&storage| world.hear(heartbeat(storage, 1, &[])));
+    world.hear(heartbeat(COORDINATOR, 1, &[]));
+    for log in LOGS {
+        let zone = if log == LOGS[1] { "b" } else { "a" };
+        world.hear(Heartbeat { zone: zone.into(), ..heartbeat(log, 1, &[]) });
+    }
+    world.persist();
+    assert_eq!(world.recruit_logs().len(), 2, "two copies are in two zones, and no third log fits");
+}
+
+#[test]
+fn the_loss_of_a_zone_with_two_of_four_logs_is_survived() {
+    let mut world = World::active();
+    let set = world.controller.record.log_sets.last_mut().unwrap();
+    // Two zones by turns, as they are recruited.
+    set.logs.push(set.logs[1].clone());
+    world.lose_coordinator();
+    world.effects.clear();
+    let reply = || LockReply {
+        durable_version: Version(7),
+        known_committed_version: Version(0),
+        metadata: Vec::new(),
+    };
+    let down = || Error::new(ErrorCode::Unreachable, Stage::Connect, "down");
+    for (index, result) in [(0, Err(down())), (1, Ok(reply())), (2, Err(down())), (3, Ok(reply()))]
+    {
+        let generation = Generation(2);
+        world.step(Input::Locked { generation, index, result });
+    }
+    let logs = world.recruit_logs();
+    assert_eq!(logs[0].sources.logs.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 3]);
+    assert!(logs[0].sources.copy_groups().has_member_of_each(|index| index % 2 == 1));
 }
 
 #[test]
@@ -686,6 +815,7 @@ fn a_configuration_that_cannot_be_had_is_refused() {
         &world.effects[..],
         [Effect::Persist { .. }, Effect::Publish(_), Effect::Answer(77), ..]
     ));
+    world.prove(&[]);
     assert_eq!(world.generation(), 2, "the logs follow the configuration");
     assert_eq!(world.controller.record.configuration.logs_wanted(), 3);
 }
@@ -701,6 +831,7 @@ fn an_excluded_process_loses_its_roles() {
     let refused = command(&mut world, Command::Exclude(both)).unwrap_err();
     assert!(refused.contains("log processes in 2 zones, there are 1"), "{refused}");
     command(&mut world, Command::Exclude(log())).unwrap();
+    world.prove(&[]);
     assert_eq!(world.generation(), 2);
     world.persist();
     world.answer_locks([Some((5, 0)), Some((5, 0)), None]);

@@ -23,6 +23,7 @@
 //! | [`cluster_record`] | what controllers remember together, and its encoding |
 //! | [`registry`] | which processes there are, and which are alive |
 //! | [`recruitment`] | who gets which role |
+//! | [`links`] | who is left out because it may not reach another one; `proof` asks them |
 //! | [`machine`] | the decisions, as a synchronous machine; its recovery in `recovery`, operators' wishes in `administration` |
 //! | [`distribution`] | who should hold which keys |
 //! | [`idempotency`] | which records of idempotency ids nobody will ask for; `sweep` reads and clears them |
@@ -34,8 +35,10 @@ mod administration;
 pub mod cluster_record;
 pub mod distribution;
 pub mod idempotency;
+pub mod links;
 pub mod machine;
 mod metrics;
+mod proof;
 mod recovery;
 pub mod recruitment;
 pub mod registry;

@@ -12,14 +12,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Endpoint, Error, Generation, KeyRange, Result, ShardMap, Version, limits,
+    Endpoint, Error, ErrorCode, Generation, KeyRange, Result, ShardMap, Version,
+    id::Address,
+    limits,
     runtime::Instant,
     service::{
-        controller::{CoordinatorMembers, LogMember, LogSet, Phase, RecoveryReport},
+        controller::{CoordinatorMembers, LogMember, LogSet, Phase, ProcessClass, RecoveryReport},
         log::{LockReply, LockRequest},
         worker::{
             RecruitLog, RecruitProxy, RecruitResolver, RecruitSequencer,
-            Recruitment as RecruitmentHead,
+            Recruitment as RecruitmentHead, Sources,
         },
     },
 };
@@ -27,9 +29,10 @@ use ferrisdb_core::{
 use super::{
     cluster_record::{ActiveGeneration, Member},
     machine::{Controller, Effect, Recruitment, Slot, apply_metadata},
+    proof::Verdict,
     recruitment::Recruits,
 };
-use crate::coordinator::{proxy::read_version::locks_needed, split_keyspace};
+use crate::coordinator::split_keyspace;
 
 /// How far the newest generation is.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ pub(super) struct Ground {
     /// K: what is after it is copied.
     begin_version: Version,
     /// The logs to copy from.
-    sources: Vec<Endpoint>,
+    sources: Sources,
     /// The shard map at R. The record gets it only when the generation is activated: another attempt may find
     /// another R.
     shards: ShardMap,
@@ -139,7 +142,9 @@ pub(super) struct Attempt {
     /// When the present attempt at it began.
     began: Instant,
     /// Attempts at it that failed.
-    failed: u32,
+    pub(super) failed: u32,
+    /// Whether one of them failed because a process did not reach another: the next has to show first that it is better.
+    must_prove: bool,
 }
 
 /// An attempt that takes longer than this many failure timeouts is begun anew.
@@ -150,12 +155,13 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 impl Attempt {
     pub(super) fn new(now: Instant) -> Attempt {
         let needed = (now, "the controller has just begun to lead".to_owned());
-        Attempt { recoveries: 0, last: None, needed, began: now, failed: 0 }
+        Attempt { recoveries: 0, last: None, needed, began: now, failed: 0, must_prove: false }
     }
 
     pub(super) fn begin_recovery(&mut self, reason: &str, now: Instant) {
         self.needed = (now, reason.to_owned());
         self.failed = 0;
+        self.must_prove = false;
     }
 
     fn finish(&mut self, generation: Generation, now: Instant) {
@@ -167,6 +173,7 @@ impl Attempt {
             Some(RecoveryReport { generation, reason, duration_ms, attempts: self.failed + 1 });
         self.recoveries += 1;
         self.failed = 0;
+        self.must_prove = false;
     }
 }
 
@@ -188,6 +195,11 @@ impl Controller {
                 return;
             }
         };
+        // Where nobody better is left, even those that were seen to fail are tried: the answers may have been late.
+        let is_suspicious = self.attempt.must_prove || !self.unreached(now).is_empty();
+        if is_suspicious && self.verdict(&recruits, now, effects) == Verdict::Pending {
+            return;
+        }
         self.record.generation = self.record.generation.next();
         self.record.active = None;
         self.attempt.began = now;
@@ -199,7 +211,10 @@ impl Controller {
 
     /// A new cluster waits for all its logs; a new leader gives everybody a moment to be heard.
     fn check_patience(&self, recruits: &Recruits, now: Instant) -> Result<(), String> {
-        let (found, wanted) = (recruits.logs.len(), self.record.configuration.logs_wanted());
+        // Zones may not permit as many logs as there are processes: those that are there are not waited for.
+        let logs = self.registry.alive_of(ProcessClass::Log, now).count();
+        let (found, wanted) =
+            (recruits.logs.len().max(logs), self.record.configuration.logs_wanted());
         let waited = now.saturating_duration_since(self.registry.began());
         let is_early = waited < self.registry.failure_timeout() / 4;
         if found < wanted as usize && (is_early || !self.record.is_created()) {
@@ -254,7 +269,7 @@ impl Controller {
             let ground = Ground {
                 recovery_version: Version::ZERO,
                 begin_version: Version::ZERO,
-                sources: Vec::new(),
+                sources: Sources::default(),
                 shards: self.record.shards.clone(),
                 shards_version: None,
             };
@@ -291,8 +306,7 @@ impl Controller {
         leave_out_forgetful(old, answers, failed, self.known_committed_version);
         // All that was acknowledged is on every log, so on each of these; and with these locked no
         // further push can be acknowledged by all (I-12).
-        let needed = locks_needed(old) - usize::from(planted(Plant::TooFewLocks));
-        if answers.len() >= needed.max(1) {
+        if locks_suffice(old, answers) {
             if answers.len() < old.logs.len() {
                 mark(Mark::RecoveredWithoutAll);
             }
@@ -301,13 +315,7 @@ impl Controller {
             return self.recruit(recruits, ground, effects);
         }
         if answers.len() + failed.len() == old.logs.len() {
-            let reason = format!(
-                "locked {} of the {} logs that hold the newest commits, {} are needed: {:?}",
-                answers.len(),
-                old.logs.len(),
-                locks_needed(old),
-                failed.values().collect::<Vec<_>>()
-            );
+            let reason = why_locks_do_not_suffice(old, answers, failed);
             self.give_up(&reason, now, effects);
         }
     }
@@ -406,12 +414,16 @@ impl Controller {
             Slot::Resolver(index) => recruits.resolvers.get(index),
             Slot::Proxy(index) => recruits.proxies.get(index),
         });
-        if let Some(member) = member
-            && error.server() == Some(&member.worker.to_string())
-        {
-            // The next attempt rather goes without it. (Whom it could not reach, it tells itself.)
+        // Either this controller does not reach the member, or the member does not reach another one. The next attempt goes
+        // without one of the two.
+        let is_silent = matches!(error.code(), ErrorCode::Unreachable | ErrorCode::TimedOut);
+        let server = error.server().and_then(|server| server.split('#').next()).map(Address::new);
+        if let (Some(member), Some(server)) = (member, server) {
             let address = member.worker.address.clone();
-            self.registry.accuse(&address, &address, now);
+            if is_silent || address == server {
+                self.attempt.must_prove |= address != server;
+                self.registry.accuse(&address, &server, now);
+            }
         }
         self.give_up(&format!("recruiting {slot:?}: {error}"), now, effects);
     }
@@ -534,6 +546,39 @@ fn leave_out_forgetful(
     });
 }
 
+/// Whether a recovery may go on with these locks: every copy group has one.
+fn locks_suffice(old: &LogSet, answers: &BTreeMap<usize, LockReply>) -> bool {
+    let (groups, locked) = (old.copy_groups(), |index: usize| answers.contains_key(&index));
+    if planted(Plant::LocksByMembers) {
+        return answers.len() > groups.count() - groups.copies();
+    }
+    if planted(Plant::TooFewLocks) {
+        let missed = |group: &usize| !groups.members(*group).any(locked);
+        return !answers.is_empty() && (0..groups.count()).filter(missed).count() <= 1;
+    }
+    groups.has_member_of_each(locked)
+}
+
+fn why_locks_do_not_suffice(
+    old: &LogSet,
+    answers: &BTreeMap<usize, LockReply>,
+    failed: &BTreeMap<usize, String>,
+) -> String {
+    let groups = old.copy_groups();
+    let group = groups.without_member(|index| answers.contains_key(&index)).unwrap_or_default();
+    let logs = groups.members(group).map(|index| old.logs[index].endpoint.address.to_string());
+    let logs: Vec<String> = logs.collect();
+    let which = if logs.len() == 1 { "the log at" } else { "one of the logs at" };
+    format!(
+        "locked {} of the {} logs that hold the newest commits; {which} {} is needed, too, because the same is on no \
+         other: {:?}",
+        answers.len(),
+        old.logs.len(),
+        logs.join(" and "),
+        failed.values().collect::<Vec<_>>()
+    )
+}
+
 /// What the answers of the locks say together.
 fn ground(old: &LogSet, answers: &BTreeMap<usize, LockReply>, shards: &ShardMap) -> Ground {
     let durable = answers.values().map(|reply| reply.durable_version);
@@ -556,7 +601,11 @@ fn ground(old: &LogSet, answers: &BTreeMap<usize, LockReply>, shards: &ShardMap)
         apply_metadata(&mut shards, message.clone());
         shards_version = Some(*version);
     }
-    let sources = answers.keys().filter_map(|index| old.logs.get(*index));
-    let sources = sources.map(|log| log.endpoint.clone()).collect();
+    let source = |index: &usize| Some((*index as u32, old.logs.get(*index)?.endpoint.clone()));
+    let sources = Sources {
+        logs: answers.keys().filter_map(source).collect(),
+        count: old.logs.len() as u32,
+        replication: old.replication,
+    };
     Ground { recovery_version, begin_version, sources, shards, shards_version }
 }

@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferrisdb_core::service::controller::{Configuration, Heartbeat, ProcessClass};
 
-use super::cluster_record::Member;
+use super::{
+    cluster_record::Member,
+    links::{Caution, Suspicions},
+};
 
 /// The processes chosen for a generation. One process can have several roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +54,7 @@ impl Recruits {
 pub struct Candidate<'a> {
     /// Its last heartbeat.
     pub heartbeat: &'a Heartbeat,
-    /// Somebody waited for it in vain: it is chosen only where there is nobody else.
+    /// It did not answer the controller, or somebody who is gone, or was in trouble a moment ago: it is chosen only where there is nobody else.
     pub is_accused: bool,
 }
 
@@ -65,13 +68,32 @@ impl Candidate<'_> {
     }
 }
 
-/// Chooses processes for all roles of a generation: as many logs as are wanted if there are, and never fewer than
-/// copies.
+/// Chooses processes for all roles of a generation, so that no two are suspected not to reach each other, if that can be.
+/// `turn` counts the attempts: if one fails, the next leaves out others.
 ///
 /// # Errors
 ///
 /// What is missing, for people.
 pub fn choose(
+    configuration: &Configuration,
+    candidates: &[Candidate<'_>],
+    suspicions: &Suspicions,
+    turn: u32,
+) -> Result<Recruits, String> {
+    if !suspicions.is_empty() {
+        for caution in [Caution::Machines, Caution::Processes] {
+            let ways = suspicions.without_suspected(candidates, caution, turn);
+            let mut chosen = ways.iter().filter_map(|kept| choose_any(configuration, kept).ok());
+            if let Some(chosen) = chosen.next() {
+                return Ok(chosen);
+            }
+        }
+    }
+    choose_any(configuration, candidates)
+}
+
+/// Chooses processes for all roles: as many logs as are wanted if there are, and never fewer than copies.
+fn choose_any(
     configuration: &Configuration,
     candidates: &[Candidate<'_>],
 ) -> Result<Recruits, String> {
@@ -162,7 +184,7 @@ fn by_turns<'a>(candidates: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use ferrisdb_core::{
         Endpoint, ProcessId,
         id::Address,
@@ -196,6 +218,47 @@ mod tests {
         (0..).zip(names).map(heartbeat).collect()
     }
 
+    /// Processes by address, each second one a log; the machine is the zone.
+    pub(in crate::controller) fn processes_at(addresses: &[&str]) -> Vec<Heartbeat> {
+        let names: Vec<_> = addresses
+            .iter()
+            .enumerate()
+            .map(|(index, address)| {
+                let class = if index % 2 == 0 { "coordinator" } else { "log" };
+                format!("{class}@{}", address.split(':').next().unwrap())
+            })
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut found = processes(&names);
+        for (heartbeat, address) in found.iter_mut().zip(addresses) {
+            heartbeat.worker.address = Address::new(*address);
+        }
+        found
+    }
+
+    #[test]
+    fn a_broken_link_between_two_machines_is_gone_around() {
+        let heartbeats = processes_at(&["m1:10", "m1:20", "m2:10", "m2:20", "m3:10", "m3:20"]);
+        let candidate = |heartbeat| Candidate { heartbeat, is_accused: false };
+        let candidates: Vec<_> = heartbeats.iter().map(candidate).collect();
+        let suspicions = Suspicions::new([(Address::new("m1:10"), Address::new("m2:20"))]);
+        let machines = |redundancy, turn| {
+            let configuration = Configuration { redundancy, proxies: 2, ..configuration() };
+            let recruits = choose(&configuration, &candidates, &suspicions, turn).unwrap();
+            let at = |members: &[Member]| {
+                let mut at: Vec<_> = members.iter().map(|m| m.worker.to_string()).collect();
+                at.sort();
+                at.dedup();
+                at.join(" ")
+            };
+            format!("{} | {}", at(&recruits.logs), at(&recruits.proxies))
+        };
+        assert_eq!(machines(Redundancy::Double, 0), "m1:20 m3:20 | m1:10 m3:10");
+        assert_eq!(machines(Redundancy::Double, 1), "m2:20 m3:20 | m2:10 m3:10");
+        // All three logs are needed, so the coordinators of both ends stay out.
+        assert_eq!(machines(Redundancy::Triple, 0), "m1:20 m2:20 m3:20 | m3:10");
+    }
+
     fn chosen(names: &[&str], accused: &[u128]) -> Result<Vec<String>, String> {
         let heartbeats = processes(names);
         let candidate = |heartbeat| {
@@ -205,7 +268,7 @@ mod tests {
         let candidates: Vec<_> = heartbeats.iter().map(candidate).collect();
         let configuration =
             Configuration { redundancy: Redundancy::Double, logs: 4, ..configuration() };
-        let recruits = choose(&configuration, &candidates)?;
+        let recruits = choose(&configuration, &candidates, &Suspicions::default(), 0)?;
         Ok(recruits.logs.iter().map(|log| format!("{}{}", log.worker, log.process.0)).collect())
     }
 
@@ -240,14 +303,14 @@ mod tests {
         let candidate = |heartbeat| Candidate { heartbeat, is_accused: false };
         let candidates: Vec<_> = heartbeats.iter().map(candidate).collect();
         let configuration = Configuration { proxies: 4, resolvers: 2, ..configuration() };
-        let recruits = choose(&configuration, &candidates).unwrap();
+        let recruits = choose(&configuration, &candidates, &Suspicions::default(), 0).unwrap();
         let numbers =
             |recruits: &[Member]| recruits.iter().map(|r| r.process.0).collect::<Vec<_>>();
         assert_eq!(recruits.sequencer.process.0, 2);
         assert_eq!(numbers(&recruits.proxies), [2, 3, 4, 2]);
         assert_eq!(numbers(&recruits.resolvers), [4, 3]);
         assert_eq!(recruits.members().len(), 5);
-        let alone = choose(&configuration, &candidates[..3]).unwrap();
+        let alone = choose(&configuration, &candidates[..3], &Suspicions::default(), 0).unwrap();
         assert_eq!(numbers(&alone.resolvers), [2, 2]);
     }
 }

@@ -4,7 +4,7 @@
 //!   heard       a heartbeat came less than the failure timeout ago
 //!   lost        its connection broke and could not be made again; the next heartbeat clears it
 //!   troubled    it says itself that it is of no use: its disk has failed
-//!   accused     a proxy waited for it in vain; it is recruited only if nobody else can be
+//!   accused     somebody waited for it in vain; the two are not recruited together if others can be
 //! ```
 //!
 //! One slow heartbeat does not matter: they come ten times in a failure timeout.
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use ferrisdb_core::simulation::{Mark, mark};
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Generation, ProcessId,
     id::Address,
@@ -24,6 +24,10 @@ use ferrisdb_core::{
 
 /// How many failure timeouts an accusation counts.
 const ACCUSATION_TIMEOUTS: u32 = 10;
+/// For how many failure timeouts a process that says that it is well again is a last resort; twice as many each time.
+const TROUBLE_TIMEOUTS: u32 = 10;
+/// The longest such time.
+const TROUBLE_MAX: Duration = Duration::from_secs(600);
 /// After how many failure timeouts a dead process that keeps nothing is not shown any more.
 const FORGET_TIMEOUTS: u32 = 300;
 
@@ -35,6 +39,8 @@ pub struct Registry {
     lost: BTreeSet<(ProcessId, u64)>,
     /// Who was accused by whom, and when.
     accusations: BTreeMap<(Address, Address), Instant>,
+    /// Who was in trouble, such as with a full disk.
+    troubles: BTreeMap<ProcessId, Troubles>,
     failure_timeout: Duration,
     /// Nobody has failed before this: after a change of leaders, everybody gets the time to be heard.
     began: Instant,
@@ -48,6 +54,21 @@ struct Process {
     heard: Instant,
     /// When it was heard last without saying that it is in trouble.
     well: Instant,
+}
+
+/// How often a process was in trouble, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Troubles {
+    count: u32,
+    until: Instant,
+}
+
+impl Troubles {
+    /// How long the process is a last resort after it.
+    fn lasting(self, failure_timeout: Duration) -> Duration {
+        let doubled = 2u32.saturating_pow(self.count.saturating_sub(1).min(16));
+        (failure_timeout * TROUBLE_TIMEOUTS).saturating_mul(doubled).min(TROUBLE_MAX)
+    }
 }
 
 impl Process {
@@ -68,6 +89,7 @@ impl Registry {
             processes: BTreeMap::new(),
             lost: BTreeSet::new(),
             accusations: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             failure_timeout,
             began: now,
             looked: now,
@@ -110,6 +132,7 @@ impl Registry {
         }
         let id = heartbeat.process;
         self.lost.retain(|(process, _)| *process != id);
+        self.note_trouble(&heartbeat, now);
         let was_well = self.processes.get(&id).map(|process| process.well);
         let well = was_well.filter(|_| heartbeat.trouble.is_some()).unwrap_or(now);
         if heartbeat.class == ProcessClass::Coordinator {
@@ -123,6 +146,30 @@ impl Registry {
             });
         }
         self.processes.insert(id, Process { heartbeat, heard: now, well });
+    }
+
+    /// A disk that is full, freed and full again does not cost a recovery each time.
+    fn note_trouble(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        if heartbeat.trouble.is_none() {
+            return;
+        }
+        let known = self.processes.get(&heartbeat.process);
+        let is_new = known.is_none_or(|known| known.heartbeat.trouble.is_none());
+        let troubles = self.troubles.entry(heartbeat.process);
+        let troubles = troubles.or_insert(Troubles { count: 0, until: now });
+        if is_new {
+            let lasting = troubles.lasting(self.failure_timeout);
+            let is_long_ago = now.saturating_duration_since(troubles.until) > lasting * 4;
+            troubles.count = if is_long_ago { 1 } else { troubles.count + 1 };
+        }
+        troubles.until = now;
+    }
+
+    /// Whether a process was in trouble not long ago: it is recruited only where there is nobody else.
+    pub fn was_in_trouble(&self, process: ProcessId, now: Instant) -> bool {
+        self.troubles.get(&process).is_some_and(|troubles| {
+            now.saturating_duration_since(troubles.until) < troubles.lasting(self.failure_timeout)
+        })
     }
 
     /// Somebody waited for another in vain.
@@ -166,25 +213,33 @@ impl Registry {
         Some(now.saturating_duration_since(well))
     }
 
-    /// The living processes of a class, in the order of their identities.
-    pub fn alive_of(&self, class: ProcessClass, now: Instant) -> impl Iterator<Item = &Heartbeat> {
-        let alive = self.processes.keys().filter_map(move |&process| self.alive(process, now));
-        alive.filter(move |heartbeat| heartbeat.class == class)
+    /// The living processes, in the order of their identities.
+    pub fn living(&self, now: Instant) -> impl Iterator<Item = &Heartbeat> {
+        self.processes.keys().filter_map(move |&process| self.alive(process, now))
     }
 
-    /// Whether somebody waited in vain for the process at an address not long ago.
-    ///
-    /// Who accuses several others is taken for the one that is cut off, and counts as accused itself.
-    pub fn is_accused(&self, address: &Address, now: Instant) -> bool {
+    /// The living processes of a class, in the order of their identities.
+    pub fn alive_of(&self, class: ProcessClass, now: Instant) -> impl Iterator<Item = &Heartbeat> {
+        self.living(now).filter(move |heartbeat| heartbeat.class == class)
+    }
+
+    /// Who waited in vain for whom, not long ago.
+    pub fn suspicions(&self, now: Instant) -> impl Iterator<Item = &(Address, Address)> {
         let limit = self.failure_timeout * ACCUSATION_TIMEOUTS;
-        let recent = || {
-            let recent = move |at: &Instant| now.saturating_duration_since(*at) < limit;
-            self.accusations.iter().filter(move |(_, at)| recent(at)).map(|(pair, _)| pair)
-        };
-        let accuses_several =
-            |accuser: &Address| recent().filter(|(by, _)| by == accuser).count() >= 2;
-        accuses_several(address)
-            || recent().any(|(by, accused)| accused == address && !accuses_several(by))
+        let is_recent = move |at: &Instant| now.saturating_duration_since(*at) < limit;
+        let recent = self.accusations.iter().filter(move |(_, at)| is_recent(at));
+        recent.filter(|_| !planted(Plant::ForgetUnreachable)).map(|(pair, _)| pair)
+    }
+
+    /// Whether the process at an address did not answer this controller, or somebody of whom `counts` holds, not long ago.
+    pub fn is_accused(
+        &self,
+        address: &Address,
+        counts: impl Fn(&Address) -> bool,
+        now: Instant,
+    ) -> bool {
+        let mut accusers = self.suspicions(now).filter(|(_, accused)| accused == address);
+        accusers.any(|(by, _)| by == address || counts(by))
     }
 
     /// Why a member of a generation counts as failed, if it does: silent, lost, in trouble, restarted, or no longer
@@ -242,6 +297,7 @@ impl Registry {
         self.processes.retain(|_, process| {
             now.saturating_duration_since(process.heard) < limit || keep(&process.heartbeat)
         });
+        self.troubles.retain(|process, _| self.processes.contains_key(process));
     }
 }
 
@@ -267,21 +323,41 @@ mod tests {
     }
 
     #[test]
-    fn who_accuses_several_is_the_suspect() {
+    fn who_is_in_trouble_again_and_again_is_a_last_resort_for_longer() {
+        let began = ferrisdb_core::runtime::now();
+        let mut registry = Registry::new(Duration::from_secs(1), began);
+        let after = |seconds: u64| began + Duration::from_secs(seconds);
+        let mut say = |trouble: bool, seconds: u64, waits: u64| {
+            let trouble = trouble.then(|| "its disk is full".to_owned());
+            registry.heard(Heartbeat { trouble, ..heartbeat(1, &[]) }, after(seconds));
+            let is_last = |at| registry.was_in_trouble(ProcessId(1), after(at));
+            assert!(waits == 0 || is_last(seconds + waits - 1) && !is_last(seconds + waits));
+        };
+        say(false, 0, 0);
+        say(true, 1, 10);
+        say(true, 2, 10);
+        say(false, 3, 0);
+        say(true, 20, 20);
+        say(false, 21, 0);
+        say(true, 60, 40);
+        say(false, 61, 0);
+        say(true, 3_000, 10);
+    }
+
+    #[test]
+    fn accusations_are_remembered_for_a_while() {
         let now = ferrisdb_core::runtime::now();
         let mut registry = Registry::new(Duration::from_secs(1), now);
-        let accused = |registry: &Registry, number: u32, now| {
-            registry.is_accused(&Address::new(format!("p{number}")), now)
-        };
+        let address = |number: u32| Address::new(format!("p{number}"));
         registry.heard(heartbeat(1, &["p7"]), now);
-        assert!(accused(&registry, 7, now) && !accused(&registry, 1, now));
-        registry.heard(heartbeat(1, &["p8"]), now);
-        assert!(accused(&registry, 1, now));
-        assert!(!accused(&registry, 7, now) && !accused(&registry, 8, now));
-        registry.heard(heartbeat(2, &["p7"]), now);
-        assert!(accused(&registry, 7, now));
-        let later = now + Duration::from_secs(20);
-        assert!((1..9).all(|number| !accused(&registry, number, later)));
+        registry.accuse(&address(3), &address(3), now);
+        let later = now + Duration::from_secs(9);
+        let pairs = [(address(1), address(7)), (address(3), address(3))];
+        assert!(registry.suspicions(later).eq(&pairs));
+        assert!(registry.is_accused(&address(3), |_| false, later), "it did not answer us");
+        assert!(!registry.is_accused(&address(7), |_| false, later));
+        assert!(registry.is_accused(&address(7), |by| *by == address(1), later));
+        assert_eq!(registry.suspicions(now + Duration::from_secs(10)).count(), 0);
     }
 
     #[test]

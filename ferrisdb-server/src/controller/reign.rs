@@ -43,6 +43,8 @@ use crate::raft::{Register, Written};
 
 /// How long a call of a recovery may take. Whoever dies meanwhile is noticed sooner by other means.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a process may take to say whom it reaches; longer than it waits for each of them.
+const PROVE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a long poll waits for news.
 pub(super) const POLL_WAIT: Duration = Duration::from_millis(500);
 /// How long to wait when there was nothing to do.
@@ -283,6 +285,14 @@ impl Shared {
                         this.input(Input::Recruited { generation, slot, result });
                     });
                 }
+                Effect::Prove { number, member, workers } => {
+                    let this = Arc::clone(&self);
+                    self.calls.spawn(async move {
+                        let result = this.prove(&member.worker, workers).await;
+                        let process = member.process;
+                        this.input(Input::Proved { number, process, result });
+                    });
+                }
                 Effect::Watch(members) => {
                     let watching = TaskGroup::default();
                     for member in members {
@@ -336,6 +346,14 @@ impl Shared {
             }
         };
         recruited.await.map_err(|error: Error| error.at(worker))
+    }
+
+    async fn prove(&self, worker: &Endpoint, workers: Vec<Endpoint>) -> Result<Vec<Endpoint>> {
+        let asked = async {
+            let client = self.network.connect::<WorkerService>(worker).await?;
+            call(PROVE_LIMIT, Stage::Control, |context| client.unreached(context, workers)).await?
+        };
+        runtime::timeout(PROVE_LIMIT, Stage::Control, asked).await?
     }
 
     // Watching the members of the live generation.

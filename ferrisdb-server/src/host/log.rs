@@ -1,6 +1,6 @@
 //! A process that can host logs.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use ferrisdb_core::{
     ClusterId, Endpoint, Generation, Result,
@@ -9,7 +9,7 @@ use ferrisdb_core::{
     id::Address,
     runtime::{self, Task},
     service::{
-        controller::{Phase, ProcessClass, Progress},
+        controller::{ClusterState, Phase, ProcessClass, Progress},
         worker::RecruitLog,
     },
 };
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     directory::{DataDirectory, DirectoryKind},
-    log::{LogSettings, LogStore, copy},
+    log::{LogSettings, LogStore, Superseded, copy},
 };
 
 /// A process that can host logs.
@@ -88,20 +88,29 @@ impl LogHost {
     }
 }
 
-/// Deletes logs of generations that no storage server needs any more, and messages of servers that are gone.
+/// Deletes logs that nobody needs any more, and messages of servers that are gone.
 async fn retire_logs(view: ClusterView, store: Arc<LogStore>) {
     let mut revision = 0;
     loop {
         let state = view.newer_than(revision).await;
         revision = state.revision;
         store.forget(|tag| state.is_removed(tag));
-        let oldest_kept = state.log_sets.first().map(|set| set.generation);
-        if let (Phase::Active, Some(oldest_kept)) = (&state.phase, oldest_kept)
-            && let Err(error) = store.retire(oldest_kept).await
-        {
-            tracing::warn!(%error, %oldest_kept, "old logs could not be deleted");
+        let superseded = superseded(&state);
+        if let Err(error) = store.retire(superseded).await {
+            tracing::warn!(%error, "old logs could not be deleted yet");
         }
     }
+}
+
+/// The logs that nobody needs any more: those that are drained, and those of attempts at a recovery that were given up.
+///
+/// A later generation has begun than those of the attempts, so they will never be activated. They are let go while recovery
+/// still fails, or each attempt would leave a log behind.
+fn superseded(state: &ClusterState) -> Superseded {
+    let kept: BTreeSet<Generation> = state.log_sets.iter().map(|set| set.generation).collect();
+    let newest = kept.last().copied();
+    let after = newest.filter(|_| state.phase != Phase::Active);
+    Superseded { after, before: state.generation, kept }
 }
 
 impl Hosted for LogWorker {

@@ -28,6 +28,10 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(100);
 /// How long one heartbeat may take.
 const HEARTBEAT_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long another process may take to show that it is reached, and of how many that is asked at once.
+const REACH_LIMIT: Duration = Duration::from_millis(1_500);
+const REACHED_MAX: usize = 256;
+
 /// How long a controller's watching call is kept waiting.
 const WATCH_HOLD: Duration = Duration::from_millis(200);
 
@@ -208,6 +212,23 @@ impl WorkerApi for WorkerServer {
     async fn recruit_proxy(self, _: Context, request: RecruitProxy) -> Result<Endpoint> {
         self.check_cluster(&request.recruitment)?;
         self.hosted.recruit_proxy(request).await
+    }
+
+    async fn unreached(self, _: Context, workers: Vec<Endpoint>) -> Result<Vec<Endpoint>> {
+        let network = self.site.network().clone();
+        drop(self);
+        let network = &network;
+        let asked = workers.into_iter().take(REACHED_MAX).map(|worker| async move {
+            let reached = async {
+                let client = network.connect::<WorkerService>(&worker).await?;
+                // No process has this incarnation, so it answers at once.
+                call(REACH_LIMIT, Stage::Control, |context| client.watch(context, 0)).await?
+            };
+            let reached = runtime::timeout(REACH_LIMIT, Stage::Control, reached).await;
+            let is_reached = reached.and_then(|reached| reached).is_ok();
+            (!is_reached).then_some(worker)
+        });
+        Ok(futures::future::join_all(asked).await.into_iter().flatten().collect())
     }
 
     async fn watch(self, _: Context, known_incarnation: u64) -> Result<u64> {

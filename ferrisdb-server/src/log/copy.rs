@@ -8,15 +8,20 @@
 //!
 //! What is known to be committed is on every log of the old set and stays there; what came after it is on those that
 //! answered the recovery, perhaps on one of them alone for some tag. Copied, it is on as many logs as everything else.
+//! One source of each copy group has all of it, so a source that this log does not reach is done without.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use bytes::{Buf as _, Bytes};
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Result, Stage, Tag, Version,
     limits::PEEK_BYTES_MAX,
-    runtime::{Disk, disk::OpenMode},
+    runtime::{self, Disk, disk::OpenMode},
     service::{
         controller::log_indexes,
         log::{CopiedBatch, CopyReply, CopyRequest, LogService, PushRequest},
@@ -24,6 +29,8 @@ use ferrisdb_core::{
     },
     transport::{Network, call},
 };
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
 
 use super::{
     envelope::Damage,
@@ -120,11 +127,8 @@ pub(crate) async fn gather(network: &Network, request: &RecruitLog) -> Result<Ve
         return Ok(Vec::new());
     }
     mark(Mark::TakenOver);
-    let sources_max = if planted(Plant::SkipCopy) { 1 } else { usize::MAX };
-    let sources = request.sources.iter().take(sources_max);
-    let sources = sources.map(|source| gather_from(network, source, request));
     let mut batches: BTreeMap<Version, (Version, BTreeMap<Tag, Bytes>)> = BTreeMap::new();
-    for batch in futures::future::try_join_all(sources).await?.into_iter().flatten() {
+    for batch in gather_from_all(network, request).await? {
         let entry = batches.entry(batch.commit_version);
         let (previous, messages) =
             entry.or_insert_with(|| (batch.previous_version, BTreeMap::new()));
@@ -164,6 +168,35 @@ fn missing(after: Version, version: Version) -> Error {
     Error::new(ErrorCode::Corrupt, Stage::Log, detail)
 }
 
+/// What the sources have together: one of each copy group is enough, whoever is slow or out of reach.
+async fn gather_from_all(network: &Network, request: &RecruitLog) -> Result<Vec<CopiedBatch>> {
+    let groups = request.sources.copy_groups();
+    let sources = request.sources.logs.iter().map(|(index, source)| async move {
+        (*index as usize, gather_from(network, source, request).await)
+    });
+    let mut answers: FuturesUnordered<_> = sources.collect();
+    let (mut from, mut batches, mut failure) = (BTreeSet::new(), Vec::new(), None);
+    loop {
+        let is_enough = groups.has_member_of_each(|index| from.contains(&index))
+            || planted(Plant::SkipCopy) && !from.is_empty();
+        if is_enough {
+            return Ok(batches);
+        }
+        match answers.next().await {
+            Some((index, Ok(gathered))) => {
+                from.insert(index);
+                batches.extend(gathered);
+            }
+            Some((_, Err(error))) => failure = Some(error),
+            None => {
+                let (after, through) =
+                    (request.begin_version, request.recruitment.recovery_version);
+                return Err(failure.unwrap_or_else(|| missing(after, through)));
+            }
+        }
+    }
+}
+
 async fn gather_from(
     network: &Network,
     source: &Endpoint,
@@ -171,7 +204,8 @@ async fn gather_from(
 ) -> Result<Vec<CopiedBatch>> {
     let through_version = request.recruitment.recovery_version;
     let gathered = async {
-        let client = network.connect::<LogService>(source).await?;
+        let connected = network.connect::<LogService>(source);
+        let client = runtime::timeout(CALL_LIMIT, Stage::Connect, connected).await??;
         let mut batches = Vec::new();
         let mut after_version = request.begin_version;
         while after_version < through_version {

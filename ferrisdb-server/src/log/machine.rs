@@ -15,7 +15,8 @@
 //!   so its answer says how far the log will ever be.
 //!
 //! A failed disk is final. Whether a sync that failed has lost data cannot be found out by another one, so the
-//! log takes nothing any more; what was durable is still read.
+//! log takes nothing any more; what was durable is still read. Of a disk that was only full the host opens the log anew,
+//! as after a restart.
 //!
 //! Start with [`Log::step`].
 

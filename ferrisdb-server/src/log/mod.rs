@@ -46,4 +46,4 @@ mod store;
 
 pub use metrics::LogMetrics;
 pub use settings::LogSettings;
-pub use store::LogStore;
+pub use store::{LogStore, Superseded};

@@ -59,6 +59,7 @@ pub(super) struct Instance {
     directory: PathBuf,
     extend_bytes: u64,
     segment_bytes: u64,
+    reserve_bytes: u64,
     core: Mutex<Core>,
     has_writes: Notify,
     has_chores: Notify,
@@ -123,6 +124,7 @@ impl Instance {
             directory,
             extend_bytes: settings.extend_bytes.max(1),
             segment_bytes: settings.segment_bytes,
+            reserve_bytes: settings.reserve_bytes,
             core: Mutex::new(Core {
                 log: opened.log,
                 effects: Vec::new(),
@@ -474,7 +476,10 @@ impl Writer {
         let (begin, end) = (tail.end, tail.end + buffer.len() as u64);
         if end > tail.file_bytes {
             let extended = end.next_multiple_of(self.instance.extend_bytes);
-            tail.file_bytes = extended.min(self.instance.segment_bytes).max(end);
+            let file_bytes = extended.min(self.instance.segment_bytes).max(end);
+            let Instance { disk, directory, reserve_bytes, .. } = &*self.instance;
+            disk.space(directory).await?.check(directory, file_bytes - begin, *reserve_bytes)?;
+            tail.file_bytes = file_bytes;
             buffer.put_bytes(0, (tail.file_bytes - end) as usize);
         }
         let metrics = &self.instance.metrics;

@@ -8,6 +8,9 @@ pub struct LogSettings {
     /// Zeros are written ahead up to the next multiple of this many bytes, together with a record, so that
     /// the appends after it change no metadata of the file. Default: 1 MiB. One means: never.
     pub extend_bytes: u64,
+    /// Bytes that are kept free on the disk, so that a full log can still be locked and give up what it may; at most a
+    /// sixteenth of the disk. Default: 64 MiB.
+    pub reserve_bytes: u64,
     /// Bytes of recent messages that are kept in memory for readers, besides those not on disk yet.
     /// Default: 256 MiB.
     pub memory_bytes_max: usize,
@@ -31,6 +34,7 @@ impl Default for LogSettings {
         LogSettings {
             segment_bytes: 64 * MIB as u64,
             extend_bytes: MIB as u64,
+            reserve_bytes: 64 * MIB as u64,
             memory_bytes_max: 256 * MIB,
             early_pushes_max: 4096,
             early_bytes_max: 256 * MIB,

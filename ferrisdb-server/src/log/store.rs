@@ -1,12 +1,13 @@
 //! The logs of a process: one instance per generation, each in a directory of its own.
 //!
 //! Recruiting and retiring run one at a time in a task of their own, so that a caller that gives up half way, and comes
-//! again, finds whole instances only.
+//! again, finds whole instances only. The same task looks once a second whether a disk that was full has space again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use ferrisdb_core::{
@@ -14,9 +15,10 @@ use ferrisdb_core::{
     runtime::{self, Disk, Task},
     service::{
         ServiceKind,
-        controller::Progress,
+        controller::{DISK_IS_FULL, Progress},
         log::{Log as LogRpc, LogService, PushRequest},
     },
+    simulation::{Mark, Plant, mark, planted},
     transport::Router,
 };
 use parking_lot::Mutex;
@@ -32,6 +34,9 @@ use super::{
 /// Calls that wait for the one under way.
 const COMMANDS_MAX: usize = 64;
 
+/// How often the store looks at its disk's space, and at logs whose disk was full.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// All logs of a process. Dropping it ends them without waiting for their writes, as a kill would.
 pub struct LogStore {
     hosted: Arc<Hosted>,
@@ -43,11 +48,34 @@ pub struct LogStore {
 struct Hosted {
     router: Router,
     instances: Mutex<BTreeMap<Generation, (Arc<Instance>, Running)>>,
+    /// Instances whose disk was full and that wait to be opened anew.
+    closed: Mutex<BTreeMap<Generation, Arc<Instance>>>,
+    /// Why no new log can begin here: there is too little space.
+    full: Mutex<Option<String>>,
+}
+
+/// Which generations' logs are not needed any more.
+#[derive(Clone, Debug, Default)]
+pub struct Superseded {
+    /// Only those after this one, if there is one.
+    pub after: Option<Generation>,
+    /// Only those before this one.
+    pub before: Generation,
+    /// Those are still needed.
+    pub kept: BTreeSet<Generation>,
+}
+
+impl Superseded {
+    fn has(&self, generation: Generation) -> bool {
+        self.after.is_none_or(|after| after < generation)
+            && generation < self.before
+            && !self.kept.contains(&generation)
+    }
 }
 
 enum Command {
     Recruit(Generation, Version, Vec<PushRequest>, oneshot::Sender<Result<u64>>),
-    Retire(Generation, oneshot::Sender<Result<()>>),
+    Retire(Superseded, oneshot::Sender<Result<()>>),
     ShutDown(oneshot::Sender<Result<()>>),
 }
 
@@ -65,10 +93,20 @@ impl LogStore {
         router: Router,
     ) -> Result<LogStore> {
         disk.create_directory(directory).await?;
-        let hosted = Arc::new(Hosted { router, instances: Mutex::default() });
-        let directory = directory.to_owned();
-        let (hosting, damaged) = (Arc::clone(&hosted), Mutex::default());
-        let manager = Manager { disk, directory, settings, hosted: hosting, damaged };
+        let hosted = Arc::new(Hosted {
+            router,
+            instances: Mutex::default(),
+            closed: Mutex::default(),
+            full: Mutex::default(),
+        });
+        let manager = Manager {
+            disk,
+            directory: directory.to_owned(),
+            settings,
+            hosted: Arc::clone(&hosted),
+            damaged: Mutex::default(),
+            leftover: Mutex::default(),
+        };
         manager.open_all().await?;
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let _manager = runtime::spawn(manager.run(received));
@@ -90,13 +128,13 @@ impl LogStore {
         self.command(|reply| Command::Recruit(generation, begin_version, taken_over, reply)).await
     }
 
-    /// Removes the logs of generations before `oldest_kept`, with their files.
+    /// Removes logs that are not needed any more, with their files.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Disk`]: those logs are not offered any more, but some files may be left until the next start.
-    pub async fn retire(&self, oldest_kept: Generation) -> Result<()> {
-        self.command(|reply| Command::Retire(oldest_kept, reply)).await
+    /// [`ErrorCode::Disk`]: those logs are not offered any more, but some files are left, and are removed later.
+    pub async fn retire(&self, superseded: Superseded) -> Result<()> {
+        self.command(|reply| Command::Retire(superseded, reply)).await
     }
 
     /// Forgets the messages of tags that nobody will read any more, so that they take up no space.
@@ -106,11 +144,24 @@ impl LogStore {
         instances.iter().for_each(|instance| instance.forget(&is_removed));
     }
 
-    /// Why no log can work here, although the process lives: the disk has failed.
+    /// Why no log can work here, although the process lives: the disk has failed, or is full.
     pub fn trouble(&self) -> Option<String> {
-        let instances = self.hosted.instances.lock();
-        let failures = instances.values().filter_map(|(i, _)| i.inspect(|log| log.failure()));
-        failures.map(|error| error.to_string()).next()
+        let failures: Vec<Error> = {
+            let instances = self.hosted.instances.lock();
+            instances.values().filter_map(|(i, _)| i.inspect(|log| log.failure())).collect()
+        };
+        let (full, broken): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_full);
+        if let Some(error) = broken.first() {
+            return Some(error.to_string());
+        }
+        if planted(Plant::RecruitFullDisk) {
+            return None;
+        }
+        let is_closed = !self.hosted.closed.lock().is_empty();
+        let why = full.first().map(|error| error.detail().to_owned());
+        let why = why.or_else(|| self.hosted.full.lock().clone());
+        let why = why.or_else(|| is_closed.then(|| "a log of it is opened anew".to_owned()));
+        why.map(|why| format!("{DISK_IS_FULL}: {why}"))
     }
 
     /// Stops offering the logs, and returns when nothing is being written any more.
@@ -147,19 +198,29 @@ impl LogStore {
 
 impl Drop for LogStore {
     fn drop(&mut self) {
-        self.hosted.take_before(None);
+        self.hosted.take_all();
     }
 }
 
+fn is_full(error: &Error) -> bool {
+    error.code() == ErrorCode::DiskFull
+}
+
 impl Hosted {
-    /// Takes the instances before a generation, or all, off the router.
-    fn take_before(
+    fn take_all(&self) -> BTreeMap<Generation, (Arc<Instance>, Running)> {
+        self.take(|_, _| true)
+    }
+
+    /// Takes some instances off the router.
+    fn take(
         &self,
-        oldest_kept: Option<Generation>,
+        is_taken: impl Fn(Generation, &Instance) -> bool,
     ) -> BTreeMap<Generation, (Arc<Instance>, Running)> {
         let mut instances = self.instances.lock();
-        let kept = oldest_kept.map_or_else(BTreeMap::new, |oldest| instances.split_off(&oldest));
-        let taken = std::mem::replace(&mut *instances, kept);
+        let found = instances.iter().filter(|(number, (instance, _))| is_taken(**number, instance));
+        let found: Vec<Generation> = found.map(|(generation, _)| *generation).collect();
+        let taken: BTreeMap<_, _> =
+            found.into_iter().filter_map(|number| instances.remove_entry(&number)).collect();
         for (instance, _) in taken.values() {
             self.router.remove(ServiceKind::Log, instance.inspect(|log| log.instance()));
         }
@@ -175,21 +236,35 @@ struct Manager {
     hosted: Arc<Hosted>,
     /// Instances that could not be opened. They stay on disk, and are not made anew.
     damaged: Mutex<BTreeMap<Generation, Error>>,
+    /// Retired instances whose files could not be removed.
+    leftover: Mutex<BTreeMap<Generation, Arc<Instance>>>,
 }
 
 impl Manager {
     async fn run(self, mut commands: mpsc::Receiver<Command>) {
         // A caller that has gone away needs no answer.
-        while let Some(command) = commands.recv().await {
+        let mut look_at = runtime::now() + LOOK_EVERY;
+        loop {
+            let until_look = look_at.saturating_duration_since(runtime::now());
+            let command = tokio::select! {
+                biased;
+                () = runtime::sleep(until_look) => {
+                    self.look_at_disk().await;
+                    look_at = runtime::now() + LOOK_EVERY;
+                    continue;
+                }
+                command = commands.recv() => command,
+            };
+            let Some(command) = command else { return };
             match command {
                 Command::Recruit(generation, begin_version, taken_over, reply) => {
                     let _ = reply.send(self.recruit(generation, begin_version, taken_over).await);
                 }
-                Command::Retire(oldest_kept, reply) => {
-                    let _ = reply.send(self.retire(oldest_kept).await);
+                Command::Retire(superseded, reply) => {
+                    let _ = reply.send(self.retire(&superseded).await);
                 }
                 Command::ShutDown(reply) => {
-                    self.shut_down_before(None).await;
+                    self.shut_down(self.hosted.take_all()).await;
                     let _ = reply.send(Ok(()));
                     return;
                 }
@@ -200,22 +275,63 @@ impl Manager {
     async fn open_all(&self) -> Result<()> {
         for name in self.disk.list(&self.directory).await? {
             let Ok(generation) = name.parse().map(Generation) else { continue };
-            let directory = self.directory_of(generation);
-            let opened = match recover::open(&*self.disk, &directory, &self.settings).await {
-                Ok(Some(opened)) => self.check_generation(generation, &opened).map(|()| opened),
-                Ok(None) => continue,
-                Err(error) => Err(error),
-            };
-            match opened {
-                Ok(opened) => _ = self.host(generation, opened),
-                Err(error) if error.code() == ErrorCode::Corrupt => {
-                    tracing::error!(%error, %generation, "a log is damaged, and is not offered");
-                    self.damaged.lock().insert(generation, error);
-                }
-                Err(error) => return Err(error),
-            }
+            self.open_one(generation).await?;
         }
         Ok(())
+    }
+
+    /// Opens an instance, if it is one and is not damaged.
+    async fn open_one(&self, generation: Generation) -> Result<()> {
+        let directory = self.directory_of(generation);
+        let opened = match recover::open(&*self.disk, &directory, &self.settings).await {
+            Ok(Some(opened)) => self.check_generation(generation, &opened).map(|()| opened),
+            Ok(None) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(opened) => _ = self.host(generation, opened),
+            Err(error) if error.code() == ErrorCode::Corrupt => {
+                tracing::error!(%error, %generation, "a log is damaged, and is not offered");
+                self.damaged.lock().insert(generation, error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    // Full disks.
+
+    async fn look_at_disk(&self) {
+        // A disk that does not say how much it has is found out by writing.
+        if let Ok(space) = self.disk.space(&self.directory).await {
+            let mut full = self.hosted.full.lock();
+            let wanted = self.settings.reserve_bytes;
+            // Twice the reserve, before it counts as having space again: a disk at the edge is of no use.
+            let more = if full.is_some() { space.reserve(wanted) } else { 0 };
+            let checked = space.check(&self.directory, more, wanted);
+            if full.is_some() && checked.is_ok() {
+                mark(Mark::SpaceAgain);
+                tracing::info!("the disk has space again");
+            }
+            *full = checked.err().map(|error| error.detail().to_owned());
+        }
+        let failed = |_: Generation, instance: &Instance| {
+            instance.inspect(|log| log.failure().is_some_and(|error| is_full(&error)))
+        };
+        for (generation, instance) in self.shut_down(self.hosted.take(failed)).await {
+            self.hosted.closed.lock().insert(generation, instance);
+        }
+        let closed: Vec<_> = self.hosted.closed.lock().keys().copied().collect();
+        for generation in closed {
+            match self.open_one(generation).await {
+                Ok(()) => _ = self.hosted.closed.lock().remove(&generation),
+                Err(error) => tracing::warn!(%error, %generation, "a log cannot be opened anew"),
+            }
+        }
+        let leftover = std::mem::take(&mut *self.leftover.lock());
+        if let Err(error) = self.remove(leftover).await {
+            tracing::debug!(%error, "files of old logs are still there");
+        }
     }
 
     fn check_generation(&self, generation: Generation, opened: &Opened) -> Result<()> {
@@ -284,6 +400,10 @@ impl Manager {
                 Err(Error::new(ErrorCode::InvalidArgument, Stage::Process, detail))
             }
             None => {
+                let full = self.hosted.full.lock().clone();
+                if let Some(why) = full.filter(|_| !planted(Plant::RecruitFullDisk)) {
+                    return Err(Error::new(ErrorCode::DiskFull, Stage::Process, why));
+                }
                 // Zero is the instance of services of which a process has just one.
                 let number = runtime::random_u64().max(1);
                 let state = State::new(number, generation, begin_version);
@@ -295,23 +415,42 @@ impl Manager {
         }
     }
 
-    async fn retire(&self, oldest_kept: Generation) -> Result<()> {
-        for (generation, instance) in self.shut_down_before(Some(oldest_kept)).await {
-            server::remove(&*self.disk, &self.directory_of(generation), &instance).await?;
-        }
-        Ok(())
+    async fn retire(&self, superseded: &Superseded) -> Result<()> {
+        let taken = self.hosted.take(|generation, _| superseded.has(generation));
+        let mut retired = self.shut_down(taken).await;
+        self.hosted.closed.lock().retain(|generation, instance| {
+            let is_retired = superseded.has(*generation);
+            if is_retired {
+                retired.insert(*generation, Arc::clone(instance));
+            }
+            !is_retired
+        });
+        self.remove(retired).await
     }
 
-    async fn shut_down_before(
-        &self,
-        oldest_kept: Option<Generation>,
-    ) -> Vec<(Generation, Arc<Instance>)> {
-        let mut taken = Vec::new();
-        for (generation, (instance, running)) in self.hosted.take_before(oldest_kept) {
-            instance.shut_down(running).await;
-            taken.push((generation, instance));
+    /// Removes the files of instances that have been shut down. Those that cannot be removed now are remembered.
+    async fn remove(&self, retired: BTreeMap<Generation, Arc<Instance>>) -> Result<()> {
+        let mut result = Ok(());
+        for (generation, instance) in retired {
+            let directory = self.directory_of(generation);
+            if let Err(error) = server::remove(&*self.disk, &directory, &instance).await {
+                self.leftover.lock().insert(generation, instance);
+                result = Err(error);
+            }
         }
-        taken
+        result
+    }
+
+    async fn shut_down(
+        &self,
+        taken: BTreeMap<Generation, (Arc<Instance>, Running)>,
+    ) -> BTreeMap<Generation, Arc<Instance>> {
+        let mut ended = BTreeMap::new();
+        for (generation, (instance, running)) in taken {
+            instance.shut_down(running).await;
+            ended.insert(generation, instance);
+        }
+        ended
     }
 }
 

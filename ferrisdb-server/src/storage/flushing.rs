@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{
-    Result, Stage, Version, runtime,
+    ErrorCode, Result, Stage, Version, runtime,
     service::{Client, log::LogService},
     transport,
 };
@@ -28,6 +28,8 @@ use super::{
     window::{Batch, Window},
 };
 
+/// How long to wait before a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 /// How long a log may take to answer a pop.
 const POP_LIMIT: Duration = Duration::from_secs(1);
 /// How long to wait before logs that did not answer are told again.
@@ -116,7 +118,7 @@ impl Shared {
             let making = metrics.flush_begin.start();
             let Some(batch) = shared.make_batch(life, version) else { return Ok(false) };
             drop(making);
-            let batch = batch.finish(attachment);
+            let batch = batch.finish(attachment.clone());
             metrics.flushed.add_len(batch.changes.len());
             let writing = metrics.flush_write.start();
             engine.write(&batch)?;
@@ -213,7 +215,8 @@ impl Shared {
     }
 
     /// Changes the engine, one change at a time; `None` if the server has begun another life meanwhile. Once it has
-    /// begun, the change is made even if nobody waits for it any more.
+    /// begun, the change is made even if nobody waits for it any more. While the disk is full, it is tried again and again:
+    /// a change that failed for want of space was done or not, and can be made twice.
     ///
     /// # Errors
     ///
@@ -221,20 +224,38 @@ impl Shared {
     pub(super) async fn change_engine<T: Send + 'static>(
         &self,
         life: u64,
-        change: impl FnOnce(&dyn Engine) -> Result<T> + Send + 'static,
+        mut change: impl FnMut(&dyn Engine) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
-        let Ok(permit) = Arc::clone(&self.writing).acquire_owned().await else { return Ok(None) };
-        if self.serving.read().life != life {
-            return Ok(None);
+        loop {
+            let Ok(permit) = Arc::clone(&self.writing).acquire_owned().await else {
+                return Ok(None);
+            };
+            if self.serving.read().life != life {
+                return Ok(None);
+            }
+            let engine = Arc::clone(&self.engine);
+            let (again, changed) = runtime::blocking(move || {
+                let changed = engine.check_space().and_then(|()| change(&*engine));
+                drop(engine);
+                drop(permit);
+                (change, changed)
+            })
+            .await;
+            match changed {
+                Err(error) if error.code() == ErrorCode::DiskFull => {
+                    let before = self.full.lock().replace(error.detail().to_owned());
+                    if before.is_none() {
+                        tracing::error!(%error, "the engine waits for space on its disk");
+                    }
+                }
+                changed => {
+                    *self.full.lock() = None;
+                    return changed.map(Some);
+                }
+            }
+            change = again;
+            runtime::sleep(FULL_RETRY).await;
         }
-        let engine = Arc::clone(&self.engine);
-        runtime::blocking(move || {
-            let changed = change(&*engine);
-            drop(engine);
-            drop(permit);
-            changed.map(Some)
-        })
-        .await
     }
 
     /// Tells one log, over a connection or a new one.

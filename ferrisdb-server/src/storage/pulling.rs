@@ -254,9 +254,9 @@ impl Shared {
         let ingested = self.change_engine(life, move |engine| {
             // Left over from before a crash or a rollback.
             let is_left = has_rows(engine, &range)? && !planted(Plant::KeepLeftovers);
-            let clear = is_left.then_some(EngineChange::ClearRange(range));
+            let clear = is_left.then(|| EngineChange::ClearRange(range.clone()));
             let changes: Vec<_> =
-                clear.into_iter().chain(rows.into_iter().map(EngineChange::Set)).collect();
+                clear.into_iter().chain(rows.iter().cloned().map(EngineChange::Set)).collect();
             if changes.is_empty() { Ok(()) } else { engine.ingest(&changes) }
         });
         if ingested.await?.is_none() {
@@ -302,9 +302,9 @@ impl Shared {
         };
         let cleared = self.change_engine(life, move |engine| {
             let mut clears = Vec::new();
-            for gap in gaps {
-                if has_rows(engine, &gap)? {
-                    clears.push(EngineChange::ClearRange(gap));
+            for gap in &gaps {
+                if has_rows(engine, gap)? {
+                    clears.push(EngineChange::ClearRange(gap.clone()));
                 }
             }
             if clears.is_empty() { Ok(()) } else { engine.ingest(&clears) }

@@ -30,7 +30,7 @@ use ferrisdb_core::{
     runtime::{self, TaskGroup},
     service::{
         ServiceKind,
-        controller::{ClusterState, Progress, StorageReport},
+        controller::{ClusterState, DISK_IS_FULL, Progress, StorageReport},
         storage::StorageService,
     },
     simulation::{Plant, planted},
@@ -135,6 +135,8 @@ pub(super) struct Shared {
     pub(super) pops_changed: Notify,
     /// Held by a write of the engine, which outlives the task that began it.
     pub(super) writing: Arc<Semaphore>,
+    /// Why a change of the engine waits: the disk has no space.
+    pub(super) full: Mutex<Option<String>>,
     pub(super) metrics: Arc<StorageMetrics>,
 }
 
@@ -176,6 +178,7 @@ impl StorageServer {
             flush_is_urgent: Notify::new(),
             pops_changed: Notify::new(),
             writing: Arc::new(Semaphore::new(1)),
+            full: Mutex::default(),
             metrics: Arc::default(),
         });
         shared.waiters.on_applied(version);
@@ -222,9 +225,10 @@ impl StorageServer {
         }
     }
 
-    /// Why the server is of no use any more, for the controllers. A restart may help.
+    /// Why the server is of no use any more, for the controllers. A restart may help; if the disk is full, space does.
     pub fn trouble(&self) -> Option<String> {
-        self.failure().map(|error| error.to_string())
+        let full = || self.shared.full.lock().as_ref().map(|why| format!("{DISK_IS_FULL}: {why}"));
+        self.failure().map(|error| error.to_string()).or_else(full)
     }
 
     /// Why the server has stopped serving, if it has. It does not recover from that.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage,
-    runtime::{self, Instant},
+    runtime::{self, Instant, disk::Space},
 };
 use parking_lot::Mutex;
 
@@ -162,9 +162,18 @@ impl Condition {
         };
         let is_too_much = capacity.is_some_and(|bytes| used_bytes + more_bytes > bytes);
         if more_bytes > 0 && (is_full || is_too_much) {
-            return Err(disk_error(what, "no space left on device"));
+            let detail = format!("{what}: no space left on device");
+            return Err(Error::new(ErrorCode::DiskFull, Stage::Process, detail));
         }
         Ok(())
+    }
+
+    /// What the disk says of its space.
+    pub(super) fn space(&self, used_bytes: u64) -> Space {
+        let state = self.0.lock();
+        let total_bytes = state.profile.capacity_bytes.unwrap_or(u64::MAX);
+        let left = total_bytes.saturating_sub(used_bytes);
+        Space { available_bytes: if state.is_full { 0 } else { left }, total_bytes }
     }
 }
 

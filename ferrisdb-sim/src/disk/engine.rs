@@ -161,17 +161,17 @@ impl FaultyEngine {
             return Err(error);
         }
         let condition = &self.engines.condition;
-        let full = condition.check_space(what, self.engines.used_bytes(), 1);
-        let failed = match full {
-            Err(error) => Some(error),
-            Ok(()) if condition.fails(Kind::Write) => Some(input_output_error(what)),
-            Ok(()) if condition.fails(Kind::Sync) => {
+        // Not for good: it is tried again when there is space.
+        condition.check_space(what, self.engines.used_bytes(), 1)?;
+        let failed = match () {
+            () if condition.fails(Kind::Write) => Some(input_output_error(what)),
+            () if condition.fails(Kind::Sync) => {
                 if chance::below(2) == 0 {
                     change()?;
                 }
                 Some(input_output_error(what))
             }
-            Ok(()) => return change(),
+            () => return change(),
         };
         failed.map_or(Ok(()), |error| {
             *self.failure.lock() = Some(error.clone());

@@ -12,7 +12,7 @@ use ferrisdb_core::{
     Error, ErrorCode, Result, Stage,
     runtime::{
         self, DirectoryLock, Disk, File,
-        disk::{DiskFuture, OpenMode},
+        disk::{DiskFuture, OpenMode, Space},
     },
 };
 use parking_lot::Mutex;
@@ -266,6 +266,11 @@ fn missing(what: &str) -> Error {
 }
 
 impl Disk for SimulatedDisk {
+    fn space(&self, _: &Path) -> DiskFuture<'_, Space> {
+        let space = self.condition.space(self.files.used_bytes());
+        Box::pin(std::future::ready(Ok(space)))
+    }
+
     fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
         let (disk, path) = (self.clone(), path.to_owned());
         to_the_end(async move {

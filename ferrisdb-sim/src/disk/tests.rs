@@ -320,11 +320,15 @@ fn an_engine_fails_with_its_disk() {
         let engine = open().await.unwrap();
         engine.write(&batch(1, "k")).unwrap();
         disk.fill(true);
-        assert_eq!(engine.write(&batch(2, "l")).unwrap_err().code(), ErrorCode::Disk);
+        assert_eq!(engine.write(&batch(2, "l")).unwrap_err().code(), ErrorCode::DiskFull);
         disk.fill(false);
-        assert!(engine.write(&batch(2, "l")).is_err(), "it stays failed until it is opened again");
+        engine.write(&batch(2, "l")).unwrap();
+        disk.set_faults(Faults { write_errors: 1.0, ..Faults::NONE });
+        assert_eq!(engine.write(&batch(3, "m")).unwrap_err().code(), ErrorCode::Disk);
+        disk.set_faults(Faults::NONE);
+        assert!(engine.write(&batch(3, "m")).is_err(), "it stays failed until it is opened again");
         let engine = open().await.unwrap();
-        assert_eq!(engine.version(), Version(1));
+        assert_eq!(engine.version(), Version(2));
         disk.set_faults(Faults::DEAD);
         assert!(engine.get(b"k").is_err() && open().await.is_err());
         assert!(engine.cursor(&KeyRange::prefix(b"k"), false).next().is_err());

@@ -51,7 +51,8 @@ pub async fn pause() {
 
 /// Whether a fault can be the reason of an error that says that nothing took effect.
 pub fn passes(error: &Error) -> bool {
-    let by_fault = matches!(error.code(), ErrorCode::TimedOut | ErrorCode::Disk);
+    let by_fault =
+        matches!(error.code(), ErrorCode::TimedOut | ErrorCode::Disk | ErrorCode::DiskFull);
     (error.is_retryable() || by_fault) && !error.is_maybe_committed()
 }
 

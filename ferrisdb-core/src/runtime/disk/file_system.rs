@@ -10,6 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(not(madsim))]
+use super::Space;
 use super::{DirectoryLock, Disk, DiskFuture, File, OpenMode};
 use crate::{
     error::{Error, ErrorCode, Result, Stage},
@@ -34,7 +36,26 @@ fn run<T: Send + 'static>(
 
 fn disk_error(operation: &str, path: &Path, error: &io::Error) -> Error {
     let detail = format!("{operation} {}: {error}", path.display());
-    Error::new(ErrorCode::Disk, Stage::Process, detail)
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+        _ => ErrorCode::Disk,
+    };
+    Error::new(code, Stage::Process, detail)
+}
+
+/// How much space there is where `path` lies. A moment's work: the kernel knows it.
+///
+/// # Errors
+///
+/// [`ErrorCode::Disk`].
+#[cfg(not(madsim))]
+pub fn space_of(path: &Path) -> Result<Space> {
+    let found = rustix::fs::statvfs(path);
+    let found = found.map_err(|error| disk_error("ask for the space of", path, &error.into()))?;
+    Ok(Space {
+        available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+    })
 }
 
 /// How often it is tried to open something when there are no descriptors, and how long after the try before.
@@ -150,6 +171,11 @@ impl Disk for FileSystem {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| sync_parent(path)),
         })
+    }
+
+    #[cfg(not(madsim))]
+    fn space(&self, path: &Path) -> DiskFuture<'_, Space> {
+        Box::pin(std::future::ready(space_of(path)))
     }
 
     fn lock_directory(&self, path: &Path) -> DiskFuture<'_, DirectoryLock> {

@@ -16,12 +16,56 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use file_system::FileSystem;
+#[cfg(not(madsim))]
+pub use file_system::space_of;
 pub use memory::MemoryDisk;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorCode, Result, Stage};
 
 /// A result that a disk delivers when the operation is done.
 pub type DiskFuture<'a, T> = BoxFuture<'a, Result<T>>;
+
+/// How much space a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that can still be written.
+    pub available_bytes: u64,
+    /// Bytes altogether.
+    pub total_bytes: u64,
+}
+
+impl Space {
+    /// Of a disk that does not know.
+    pub const UNLIMITED: Space = Space { available_bytes: u64::MAX, total_bytes: u64::MAX };
+
+    /// How much of it is kept free, of so many bytes that one would like to: a small disk is not all reserve.
+    pub fn reserve(self, bytes: u64) -> u64 {
+        bytes.min(self.total_bytes / 16)
+    }
+
+    /// Whether `more_bytes` can be written without touching a reserve.
+    pub fn has(self, more_bytes: u64, reserve_bytes: u64) -> bool {
+        self.available_bytes >= self.reserve(reserve_bytes).saturating_add(more_bytes)
+    }
+
+    /// The error of a write that would not leave the reserve.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorCode::DiskFull`], with the numbers.
+    pub fn check(self, path: &Path, more_bytes: u64, reserve_bytes: u64) -> Result<()> {
+        if self.has(more_bytes, reserve_bytes) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} MiB are free in {}, and {} MiB are needed",
+            self.available_bytes >> 20,
+            path.display(),
+            (self.reserve(reserve_bytes).saturating_add(more_bytes) >> 20) + 1
+        );
+        Err(Error::new(ErrorCode::DiskFull, Stage::Process, detail))
+    }
+}
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +78,7 @@ pub enum OpenMode {
 
 /// Directories and files.
 ///
-/// Every error is of code [`crate::ErrorCode::Disk`] and names the operation and the path.
+/// Every error is of code [`crate::ErrorCode::Disk`], or [`crate::ErrorCode::DiskFull`], and names the operation and the path.
 pub trait Disk: Send + Sync + 'static {
     /// Creates a directory and its parents, durably.
     fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()>;
@@ -59,6 +103,12 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Removes a directory and all in it, durably. Not an error if it does not exist.
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()>;
+
+    /// How much space there is where a directory lies. Disks that do not know have enough.
+    fn space(&self, path: &Path) -> DiskFuture<'_, Space> {
+        let _ = path;
+        Box::pin(std::future::ready(Ok(Space::UNLIMITED)))
+    }
 
     /// Takes a directory for this process alone, until the lock is dropped or the process dies.
     ///

@@ -4,55 +4,57 @@
 //!
 //! ```text
 //!   requests    a   b c          d
-//!   round 1     [a    ]                      committed_version, and k logs still unlocked for us
+//!   round 1     [a    ]                      committed_version, and a copy group still unlocked for us
 //!   round 2          [b c       ]            begun after b and c arrived
 //!   round 3                      [d      ]
 //! ```
 //!
 //! The version is asked from the sequencer after the request arrived, so it covers every commit
 //! acknowledged before (I-1). That alone is not enough: a generation that was replaced without noticing
-//! would go on handing out versions that miss the commits of its successor. So a round also has k logs
-//! confirm that they are not locked: with k of L unlocked, fewer than the L-k+1 are locked that a
-//! recovery needs, so no successor can have begun to commit before the confirmation was asked for (I-12).
+//! would go on handing out versions that miss the commits of its successor. So a round also has logs confirm that
+//! they are not locked: all of one copy group. A recovery needs a lock in every group
+//! ([`ferrisdb_core::copy_groups`]), so no successor can have begun to commit before the confirmation was asked for (I-12).
 
-use ferrisdb_core::service::controller::LogSet;
+use std::collections::BTreeSet;
 
-/// How many logs have to confirm before a version may be handed out.
-pub fn confirmations_needed(log_set: &LogSet) -> usize {
-    (log_set.replication as usize).clamp(1, log_set.logs.len())
+use ferrisdb_core::{
+    copy_groups::CopyGroups,
+    service::controller::LogSet,
+    simulation::{Plant, planted},
+};
+
+/// The logs that have confirmed, in a round.
+#[derive(Debug)]
+pub struct Confirmations {
+    groups: CopyGroups,
+    confirmed: BTreeSet<usize>,
 }
 
-/// How many logs a recovery has to lock before it may go on without this generation.
-pub fn locks_needed(log_set: &LogSet) -> usize {
-    log_set.logs.len() - confirmations_needed(log_set) + 1
-}
+impl Confirmations {
+    /// Nobody has confirmed yet.
+    pub fn new(log_set: &LogSet) -> Confirmations {
+        Confirmations { groups: log_set.copy_groups(), confirmed: BTreeSet::new() }
+    }
 
-#[cfg(test)]
-mod tests {
-    use ferrisdb_core::{
-        Endpoint, Generation, ProcessId, Version, id::Address, service::controller::LogMember,
-    };
+    /// A log is not locked.
+    pub fn add(&mut self, index: usize) {
+        self.confirmed.insert(index);
+    }
 
-    use super::*;
-
-    #[test]
-    fn a_confirmation_and_a_recovery_always_share_a_log() {
-        for logs in 1..=7 {
-            for replication in 1..=logs {
-                let member = LogMember {
-                    process: ProcessId(1),
-                    endpoint: Endpoint::of_process(Address::new("log")),
-                };
-                let log_set = LogSet {
-                    generation: Generation(1),
-                    logs: vec![member; logs],
-                    replication: replication as u32,
-                    begin_version: Version(0),
-                    recovery_version: Version(0),
-                    end_version: None,
-                };
-                assert!(confirmations_needed(&log_set) + locks_needed(&log_set) > logs);
-            }
+    /// Whether a version may be handed out.
+    pub fn suffice(&self) -> bool {
+        if planted(Plant::ConfirmByMembers) {
+            return self.confirmed.len() >= self.groups.copies();
         }
+        self.groups.has_whole_group(|index| self.confirmed.contains(&index))
+    }
+
+    /// How far they are, for people.
+    pub fn describe(&self) -> String {
+        let (confirmed, logs) = (self.confirmed.len(), self.groups.count());
+        format!(
+            "{confirmed} of {logs} logs confirmed, and among them no copy group of {}",
+            self.groups.copies()
+        )
     }
 }

@@ -28,7 +28,7 @@ use super::{
     batch::Waiting,
     commit::{self, Batch},
     metrics::{CommitReply, ProxyMetrics},
-    read_version::confirmations_needed,
+    read_version::Confirmations,
     routing::{Messages, Routing},
 };
 use crate::coordinator::failure::{Failure, generation_ended};
@@ -574,30 +574,23 @@ impl Shared {
 
     /// Waits until enough logs say that they are not locked for a later generation.
     async fn confirm(&self) -> Result<()> {
-        let mut answers: FuturesUnordered<_> = self
-            .members
-            .logs
-            .iter()
-            .map(|log| async move {
-                call(self.settings.call_limit, Stage::ReadVersion, |context| {
-                    log.confirm(context, self.members.generation)
-                })
-                .await?
-            })
-            .collect();
-        let needed = confirmations_needed(&self.members.log_set);
-        let mut confirmed = 0;
+        let calls = self.members.logs.iter().enumerate().map(|(index, log)| async move {
+            let confirmed = call(self.settings.call_limit, Stage::ReadVersion, |context| {
+                log.confirm(context, self.members.generation)
+            });
+            (index, confirmed.await.and_then(|confirmed| confirmed))
+        });
+        let mut answers: FuturesUnordered<_> = calls.collect();
+        let mut confirmed = Confirmations::new(&self.members.log_set);
         let mut refusal = None;
         mark(Mark::ConfirmedByLogs);
-        while confirmed < needed {
+        while !confirmed.suffice() {
             match answers.next().await {
-                Some(Ok(())) => confirmed += 1,
-                Some(Err(error)) => refusal = Some(error),
+                Some((index, Ok(()))) => confirmed.add(index),
+                Some((_, Err(error))) => refusal = Some(error),
                 None => {
-                    let missing = || {
-                        let detail = format!("{confirmed} of {needed} logs confirmed");
-                        Error::new(ErrorCode::Unreachable, Stage::ReadVersion, detail)
-                    };
+                    let detail = confirmed.describe();
+                    let missing = || Error::new(ErrorCode::Unreachable, Stage::ReadVersion, detail);
                     return Err(refusal.unwrap_or_else(missing));
                 }
             }

@@ -13,7 +13,7 @@ use ferrisdb_core::{
             CopyRequest, LockReply, LockRequest, LogService, PeekReply, PeekRequest, PushReply,
             PushRequest,
         },
-        worker::{RecruitLog, Recruitment},
+        worker::{RecruitLog, Recruitment, Sources},
     },
     transport::{Network, call},
 };
@@ -109,6 +109,10 @@ fn request(previous: Version, commit: Version, messages: &[(u32, usize)]) -> Pus
 }
 
 /// Everything small, so that a few pushes fill memory, segments and index.
+fn before(generation: u64) -> Superseded {
+    Superseded { before: Generation(generation), ..Superseded::default() }
+}
+
 fn small() -> LogSettings {
     LogSettings {
         segment_bytes: 900,
@@ -369,7 +373,7 @@ fn generations_are_recruited_and_retired() {
         let model =
             Model { batches: vec![request(BEGIN, Version(110), &[(1, 10)])], ..Model::default() };
         model.check(&process, Tag(1), BEGIN).await;
-        store.retire(Generation(4)).await.unwrap();
+        store.retire(before(4)).await.unwrap();
         let gone = process.lock(Generation(4)).await.unwrap_err();
         assert_eq!(gone.code(), ErrorCode::Unreachable);
         assert_eq!(disk.list(directory).await.unwrap(), ["4"]);
@@ -401,7 +405,7 @@ fn a_new_log_takes_over_from_the_old_set() {
                 push(&client, request(previous, commit, messages)).await.unwrap();
             }
             stores.push((store, client));
-            sources.push(endpoint);
+            sources.push((number, endpoint));
         }
         let recruit = RecruitLog {
             recruitment: Recruitment {
@@ -410,7 +414,7 @@ fn a_new_log_takes_over_from_the_old_set() {
                 recovery_version: Version(180),
             },
             begin_version: Version(130),
-            sources,
+            sources: Sources { logs: sources, count: 2, replication: 1 },
             index: 0,
             logs: 2,
             replication: 1,
@@ -459,6 +463,29 @@ fn a_new_log_takes_over_from_the_old_set() {
     });
 }
 
+/// An attempt at a recovery that is given up leaves a log on every process; those go while recovery still fails.
+#[test]
+fn logs_of_attempts_that_were_given_up_go() {
+    block_on(async {
+        let disk = Arc::new(MemoryDisk::new());
+        let directory = Path::new("logs");
+        let process = Process::start(disk.clone(), directory, &small()).await;
+        let store = &process.store;
+        for attempt in 4..=7 {
+            store.recruit(Generation(attempt), BEGIN, Vec::new()).await.unwrap();
+        }
+        let kept = BTreeSet::from([GENERATION]);
+        let attempts =
+            Superseded { after: Some(GENERATION), before: Generation(7), kept: kept.clone() };
+        store.retire(attempts).await.unwrap();
+        assert_eq!(store.hosted_generations(), [GENERATION, Generation(7)]);
+        assert_eq!(disk.list(directory).await.unwrap(), ["3", "7"]);
+        // Once a generation is active, nothing goes that is named in its record.
+        store.retire(Superseded { kept, ..before(7) }).await.unwrap();
+        assert_eq!(store.hosted_generations(), [GENERATION, Generation(7)]);
+    });
+}
+
 #[test]
 fn a_damaged_log_does_not_keep_the_others_from_serving() {
     block_on(async {
@@ -476,7 +503,7 @@ fn a_damaged_log_does_not_keep_the_others_from_serving() {
         // It is left as it is, for whoever wants to look, and is not made anew.
         let refused = store.recruit(GENERATION, BEGIN, Vec::new()).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Corrupt);
-        store.retire(Generation(4)).await.unwrap();
+        store.retire(before(4)).await.unwrap();
         assert_eq!(disk.list(directory).await.unwrap(), ["3", "4"]);
     });
 }

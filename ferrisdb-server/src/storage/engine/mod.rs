@@ -49,6 +49,15 @@ pub trait Engine: Send + Sync + 'static {
         EngineUsage::default()
     }
 
+    /// Whether there is space for a write, and some more for the engine's own work.
+    ///
+    /// # Errors
+    ///
+    /// [`ferrisdb_core::ErrorCode::DiskFull`], with the numbers.
+    fn check_space(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Applies a batch and its version as one step, and returns when both are on disk.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ mod cursor;
 mod sample;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -45,7 +45,7 @@ use std::{
 use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version,
-    runtime::{self, Instant},
+    runtime::{self, Instant, disk},
     service::storage::{Row, VersionedValue},
 };
 use parking_lot::Mutex;
@@ -82,6 +82,8 @@ const TOMBSTONES_IN_WINDOW: usize = 2_048;
 const RANGE_CLEARS_IN_MEMORY: &str = "2000";
 /// How long after the table in memory was written out for its tombstones it is done again, at the earliest.
 const TOMBSTONE_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// How much space is left to RocksDB for merging its files, and to everybody else; at most a sixteenth of the disk.
+const RESERVE_BYTES: u64 = 256 << 20;
 /// How many bytes of a stored value are its commit version.
 const STAMP_BYTES: usize = 8;
 
@@ -127,6 +129,7 @@ pub struct EngineStatistics {
 #[derive(Debug)]
 pub struct RocksEngine {
     db: DB,
+    path: PathBuf,
     version: AtomicU64,
     /// One write at a time: versions are checked against the one before.
     writing: Mutex<()>,
@@ -167,6 +170,7 @@ impl RocksEngine {
         let _ = db.set_options(&[("memtable_max_range_deletions", RANGE_CLEARS_IN_MEMORY)]);
         let mut engine = RocksEngine {
             db,
+            path: path.to_owned(),
             version: AtomicU64::new(0),
             writing: Mutex::new(()),
             sample: Sample::default(),
@@ -343,6 +347,10 @@ impl Engine for RocksEngine {
         }
     }
 
+    fn check_space(&self) -> Result<()> {
+        disk::space_of(&self.path)?.check(&self.path, 0, RESERVE_BYTES)
+    }
+
     fn write(&self, batch: &EngineBatch) -> Result<()> {
         let _one_at_a_time = self.writing.lock();
         let version = self.version();
@@ -488,6 +496,8 @@ fn data_options(settings: RocksSettings) -> Options {
 fn engine_error(error: &rocksdb::Error) -> Error {
     let code = match error.kind() {
         ErrorKind::Corruption => ErrorCode::Corrupt,
+        // RocksDB has no kind for it. It resumes by itself when there is space.
+        _ if error.as_ref().contains("No space left on device") => ErrorCode::DiskFull,
         _ => ErrorCode::Disk,
     };
     Error::new(code, Stage::Apply, error.to_string())

@@ -3,13 +3,13 @@
 //! Each finding is one sentence on what is the matter and one on what to do. What the cluster mends by itself is a
 //! finding, too, as long as less may fail than should be able to; what to do is then to wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrisdb_core::{
     Shard,
     id::{Address, ProcessId},
     limits::WINDOW_VERSIONS,
-    service::controller::{Phase, ProcessClass, ProcessStatus},
+    service::controller::{DISK_IS_FULL, Phase, ProcessClass, ProcessStatus},
 };
 use serde_json::{Value, json};
 
@@ -113,9 +113,23 @@ fn lost_logs(facts: &Facts<'_>) -> Vec<Finding> {
             let mut logs = set.logs_of(tag).peekable();
             logs.peek().is_some() && logs.all(|log| !facts.is_alive(log.process))
         };
-        let Some(tag) = facts.tags_needed(set).find(|tag| dead_for(*tag)) else { continue };
-        let logs: Vec<String> = set.logs_of(tag).map(|log| facts.name(log.process)).collect();
         let is_last = index + 1 == sets.len();
+        let is_down = is_last && facts.status.cluster.phase != Phase::Active;
+        let Some(tag) = facts.tags_needed(set).find(|tag| dead_for(*tag)) else {
+            // No storage server misses anything, and yet no recovery can know what was committed.
+            let groups = set.copy_groups();
+            let is_alive = |index: usize| facts.is_alive(set.logs[index].process);
+            if let Some(group) = groups.without_member(is_alive).filter(|_| is_down) {
+                let logs = groups.members(group).map(|index| facts.name(set.logs[index].process));
+                let logs: Vec<String> = logs.collect();
+                findings.push(Finding::down(
+                    format!("a recovery needs a log out of {}, and none is alive", logs.join(", ")),
+                    "restart one of them with its data directory",
+                ));
+            }
+            continue;
+        };
+        let logs: Vec<String> = set.logs_of(tag).map(|log| facts.name(log.process)).collect();
         let what = format!(
             "no log that is alive has the newest data of storage {tag} (generation {}); nobody else has it",
             set.generation
@@ -125,7 +139,7 @@ fn lost_logs(facts: &Facts<'_>) -> Vec<Finding> {
              committed last",
             logs.join(", ")
         );
-        findings.push(match is_last && facts.status.cluster.phase != Phase::Active {
+        findings.push(match is_down {
             true => Finding::down(what, todo),
             false => Finding::weak(what, todo),
         });
@@ -228,6 +242,11 @@ fn processes<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Finding> + 'a {
             (ProcessClass::Coordinator, _) => {
                 String::from("restart it, there or elsewhere: it keeps nothing on disk")
             }
+            (_, Some(trouble)) if trouble.starts_with(DISK_IS_FULL) => format!(
+                "free space on its disk, or give it more: the process goes on by itself then, and what it keeps stays; \
+                 its address is {}",
+                heartbeat.worker.address
+            ),
             (_, Some(_)) => format!(
                 "look at its disk and its log; if the disk is lost, start a new process with an empty directory, \
                  and exclude this one: ferrisdb-cli exclude {}",
@@ -306,10 +325,13 @@ fn lagging<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Finding> + 'a {
 
 /// Processes that live, and yet did not answer others.
 fn accused(facts: &Facts<'_>) -> Vec<Finding> {
-    let mut by: BTreeMap<&Address, Vec<&Address>> = BTreeMap::new();
+    let mut by: BTreeMap<&Address, BTreeSet<&Address>> = BTreeMap::new();
+    for (accuser, accused) in &facts.status.unreached {
+        by.entry(accused).or_default().insert(accuser);
+    }
     for process in facts.status.processes.iter().filter(|process| process.alive) {
         for accused in &process.heartbeat.accused {
-            by.entry(accused).or_default().push(&process.heartbeat.worker.address);
+            by.entry(accused).or_default().insert(&process.heartbeat.worker.address);
         }
     }
     // Whoever is dead is a finding already.

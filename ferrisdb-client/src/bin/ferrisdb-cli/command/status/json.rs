@@ -63,6 +63,11 @@ pub(crate) fn object(facts: &Facts<'_>, findings: &[Finding]) -> Value {
         })),
         "repairs": status.repairs,
         "stuck": status.stuck,
+        "unreached": status
+            .unreached
+            .iter()
+            .map(|(from, to)| json!({ "from": from.to_string(), "to": to.to_string() }))
+            .collect::<Vec<_>>(),
         "revision": cluster.revision,
         "metadata_version": status.metadata_version.0,
     });

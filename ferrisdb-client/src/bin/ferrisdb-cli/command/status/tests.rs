@@ -8,8 +8,9 @@ use ferrisdb_core::{
     Shard, ShardMap, Teams,
     id::{Endpoint, ProcessId, Tag},
     service::controller::{
-        ClusterState, CoordinatorMembers, Heartbeat, LogMember, LogSet, Phase, ProcessClass,
-        ProcessSelector, ProcessStatus, Progress, RecoveryReport, StorageReport, StorageServer,
+        ClusterState, CoordinatorMembers, DISK_IS_FULL, Heartbeat, LogMember, LogSet, Phase,
+        ProcessClass, ProcessSelector, ProcessStatus, Progress, RecoveryReport, StorageReport,
+        StorageServer,
     },
 };
 
@@ -119,6 +120,7 @@ fn healthy() -> Status {
         repairs: Vec::new(),
         stuck: Vec::new(),
         metadata_version: Version(8_000_000),
+        unreached: Vec::new(),
     }
 }
 
@@ -233,6 +235,62 @@ fn what_the_cluster_waits_for_comes_first() {
     assert_eq!(object["available"]["reads"], "none");
     assert_eq!(object["waits_for"], "needs 2 logs, 1 is alive");
     assert_eq!(object["shards"][1]["range"]["begin"], r"m\x00");
+}
+
+/// Zones a and b with two logs each in use; `third` says whether one waits in zone c.
+fn four_logs_in_two_zones(third: bool) -> Status {
+    let mut status = healthy();
+    status.processes.push(process(10, ProcessClass::Log, "a"));
+    status.processes.push(process(11, ProcessClass::Log, "b"));
+    let set = &mut status.cluster.log_sets[0];
+    let template = set.logs[0].clone();
+    let member = |id| LogMember { process: ProcessId(id), ..template.clone() };
+    set.logs = [4, 5, 10, 11].map(member).into();
+    if !third {
+        status.processes.retain(|process| process.heartbeat.process.0 != 6);
+    }
+    status
+}
+
+#[test]
+fn zones_count_and_not_the_logs_in_them() {
+    assert_eq!(lost(&four_logs_in_two_zones(true)), (Some(1), Some(1)));
+    let status = four_logs_in_two_zones(false);
+    assert_eq!(lost(&status), (Some(1), Some(0)));
+    shows(&report(&status), &["log processes live in 2 zones, a recovery needs 2"]);
+    // A zone is gone, and the recovery has what it needs: nothing that it waits for is said to be lost.
+    let mut status = four_logs_in_two_zones(true);
+    kill(&mut status, 4);
+    kill(&mut status, 10);
+    status.cluster.phase = Phase::Recovering { step: "locking".to_owned() };
+    assert!(found(&status).iter().all(|finding| !finding.what.contains("no log that is alive")));
+    assert_eq!(lost(&status).0, Some(0));
+    // A copy group without a tag is needed all the same.
+    let mut status = four_logs_in_two_zones(true);
+    kill(&mut status, 11);
+    kill(&mut status, 4);
+    status.cluster.phase = Phase::Waiting { reason: "locks".to_owned() };
+    let found = found(&status);
+    let needed =
+        found.iter().find(|finding| finding.what.contains("a recovery needs a log out of"));
+    shows(&needed.unwrap().what, &["host-4:4500", "host-11:4500", "none is alive"]);
+}
+
+#[test]
+fn two_that_do_not_reach_each_other_are_named_and_so_is_a_full_disk() {
+    let mut status = healthy();
+    status.unreached = vec![(address(1), address(5))];
+    shows(&found(&status)[0].what, &["host-5:4500 is alive, but did not answer host-1:4500"]);
+    assert_eq!(object(&status)["unreached"][0]["to"], "host-5:4500");
+    let mut status = healthy();
+    let full = format!("{DISK_IS_FULL}: 3 MiB are free in /data, and 5 MiB are needed");
+    let process = &mut status.processes[3];
+    process.alive = false;
+    process.failure = Some(full.clone());
+    process.heartbeat.trouble = Some(full);
+    let found = found(&status);
+    shows(&found[0].what, &["host-4:4500", "its disk is full: 3 MiB are free"]);
+    shows(&found[0].todo, &["free space on its disk", "goes on by itself", "host-4:4500"]);
 }
 
 #[test]

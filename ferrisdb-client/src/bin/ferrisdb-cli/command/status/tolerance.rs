@@ -3,6 +3,7 @@
 //! ```text
 //!   shard m..t      team 1 2 3, 2 is dead       zones a c        both must go before it is lost
 //!   messages of 1   on logs 1 2, both alive     zones a b        both must go
+//!   locks           copy group a1 b1, alive     zones a b        both must go before no recovery can be
 //!   controllers     3 in zones a b c            2 must go before there is no majority
 //!
 //!   data            the least of the first two kinds, less one: 1 zone can be lost, whichever it is
@@ -51,6 +52,7 @@ type Limit = (usize, String);
 pub(crate) fn tolerance(facts: &Facts<'_>) -> Tolerance {
     let data: Vec<Limit> = shards(facts).into_iter().chain(messages(facts)).collect();
     let mut all = data.clone();
+    all.extend(locks(facts));
     all.extend(recruits(facts));
     all.extend(controllers(facts));
     Tolerance { data: loss(data), availability: loss(all) }
@@ -120,6 +122,16 @@ fn messages(facts: &Facts<'_>) -> Option<Limit> {
         }
     };
     Some((*least, what))
+}
+
+/// What a recovery has to lock: a log of every copy group of the newest set, as it asks itself.
+fn locks(facts: &Facts<'_>) -> Option<Limit> {
+    let set = facts.status.cluster.log_sets.last()?;
+    let groups = set.copy_groups();
+    let living = |group| zones(facts, groups.members(group).map(|index| set.logs[index].process));
+    let least = (0..groups.count()).map(living).min()?;
+    let zones = plural(least, "zone", "zones");
+    Some((least, format!("a recovery needs one of logs that live in {zones}")))
 }
 
 /// What the next generation can be recruited from.
