@@ -16,7 +16,7 @@ use ferrisdb_core::{
     service::{
         controller::{
             ClusterState, Command, Controller, ControllerService, CoordinatorMembers, Heartbeat,
-            HeartbeatReply, Leader, Phase, Progress, StorageServer,
+            HeartbeatReply, Leader, Phase, Progress, StateNews, StorageServer,
         },
         proxy::{Proxy, ProxyService},
         storage::{
@@ -217,9 +217,9 @@ impl Storage for StorageFake {
             commit_version: *commit_version,
         };
         let mut rows: Vec<Row> = inside.map(row).collect();
-        let more = rows.len() > server.rows_max;
+        let continue_at = rows.get(server.rows_max).map(|row| row.key.clone());
         rows.truncate(server.rows_max);
-        Ok(RangeReply { rows, more })
+        Ok(RangeReply { rows, continue_at })
     }
 
     async fn measure(self, _: Context, _: Measure) -> Result<Measured> {
@@ -269,14 +269,14 @@ impl Controller for Cluster {
         Err(Error::new(ErrorCode::Unsupported, Stage::Control, "nobody registers here"))
     }
 
-    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<ClusterState> {
+    async fn cluster_state(self, _: Context, known_revision: u64) -> Result<StateNews> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let state = self.world.lock().state.clone();
             if state.revision > known_revision {
-                return Ok(state);
+                return Ok(StateNews { state: Some(state), is_led: true });
             }
             changed.await;
         }

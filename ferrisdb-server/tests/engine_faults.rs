@@ -26,7 +26,7 @@ use std::{
 use bytes::Bytes;
 use ferrisdb_core::{ErrorCode, Key, KeyRange, Result, Value, Version, service::storage::Row};
 use ferrisdb_server::storage::engine::{
-    Engine, EngineBatch, EngineChange,
+    Engine, EngineBatch, EngineChange, Step as Next,
     rocksdb::{RocksEngine, RocksSettings},
 };
 use ferrisdb_sim::dice::Dice;
@@ -127,8 +127,12 @@ impl State {
     fn of(engine: &RocksEngine) -> Result<State> {
         let mut rows = BTreeMap::new();
         let mut cursor = engine.cursor(&KeyRange::all_user_keys(), false);
-        while let Some(row) = cursor.next()? {
-            rows.insert(row.key.clone(), row);
+        loop {
+            match cursor.next()? {
+                Next::Row(row) => drop(rows.insert(row.key.clone(), row)),
+                Next::Passed { .. } => {}
+                Next::End => break,
+            }
         }
         Ok(State { version: engine.version(), attachment: engine.attachment()?, rows })
     }
@@ -141,6 +145,7 @@ fn open(path: &Path) -> Result<RocksEngine> {
         memtable_bytes: 64 << 10,
         open_files_max: 16,
         background_jobs: 2,
+        ..RocksSettings::default()
     };
     RocksEngine::open(path, settings)
 }
