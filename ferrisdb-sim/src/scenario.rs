@@ -91,8 +91,11 @@ built_in!(
     "cycle",
     "disks",
     "exactly-once",
+    "idle",
+    "log-space",
     "long-idle",
     "operations",
+    "overload",
     "range-clears",
     "recorded-bank",
     "register",
@@ -104,6 +107,7 @@ built_in!(
     "two-generations",
     "unequal-logs",
     "watches",
+    "window-border",
 );
 
 impl Scenario {

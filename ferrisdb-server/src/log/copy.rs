@@ -9,7 +9,12 @@
 //! What is known to be committed is on every log of the old set and stays there; what came after it is on those that
 //! answered the recovery, perhaps on one of them alone for some tag. Copied, it is on as many logs as everything else.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::{Buf as _, Bytes};
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
@@ -32,8 +37,8 @@ use super::{
     segment,
 };
 
-/// How long a log may take to answer with some batches.
-const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a log may take to answer with some batches: a single one can be as long as a frame.
+const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// Bytes read at once; more if a single record needs them.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -90,11 +95,16 @@ pub(super) async fn read(
                 return Ok(reply);
             }
             if record.commit_version > reply.through_version {
-                reply.through_version = record.commit_version;
+                // A batch can be as long as a frame, and goes alone then.
+                let more: usize = record.messages.iter().map(|(_, message)| message.len()).sum();
+                if !reply.batches.is_empty() && bytes + more > bytes_max {
+                    return Ok(reply);
+                }
                 let copied =
                     |(tag, message): &(Tag, Bytes)| (*tag, Bytes::copy_from_slice(message));
                 let messages: Vec<_> = record.messages.iter().map(copied).collect();
                 bytes += messages.iter().map(|(_, message)| message.len()).sum::<usize>();
+                reply.through_version = record.commit_version;
                 reply.batches.push(CopiedBatch {
                     previous_version: record.previous_version,
                     commit_version: record.commit_version,
@@ -109,12 +119,16 @@ pub(super) async fn read(
     Ok(reply)
 }
 
-/// Gets what a new log has to take over, as pushes in chain order.
+/// Gets what a new log has to take over, as pushes in chain order. Counts the bytes that have come in `copied_bytes`.
 ///
 /// # Errors
 ///
 /// If a source does not answer, or if the sources do not have all batches up to the recovery version.
-pub(crate) async fn gather(network: &Network, request: &RecruitLog) -> Result<Vec<PushRequest>> {
+pub(crate) async fn gather(
+    network: &Network,
+    request: &RecruitLog,
+    copied_bytes: &AtomicU64,
+) -> Result<Vec<PushRequest>> {
     let recovery_version = request.recruitment.recovery_version;
     if request.begin_version >= recovery_version {
         return Ok(Vec::new());
@@ -122,7 +136,7 @@ pub(crate) async fn gather(network: &Network, request: &RecruitLog) -> Result<Ve
     mark(Mark::TakenOver);
     let sources_max = if planted(Plant::SkipCopy) { 1 } else { usize::MAX };
     let sources = request.sources.iter().take(sources_max);
-    let sources = sources.map(|source| gather_from(network, source, request));
+    let sources = sources.map(|source| gather_from(network, source, request, copied_bytes));
     let mut batches: BTreeMap<Version, (Version, BTreeMap<Tag, Bytes>)> = BTreeMap::new();
     for batch in futures::future::try_join_all(sources).await?.into_iter().flatten() {
         let entry = batches.entry(batch.commit_version);
@@ -168,6 +182,7 @@ async fn gather_from(
     network: &Network,
     source: &Endpoint,
     request: &RecruitLog,
+    copied_bytes: &AtomicU64,
 ) -> Result<Vec<CopiedBatch>> {
     let through_version = request.recruitment.recovery_version;
     let gathered = async {
@@ -183,6 +198,9 @@ async fn gather_from(
                 return Err(missing(after_version, through_version));
             }
             after_version = reply.through_version;
+            let messages = reply.batches.iter().flat_map(|batch| &batch.messages);
+            let bytes: usize = messages.map(|(_, message)| message.len() + 1).sum();
+            copied_bytes.fetch_add(bytes as u64 + 1, Ordering::Relaxed);
             batches.extend(reply.batches);
         }
         Ok(batches)

@@ -15,13 +15,17 @@ use super::{
     exactly_once::{ExactlyOnce, ExactlyOnceSettings},
     external_consistency::{ExternalConsistency, ExternalConsistencySettings},
     hot_key::{HotKey, HotKeySettings},
+    idle::{Idle, IdleSettings},
     list_append::{ListAppend, ListAppendSettings},
+    log_space::{LogSpace, LogSpaceSettings},
     long_idle::{LongIdle, LongIdleSettings},
     queue::{Queue, QueueSettings},
     recorded_bank::RecordedBankWorkload,
     replica_check::{ReplicaCheck, ReplicaCheckSettings},
+    saturation::{Saturation, SaturationSettings},
     serializability::{Serializability, SerializabilitySettings},
     watches::{Watches, WatchesSettings},
+    window_border::{WindowBorder, WindowBorderSettings},
 };
 
 /// A workload with its settings: `kind = "bank"`, and whatever its settings have, as fields beside it.
@@ -44,6 +48,10 @@ pub enum WorkloadSpec {
     HotKey(HotKeySettings),
     /// [`ExactlyOnce`].
     ExactlyOnce(ExactlyOnceSettings),
+    /// [`Idle`].
+    Idle(IdleSettings),
+    /// [`LogSpace`].
+    LogSpace(LogSpaceSettings),
     /// [`LongIdle`].
     LongIdle(LongIdleSettings),
     /// [`ApiModel`].
@@ -62,8 +70,12 @@ pub enum WorkloadSpec {
     Queue(QueueSettings),
     /// [`ReplicaCheck`].
     ReplicaCheck(ReplicaCheckSettings),
+    /// [`Saturation`].
+    Saturation(SaturationSettings),
     /// [`Watches`].
     Watches(WatchesSettings),
+    /// [`WindowBorder`].
+    WindowBorder(WindowBorderSettings),
 }
 
 impl WorkloadSpec {
@@ -80,6 +92,8 @@ impl WorkloadSpec {
             }
             WorkloadSpec::HotKey(settings) => Box::new(HotKey::new(settings)),
             WorkloadSpec::ExactlyOnce(settings) => Box::new(ExactlyOnce::new(settings)),
+            WorkloadSpec::Idle(settings) => Box::new(Idle::new(settings)),
+            WorkloadSpec::LogSpace(settings) => Box::new(LogSpace::new(settings)),
             WorkloadSpec::LongIdle(settings) => Box::new(LongIdle::new(settings)),
             WorkloadSpec::ApiModel(settings) => Box::new(ApiModel::new(settings)),
             WorkloadSpec::Arguments(settings) => Box::new(Arguments::new(settings)),
@@ -89,7 +103,9 @@ impl WorkloadSpec {
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
+            WorkloadSpec::Saturation(settings) => Box::new(Saturation::new(settings)),
             WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
+            WorkloadSpec::WindowBorder(settings) => Box::new(WindowBorder::new(settings)),
         }
     }
 }
