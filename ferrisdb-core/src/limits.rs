@@ -19,6 +19,11 @@ pub const TRANSACTION_ITEMS_MAX: usize = 1_000_000;
 pub const VERSIONS_PER_SECOND: u64 = 1_000_000;
 /// How long a version can be read, and how old a read version a commit may have, in versions.
 pub const WINDOW_VERSIONS: u64 = 5 * VERSIONS_PER_SECOND;
+/// How far a version that is given out may be ahead of the newest committed one, in versions. Whoever begins now reads at
+/// the committed one, so this much of the window may be behind it already: a transaction lives for the rest at least.
+pub const VERSIONS_AHEAD_MAX: u64 = 3 * VERSIONS_PER_SECOND / 2;
+/// How long a proxy has no commits until it commits an empty batch, so that versions of an idle database go on.
+pub const IDLE_BATCH_AFTER: Duration = Duration::from_secs(1);
 /// How far a recovery jumps ahead, in versions, so that every older read version is too old.
 pub const RECOVERY_VERSION_JUMP: u64 = 100_000_000;
 
@@ -28,7 +33,7 @@ pub const RECOVERY_VERSION_JUMP: u64 = 100_000_000;
 pub const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Longest frame on the wire, in bytes. A longer one ends its connection.
-pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const FRAME_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How long a peer may take to say who it is.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may be in their handshake at once, at most: a process with few descriptors allows fewer. A further one
@@ -90,6 +95,15 @@ pub const WATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const BATCH_TRANSACTIONS_MAX: usize = 32_768;
 /// Bytes of mutations and conflict ranges at which a commit batch is closed.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that a log gets of a commit batch at which the batch is closed. By the shard map of the moment: a server that joins
+/// before the batch has its turn gets a copy of its own, so there is room for as much again.
+pub const BATCH_PUSHED_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
+/// Most bytes that a log may get of a single transaction.
+pub const PUSH_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_BYTES_MAX / 16;
+/// What a mutation takes in a message besides its keys and values, at most.
+pub const MUTATION_OVERHEAD_BYTES: usize = 10;
+/// How many servers a shard may have at once: three copies, and as many that join.
+pub const SHARD_SERVERS_MAX: usize = 6;
 /// Most bytes that one peek of a log returns (but always a whole version).
 pub const PEEK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -101,8 +115,20 @@ const _: () =
     assert!(FRAME_BYTES_MAX >= 2 * RANGE_BYTES_MAX + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX));
 // A read that finds all its rows side by side is not cut short.
 const _: () = assert!(READ_ROWS_LOOKED_AT_MAX > RANGE_ROWS_MAX);
+// All servers of a shard may be told by the same log.
+const _: () = assert!(
+    PUSH_BYTES_MAX
+        >= SHARD_SERVERS_MAX
+            * (TRANSACTION_BYTES_MAX
+                + TRANSACTION_OVERHEAD_BYTES_MAX
+                + (TRANSACTION_ITEMS_MAX + TRANSACTION_OVERHEAD_ITEMS_MAX)
+                    * MUTATION_OVERHEAD_BYTES)
+);
 const _: () = assert!(BATCH_TRANSACTIONS_MAX <= u16::MAX as usize);
 const _: () = assert!(RECOVERY_VERSION_JUMP > WINDOW_VERSIONS);
+const _: () = assert!(WINDOW_VERSIONS > 3 * VERSIONS_AHEAD_MAX);
+// An idle database keeps up with time although its batches take a while.
+const _: () = assert!(VERSIONS_AHEAD_MAX > IDLE_BATCH_AFTER.as_secs() * VERSIONS_PER_SECOND);
 const _: () = assert!(
     UNACKNOWLEDGED_MAX.as_secs()
         == KEEPALIVE_IDLE.as_secs() + KEEPALIVE_INTERVAL.as_secs() * KEEPALIVE_RETRIES as u64

@@ -60,6 +60,10 @@ named! {
         ShardMapLate = "shard-map-late",
         /// Proxy: a push that failed is reported as a conflict (I-6).
         FailedPushIsConflict = "failed-push-is-conflict",
+        /// Proxy: a log or a resolver that has not done its work after a while is taken for dead, whatever it says of itself.
+        WaitingIsDeath = "waiting-is-death",
+        /// Proxy: a log or a resolver whose queue is full is taken for dead.
+        BusyIsDeath = "busy-is-death",
         /// Proxy: all transactions of a batch get the versionstamp of the first (I-4).
         VersionstampOfFirst = "versionstamp-of-first",
         /// Resolver: the last read-conflict range of a transaction is not looked at (I-4).
@@ -68,10 +72,16 @@ named! {
         IgnoreConflictsInBatch = "ignore-conflicts-in-batch",
         /// Resolver: a transaction older than the window is accepted (I-4).
         AcceptTooOld = "accept-too-old",
+        /// Resolver: writes are forgotten some time before transactions that read before them are refused (I-4).
+        ForgetBeforeRefusing = "forget-before-refusing",
         /// Resolver: writes of refused transactions count for later ones (I-15).
         RefusedWritesCount = "refused-writes-count",
         /// Sequencer: the reports of some commits are forgotten (I-1).
         ForgetReports = "forget-reports",
+        /// Sequencer: after a pause versions jump by two windows, so that whoever has just begun is too old.
+        VersionsRunAhead = "versions-run-ahead",
+        /// Proxy: versions of an idle database stand still, so that a transaction that was left alone reads for ever.
+        IdleVersionsStand = "idle-versions-stand",
         /// Log: a push is answered before it is on disk (I-5).
         AnswerBeforeSync = "answer-before-sync",
         /// Log: pushes of a locked generation still succeed (I-8).
@@ -100,6 +110,9 @@ named! {
         ForgetPast = "forget-past",
         /// Controller: old log sets are dropped before they are drained (I-11).
         DropUndrainedLogs = "drop-undrained-logs",
+        /// Controller: logs are told once that a change of the shard map is known, and not at all if a recovery found it
+        /// out (I-11).
+        PopMetadataOnce = "pop-metadata-once",
         /// Controllers' group: a vote is not written to disk (I-12).
         ForgetVote = "forget-vote",
         /// Storage: versions past the recovery version are kept (I-10).
@@ -136,6 +149,8 @@ named! {
         ForgetWatchAtRollback = "forget-watch-at-rollback",
         /// Proxy: single keys that are set do not reach servers that are joining their shard (I-2).
         ForgetJoining = "forget-joining",
+        /// Storage: reads a little older than the window are answered from the engine (I-2).
+        ServePastBorder = "serve-past-border",
         /// Storage: a range clear wakes nobody who watches a key of it.
         MissWatch = "miss-watch",
         /// Client: watches are not begun again when their server was lost.
@@ -194,6 +209,12 @@ named! {
         ProxyTooBusy = "proxy-too-busy",
         /// Proxy: a commit of an ended generation got no result.
         CommitUnknown = "proxy-commit-unknown",
+        /// Proxy: it waited for a log or a resolver that was slow.
+        WaitedForMember = "proxy-waited-for-member",
+        /// Proxy: the queue of a log or a resolver was full.
+        MemberTooBusy = "proxy-member-too-busy",
+        /// Proxy: a read version was held back, because too many commits waited.
+        ReadVersionHeldBack = "proxy-read-version-held-back",
         /// Resolver: a batch waited for its predecessor.
         BatchWaited = "resolver-batch-waited",
         /// Resolver: a repeated call was answered from memory.

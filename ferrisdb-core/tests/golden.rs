@@ -22,7 +22,7 @@ use ferrisdb_core::{
     id::Address,
     metrics::{HistogramReading, MetricSample, MetricValue, RoleMetrics, Unit},
     service::{
-        PROTOCOL_VERSION,
+        Health, PROTOCOL_VERSION,
         controller::*,
         log::*,
         metrics::{MetricsRequest, MetricsResponse},
@@ -499,6 +499,10 @@ fn resolver() {
     let reply = ResolveReply { verdicts, previous_batch: Version(300), metadata: vec![batch] };
     golden.line("Response resolve", &ResolverResponse::Resolve(Ok(reply)));
     golden.line("Response resolve, failed", &ResolverResponse::Resolve(failed()));
+    golden.line("Request health", &ResolverRequest::Health { generation: Generation(4) });
+    let health = Health { has_work: false, progress: 7 };
+    golden.line("Response health", &ResolverResponse::Health(Ok(health)));
+    golden.line("Response health, failed", &ResolverResponse::Health(failed()));
     golden.check();
 }
 
@@ -560,6 +564,10 @@ fn log() {
     golden.line("Response copy, failed", &LogResponse::Copy(failed()));
     golden.line("Response confirm", &LogResponse::Confirm(Ok(())));
     golden.line("Response confirm, failed", &LogResponse::Confirm(failed()));
+    golden.line("Request health", &LogRequest::Health { generation: Generation(4) });
+    let health = Health { has_work: true, progress: 7 };
+    golden.line("Response health", &LogResponse::Health(Ok(health)));
+    golden.line("Response health, failed", &LogResponse::Health(failed()));
     golden.check();
 }
 

@@ -66,6 +66,8 @@ pub enum FaultKind {
     ConnectionDeaths,
     /// A disk takes much longer.
     SlowDisk,
+    /// The disk of a log, or of all logs, takes only so many bytes a second. Nobody is lost by that.
+    NarrowDisk,
     /// A disk does not answer at all for a while.
     StalledDisk,
     /// Operations of a disk fail. Afterwards somebody restarts the process.
@@ -181,6 +183,8 @@ pub enum Fault {
     ConnectionDeaths(u32),
     /// See [`FaultKind::SlowDisk`]: so many times.
     SlowDisk(String, u32),
+    /// See [`FaultKind::NarrowDisk`]: so many bytes a second.
+    NarrowDisk(Vec<String>, u64),
     /// See [`FaultKind::StalledDisk`].
     StalledDisk(String),
     /// See [`FaultKind::DiskErrors`]: so many in a hundred operations.
@@ -289,6 +293,9 @@ impl fmt::Display for Fault {
             Fault::ConnectionDeaths(share) => write!(f, "{share} % of all new connections break"),
             Fault::SlowDisk(node, factor) => {
                 write!(f, "the disk of {node} takes {factor} times as long")
+            }
+            Fault::NarrowDisk(nodes, bytes) => {
+                write!(f, "the disks of {} take {bytes} bytes a second", nodes.join(", "))
             }
             Fault::StalledDisk(node) => write!(f, "the disk of {node} does not answer"),
             Fault::DiskErrors(node, share) => {
@@ -499,6 +506,10 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         FaultKind::FlakyLinks => Fault::FlakyLinks(anybody(dice), dice.between(1, 5) as u32),
         FaultKind::ConnectionDeaths => Fault::ConnectionDeaths(dice.between(5, 50) as u32),
         FaultKind::SlowDisk => Fault::SlowDisk(with_disk(dice), dice.magnitude(5, 200) as u32),
+        FaultKind::NarrowDisk => {
+            let nodes = if dice.one_in(2) { logs.1.clone() } else { vec![dice.pick(&logs.1)] };
+            Fault::NarrowDisk(nodes, dice.magnitude(400_000, 20_000_000))
+        }
         FaultKind::StalledDisk => Fault::StalledDisk(with_disk(dice)),
         FaultKind::DiskErrors => Fault::DiskErrors(with_disk(dice), dice.pick(&[1, 10, 100])),
         FaultKind::FullDisk => Fault::FullDisk(with_disk(dice)),
@@ -726,6 +737,12 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
             world.disk_of(node).set_faults(Faults { slowness, ..Faults::NONE });
             lasting().await;
             world.disk_of(node).set_faults(Faults::NONE);
+        }
+        Fault::NarrowDisk(nodes, bytes) => {
+            let faults = Faults { bytes_per_second: Some(*bytes), ..Faults::NONE };
+            nodes.iter().for_each(|node| world.disk_of(node).set_faults(faults));
+            lasting().await;
+            nodes.iter().for_each(|node| world.disk_of(node).set_faults(Faults::NONE));
         }
         Fault::StalledDisk(node) => {
             world.disk_of(node).stall(Some(planned.lasts));

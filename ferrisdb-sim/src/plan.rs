@@ -41,6 +41,8 @@ pub struct Topology {
     pub proxies: u32,
     /// Resolvers in each generation.
     pub resolvers: u32,
+    /// Whether the network between them is a good one, whatever the run has drawn.
+    pub calm_network: bool,
 }
 
 impl Topology {
@@ -56,6 +58,7 @@ impl Topology {
             zones: 1,
             proxies: 1,
             resolvers: 1,
+            calm_network: false,
         }
     }
 
@@ -98,9 +101,27 @@ pub struct ClusterSpec {
     pub resolvers: Option<u32>,
     /// Settings as an operator would find them, instead of drawn ones.
     pub default_settings: bool,
+    /// See [`Topology::calm_network`].
+    pub calm_network: bool,
+    /// How long a transaction may last, for workloads that count on it: resolvers and storage servers keep exactly so much.
+    pub window_ms: Option<u64>,
+    /// How long a segment of a log is, for workloads that count segments.
+    pub segment_bytes: Option<u64>,
 }
 
 impl ClusterSpec {
+    /// Settings that the scenario names.
+    pub fn fix(&self, settings: &mut RoleSettings) {
+        if let Some(window) = self.window_ms {
+            settings.set_window(window * limits::VERSIONS_PER_SECOND / 1_000);
+            settings.storage.window_bytes_max = settings.storage.window_bytes_max.max(64 << 20);
+        }
+        if let Some(bytes) = self.segment_bytes {
+            settings.log.segment_bytes = bytes;
+            settings.log.extend_bytes = settings.log.extend_bytes.min(bytes);
+        }
+    }
+
     /// The shape of the cluster.
     ///
     /// # Errors
@@ -137,6 +158,7 @@ impl ClusterSpec {
             zones: self.zones.unwrap_or(zones).max(copies),
             proxies: self.proxies.unwrap_or(proxies),
             resolvers: self.resolvers.unwrap_or(resolvers),
+            calm_network: self.calm_network,
         })
     }
 }
@@ -190,14 +212,17 @@ impl RoleSettings {
         draw(dice, &mut log.index_spacing_bytes, |dice| dice.magnitude(64, 16 * kib));
         draw(dice, &mut log.index_entries_max, |dice| dice.magnitude(2, 1_000) as usize);
         draw(dice, &mut log.early_pushes_max, |dice| dice.magnitude(2, 64) as usize);
+        draw(dice, &mut log.early_bytes_max, |dice| dice.magnitude(64, 1024 * kib) as usize);
+        draw(dice, &mut log.unsynced_bytes_max, |dice| dice.magnitude(64, 1024 * kib) as usize);
         draw(dice, &mut log.waiting_peeks_max, |dice| dice.magnitude(4, 64) as usize);
 
+        // Short ones are left behind often within a run.
+        let mut window = limits::WINDOW_VERSIONS;
+        draw(dice, &mut window, |dice| limits::WINDOW_VERSIONS * dice.between(3, 10) / 10);
+        settings.set_window(window);
         let storage = &mut settings.storage;
-        // Never shorter than a transaction may last, or clients that did nothing wrong are too slow. And one step of the
-        // sequencer, which is two windows at most, must get past it, or an idle cluster keeps it in memory.
-        draw(dice, &mut storage.window_versions, |dice| {
-            limits::WINDOW_VERSIONS * dice.between(4, 7) / 4
-        });
+        // Never shorter than that of resolvers, or clients that did nothing wrong are too slow.
+        draw(dice, &mut storage.window_versions, |dice| window * dice.between(4, 7) / 4);
         draw(dice, &mut storage.window_bytes_max, |dice| {
             dice.magnitude(512 * kib, 65_536 * kib) as usize
         });
@@ -216,10 +241,12 @@ impl RoleSettings {
         draw(dice, &mut proxy.batches_in_flight_max, |dice| dice.between(1, 16) as usize);
         draw(dice, &mut proxy.read_version_rounds_max, |dice| dice.between(1, 8) as usize);
         draw(dice, &mut proxy.call_limit, |dice| milliseconds(dice.between(400, 4_000)));
-        // Longer than the window, as its description asks for.
-        let window_us = settings.storage.window_versions;
-        let beyond = Duration::from_millis(dice.magnitude(50, 5_000));
-        proxy.idle_batch_after = Duration::from_micros(window_us) + beyond;
+        draw(dice, &mut proxy.waiting_bytes_max, |dice| {
+            dice.magnitude(16 * kib, 65_536 * kib) as usize
+        });
+        let resolver = &mut settings.coordinator.resolver;
+        draw(dice, &mut resolver.waiting_max, |dice| dice.magnitude(1, 64) as usize);
+        draw(dice, &mut resolver.waiting_bytes_max, |dice| dice.magnitude(64, 1024 * kib) as usize);
 
         let controller = &mut settings.controller;
         draw(dice, &mut controller.failure_timeout, |dice| milliseconds(dice.between(300, 3_000)));
@@ -239,6 +266,16 @@ impl RoleSettings {
         let server_waits = settings.storage.future_version_wait;
         client.read_limit = client.read_limit.max(server_waits * 2 + Duration::from_secs(1));
         settings
+    }
+
+    /// Has resolvers and storage servers keep so many versions, and versions of an idle database go on accordingly.
+    fn set_window(&mut self, versions: u64) {
+        let share = |whole: u64| whole * versions / limits::WINDOW_VERSIONS;
+        self.storage.window_versions = versions;
+        self.coordinator.resolver.window_versions = versions;
+        self.coordinator.versions_ahead_max = share(limits::VERSIONS_AHEAD_MAX);
+        let idle_us = share(limits::IDLE_BATCH_AFTER.as_micros() as u64);
+        self.coordinator.proxy.idle_batch_after = Duration::from_micros(idle_us);
     }
 
     /// Cuts the keyspace into shards, at these keys.

@@ -75,11 +75,12 @@ impl Plan {
     pub fn draw(scenario: &Scenario, seed: u64, options: &Options) -> Result<Plan> {
         let seconds = options.seconds.unwrap_or(scenario.seconds);
         let topology = scenario.cluster.topology(&mut Dice::new(seed, "topology"))?;
-        let settings = if scenario.cluster.default_settings {
+        let mut settings = if scenario.cluster.default_settings {
             RoleSettings::defaults(&topology)
         } else {
             RoleSettings::drawn(&topology, &mut Dice::new(seed, "settings"))
         };
+        scenario.cluster.fix(&mut settings);
         let dice = &mut Dice::new(seed, "faults");
         let mut schedule = fault::draw(&scenario.faults, &topology, seconds, dice);
         schedule.retain(|planned| !options.without.contains(&planned.number));

@@ -97,9 +97,12 @@ built_in!(
     "disks",
     "exactly-once",
     "full-disks",
+    "idle",
+    "log-space",
     "long-idle",
     "many",
     "operations",
+    "overload",
     "range-clears",
     "recorded-bank",
     "register",
@@ -114,6 +117,7 @@ built_in!(
     "watches",
     "watches-unequal",
     "zones",
+    "window-border",
 );
 
 impl Scenario {

@@ -115,7 +115,8 @@ fn parse(ip: &str) -> IpAddr {
 impl World {
     /// Starts all nodes of a cluster. Processes find each other by and by.
     pub fn start(topology: Topology, settings: RoleSettings, trace: Trace) -> World {
-        let climate = network::draw_climate();
+        let drawn = network::draw_climate();
+        let climate = if topology.calm_network { LinkConditions::default() } else { drawn };
         let network = SimulatedNetwork::install(climate.clone(), trace.clone());
         let controllers: Vec<Address> =
             (1..=topology.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect();

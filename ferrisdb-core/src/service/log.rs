@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::declare_service;
+use super::{Health, declare_service};
 use crate::{
     error::Result,
     id::Tag,
@@ -15,7 +15,8 @@ use crate::{
 pub trait Log {
     /// Appends a batch after the one of `previous_version`, and answers when it is on disk (I-5).
     ///
-    /// Repeating a push that was appended waits for its sync and succeeds.
+    /// Repeating a push that was appended waits for its sync and succeeds. One that finds the queues full is refused as
+    /// [`crate::ErrorCode::TooBusy`], and may come again.
     async fn push(request: PushRequest) -> Result<PushReply>;
     /// A tag's messages after a version. Waits a while if there is nothing new.
     async fn peek(request: PeekRequest) -> Result<PeekReply>;
@@ -27,6 +28,8 @@ pub trait Log {
     async fn copy(request: CopyRequest) -> Result<CopyReply>;
     /// Whether the log is still unlocked for `generation`.
     async fn confirm(generation: Generation) -> Result<()>;
+    /// How the log is, for a proxy of `generation` whose push has not been answered. Refused as pushes are.
+    async fn health(generation: Generation) -> Result<Health>;
 }
 
 declare_service! {

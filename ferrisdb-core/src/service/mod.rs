@@ -25,7 +25,7 @@ pub mod sequencer;
 pub mod storage;
 pub mod worker;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::transport::Caller;
 
@@ -64,6 +64,15 @@ impl ServiceKind {
             .into_iter()
             .find(|&kind| kind as u8 == number)
     }
+}
+
+/// How a resolver or a log is, for a proxy that waits for it: slow, or as good as dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it has work that it could do now.
+    pub has_work: bool,
+    /// Becomes more with whatever it does.
+    pub progress: u64,
 }
 
 /// A tarpc service, as far as transports need to know it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::declare_service;
+use super::{Health, declare_service};
 use crate::{
     error::Result,
     mutation::Mutation,
@@ -16,8 +16,11 @@ use crate::{
 pub trait Resolver {
     /// Decides on a batch, after the batch of `previous_version` (I-7).
     ///
-    /// Repeating the call gets the same verdicts again, for as long as the window reaches back.
+    /// Repeating the call gets the same verdicts again, for as long as the window reaches back. A batch that comes too early
+    /// while too many wait is refused as [`crate::ErrorCode::TooBusy`], and may come again.
     async fn resolve(request: ResolveRequest) -> Result<ResolveReply>;
+    /// How the resolver is, for a proxy of `generation` whose batch has not been answered.
+    async fn health(generation: Generation) -> Result<Health>;
 }
 
 declare_service! {

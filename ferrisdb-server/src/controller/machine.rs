@@ -88,6 +88,11 @@ pub enum Input {
         /// Those that it does not reach.
         result: Result<Vec<Endpoint>>,
     },
+    /// A process is still at it: it copies what its log takes over.
+    Recruiting {
+        /// Which attempt.
+        generation: Generation,
+    },
     /// The connection to a process broke, and a new one cannot be made.
     Lost {
         /// Who.
@@ -210,7 +215,13 @@ pub struct Controller {
     pub(super) known_committed_version: Version,
     /// Since when a better generation than the live one could be recruited.
     pub(super) better_since: Option<Instant>,
+    /// When logs were last told what they may forget of the shard map.
+    metadata_popped: Option<Instant>,
 }
+
+/// How often logs are told how far the shard map is known. The word may be lost, a log may forget it in a restart, and what
+/// a recovery has copied is known before there is a log to be told: so it is said again and again.
+const METADATA_POP_EVERY: Duration = Duration::from_secs(5);
 
 impl Controller {
     /// A controller that begins to lead with `record`, whose `reigns` counts this reign already, and which the register had at
@@ -242,6 +253,7 @@ impl Controller {
             persists: 0,
             controllers: Vec::new(),
             better_since: None,
+            metadata_popped: None,
         }
     }
 
@@ -313,6 +325,7 @@ impl Controller {
             Input::Proved { number, process, result } => {
                 self.on_proved(number, process, result, now, effects);
             }
+            Input::Recruiting { generation } => self.on_recruiting(generation, now),
             Input::Lost { process, incarnation } => {
                 self.registry.lost(process, incarnation);
                 self.look(now, effects);
@@ -337,6 +350,11 @@ impl Controller {
         self.registry.forget(now, |process| record.storage_server(process.process).is_some());
         self.look(now, effects);
         self.keep_storage(now, effects);
+        let is_due = |told| now.saturating_duration_since(told) >= METADATA_POP_EVERY;
+        if self.metadata_popped.is_none_or(is_due) && !planted(Plant::PopMetadataOnce) {
+            self.metadata_popped = Some(now);
+            self.pop_metadata(effects);
+        }
     }
 
     /// Looks at the processes: has a member failed, or is there enough to begin?
@@ -687,8 +705,17 @@ impl Controller {
         }
         self.persist(effects);
         self.publish(effects);
-        let logs = self.record.log_sets.last().map(|set| &set.logs[..]).unwrap_or_default();
-        let logs = logs.iter().map(|log| log.endpoint.clone()).collect();
+        self.pop_metadata(effects);
+    }
+
+    /// Tells the live logs up to where the shard map is known. All of it that is told has been sent to be agreed on before.
+    fn pop_metadata(&self, effects: &mut Vec<Effect>) {
+        let Some(set) = self.record.log_sets.last() else { return };
+        if !matches!(self.step, Step::Active { .. }) {
+            return;
+        }
+        let logs = set.logs.iter().map(|log| log.endpoint.clone()).collect();
+        let through_version = self.record.metadata_version;
         effects.push(Effect::PopMetadata { logs, through_version });
     }
 }

@@ -692,6 +692,38 @@ fn the_map_is_followed_up_to_what_is_known_to_be_committed() {
 }
 
 #[test]
+fn logs_are_told_again_and_again_what_they_may_forget_of_the_map() {
+    let mut world = World::active();
+    world.lose_coordinator();
+    // The recovery finds a change of the map, and copies it to the new logs: nobody reads it there.
+    let teams = Teams::of([Tag(1), Tag(0)]);
+    for index in 0..3 {
+        let result = Ok(LockReply {
+            durable_version: Version(40),
+            known_committed_version: Version(20),
+            metadata: vec![(Version(30), shard_map_message("", &teams))],
+        });
+        world.step(Input::Locked { generation: Generation(2), index, result });
+    }
+    world.finish();
+    let mut popped = Vec::new();
+    for _ in 0..12 {
+        world.pass(1_000);
+        world.all_logs(&[2]);
+        world.hear(heartbeat(COORDINATOR, 2, &[2]));
+        world.step(Input::Tick);
+        popped.extend(world.taken(|effect| match effect {
+            Effect::PopMetadata { logs, through_version } => {
+                Some((logs[0].instance, logs.len(), *through_version))
+            }
+            _ => None,
+        }));
+    }
+    assert!(popped.len() >= 2, "{popped:?}");
+    assert!(popped.iter().all(|told| *told == (102, 3, Version(40))), "{popped:?}");
+}
+
+#[test]
 fn a_recovery_takes_the_tail_of_the_map_from_the_locks() {
     let mut world = World::active();
     world.lose_coordinator();

@@ -400,6 +400,13 @@ impl Controller {
         }
     }
 
+    /// A recruit is at it and gets on. The attempt's time counts from here: begun anew, it would have to copy everything anew.
+    pub(super) fn on_recruiting(&mut self, generation: Generation, now: Instant) {
+        if generation == self.record.generation && matches!(self.step, Step::Recruiting { .. }) {
+            self.attempt.began = now;
+        }
+    }
+
     fn on_not_recruited(
         &mut self,
         slot: Slot,

@@ -304,10 +304,11 @@ impl Shared {
                 Effect::PopMetadata { logs, through_version } => {
                     let this = Arc::clone(&self);
                     self.calls.spawn(async move {
-                        for log in logs {
-                            if let Err(error) = this.pop_metadata(&log, through_version).await {
-                                // It is told again with the next change.
-                                tracing::debug!(%error, %log, "metadata could not be popped");
+                        let pops = logs.iter().map(|log| this.pop_metadata(log, through_version));
+                        for popped in futures::future::join_all(pops).await {
+                            if let Err(error) = popped {
+                                // It is told again soon.
+                                tracing::debug!(%error, "metadata could not be popped");
                             }
                         }
                     });
@@ -329,9 +330,18 @@ impl Shared {
             let client = self.network.connect::<WorkerService>(worker).await?;
             let stage = Stage::Control;
             match request {
-                Recruitment::Log(log) => {
-                    call(CALL_LIMIT, stage, |context| client.recruit_log(context, log)).await?
-                }
+                Recruitment::Log(log) => loop {
+                    let request = log.clone();
+                    let asked = |context| client.recruit_log(context, request);
+                    match call(CALL_LIMIT, stage, asked).await? {
+                        // It has more to copy than fits into a call, and gets on.
+                        Err(error) if error.code() == ErrorCode::TooBusy => {
+                            let generation = log.recruitment.generation;
+                            self.input(Input::Recruiting { generation });
+                        }
+                        recruited => break recruited,
+                    }
+                },
                 Recruitment::Sequencer(sequencer) => {
                     let asked = |context| client.recruit_sequencer(context, sequencer);
                     call(CALL_LIMIT, stage, asked).await?
@@ -445,11 +455,12 @@ impl Shared {
     }
 
     async fn pop_metadata(&self, log: &Endpoint, through_version: Version) -> Result<()> {
-        let client = self.network.connect::<LogService>(log).await?;
-        call(FOLLOW_LIMIT, Stage::Log, |context| {
-            client.pop(context, Tag::METADATA, through_version)
-        })
-        .await?
+        let popped = async {
+            let client = self.network.connect::<LogService>(log).await?;
+            let pop = |context| client.pop(context, Tag::METADATA, through_version);
+            call(FOLLOW_LIMIT, Stage::Log, pop).await?
+        };
+        popped.await.map_err(|error: Error| error.at(log))
     }
 
     // Changing the shard map.

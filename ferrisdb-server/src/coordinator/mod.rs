@@ -25,6 +25,8 @@ pub mod resolver;
 pub mod sequencer;
 mod server;
 mod tenancy;
+#[cfg(test)]
+mod window_tests;
 
 pub use server::{Coordinator, CoordinatorSettings, split_keyspace};
 pub use tenancy::Tenancy;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, handler,
     id::Address,
+    limits,
     metrics::{MetricSet, Registration},
     runtime,
     service::{
@@ -21,16 +22,30 @@ use parking_lot::Mutex;
 
 use super::{
     failure::Failure,
-    proxy::{ProxyMembers, ProxyServer, ProxySettings, routing::Routing},
-    resolver::ResolverServer,
+    proxy::{ProxyMembers, ProxyServer, ProxySettings, patience::Aside, routing::Routing},
+    resolver::{ResolverServer, ResolverSettings},
     sequencer::{Sequencer, SequencerServer},
 };
 
 /// How a coordinator works.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CoordinatorSettings {
     /// For each proxy.
     pub proxy: ProxySettings,
+    /// For each resolver.
+    pub resolver: ResolverSettings,
+    /// How far versions may be ahead of the newest committed one.
+    pub versions_ahead_max: u64,
+}
+
+impl Default for CoordinatorSettings {
+    fn default() -> CoordinatorSettings {
+        CoordinatorSettings {
+            proxy: ProxySettings::default(),
+            resolver: ResolverSettings::default(),
+            versions_ahead_max: limits::VERSIONS_AHEAD_MAX,
+        }
+    }
 }
 
 /// Sequencer, resolvers and proxies of one generation, as far as they are in this process. Dropping it ends them.
@@ -68,7 +83,8 @@ impl Coordinator {
     pub fn host_sequencer(&self, request: &RecruitSequencer) -> Endpoint {
         let (generation, first_version) = (self.generation, request.first_version);
         let recovery_version = request.recruitment.recovery_version;
-        let machine = Sequencer::new(generation, recovery_version, first_version);
+        let ahead_max = self.settings.versions_ahead_max;
+        let machine = Sequencer::new(generation, recovery_version, first_version, ahead_max);
         tracing::info!(%generation, %recovery_version, %first_version, "hosting the sequencer");
         let server = SequencerServer::new(machine);
         self.measure(None, server.metrics());
@@ -81,7 +97,9 @@ impl Coordinator {
     /// Hosts a resolver.
     pub fn host_resolver(&self, request: &RecruitResolver) -> Endpoint {
         let recovery_version = request.recruitment.recovery_version;
-        let server = ResolverServer::new(self.generation, recovery_version, request.proxies);
+        let (proxies, settings) = (request.proxies, self.settings.resolver);
+        let server =
+            ResolverServer::with_settings(self.generation, recovery_version, proxies, settings);
         self.measure(Some(request.index), server.metrics());
         self.offer::<ResolverService>(handler!(ferrisdb_core::service::resolver::Resolver, server))
     }
@@ -122,24 +140,38 @@ impl Coordinator {
     async fn connect(&self, request: RecruitProxy) -> Result<ProxyMembers> {
         let sequencer = self.connect_to::<SequencerService>(&request.sequencer);
         let resolvers = request.resolvers.iter().map(|(keys, endpoint)| async move {
-            let client = self.connect_to::<ResolverService>(endpoint).await?;
-            Ok::<_, Error>((endpoint.address.clone(), keys.clone(), client))
+            let (client, aside) = self.connect_twice::<ResolverService>(endpoint).await?;
+            Ok::<_, Error>(((endpoint.address.clone(), keys.clone(), client), aside))
         });
         let logs =
-            request.log_set.logs.iter().map(|log| self.connect_to::<LogService>(&log.endpoint));
+            request.log_set.logs.iter().map(|log| self.connect_twice::<LogService>(&log.endpoint));
         let resolvers = futures::future::try_join_all(resolvers);
         let logs = futures::future::try_join_all(logs);
         let (sequencer, resolvers, logs) =
             futures::future::try_join3(sequencer, resolvers, logs).await?;
+        let (resolvers, resolvers_aside) = resolvers.into_iter().unzip();
+        let (logs, logs_aside) = logs.into_iter().unzip();
         Ok(ProxyMembers {
             number: request.number,
             generation: self.generation,
             sequencer: (request.sequencer.address.clone(), sequencer),
             resolvers,
+            resolvers_aside,
             logs,
+            logs_aside,
             routing: Routing::new(request.shards),
             log_set: request.log_set,
         })
+    }
+
+    /// A connection for work, and one for questions that must not wait behind it.
+    async fn connect_twice<S: Service>(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<(S::Client, Aside<S>)> {
+        let connections = (self.connect_to::<S>(endpoint), self.connect_to::<S>(endpoint));
+        let (client, aside) = futures::future::try_join(connections.0, connections.1).await?;
+        Ok((client, Aside::new(self.network.clone(), endpoint.clone(), aside)))
     }
 
     /// A connection to a member, whose silence ends the generation before it has begun.

@@ -1,9 +1,17 @@
 //! A process that can host logs.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use ferrisdb_core::{
-    ClusterId, Endpoint, Generation, Result,
+    ClusterId, Endpoint, Error, ErrorCode, Generation, Result, Stage,
     cluster_view::ClusterView,
     controllers::Controllers,
     id::Address,
@@ -14,6 +22,7 @@ use ferrisdb_core::{
     },
 };
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
@@ -38,7 +47,24 @@ struct LogWorker {
     site: Arc<Site>,
     store: Arc<LogStore>,
     directory: DataDirectory,
+    /// The log that was asked for last.
+    recruiting: Mutex<Option<Arc<Recruiting>>>,
 }
+
+/// A log that is being made. It is made on, whatever becomes of the call that asked for it: what it copies may take longer than a
+/// call, and the next one, of the same recovery, waits for the same log.
+struct Recruiting {
+    request: RecruitLog,
+    copied_bytes: Arc<AtomicU64>,
+    /// What the last call that was told to come again has seen of it.
+    seen: AtomicU64,
+    made: Mutex<Option<Result<u64>>>,
+    has_made: Notify,
+    task: Mutex<Option<Task>>,
+}
+
+/// How long a call waits for a log to be made, before it is told that this takes longer.
+const RECRUIT_WAIT: Duration = Duration::from_secs(2);
 
 impl LogHost {
     /// Opens the logs in `path` and registers with the controllers.
@@ -62,8 +88,12 @@ impl LogHost {
         let store = Arc::new(store);
         let (process, class) = (directory.process_id(), ProcessClass::Log);
         let identity = Identity { process, class, zone };
-        let hosted =
-            Arc::new(LogWorker { site: Arc::clone(&site), store: Arc::clone(&store), directory });
+        let hosted = Arc::new(LogWorker {
+            site: Arc::clone(&site),
+            store: Arc::clone(&store),
+            directory,
+            recruiting: Mutex::default(),
+        });
         let view = ClusterView::follow(controllers.clone());
         let retiring = runtime::spawn(retire_logs(view, Arc::clone(&store)));
         let changed = Arc::new(Notify::new());
@@ -132,10 +162,92 @@ impl Hosted for LogWorker {
 
     fn recruit_log(&self, request: RecruitLog) -> BoxFuture<'_, Result<Endpoint>> {
         Box::pin(async move {
-            let taken_over = copy::gather(self.site.network(), &request).await?;
-            let generation = request.recruitment.generation;
-            let recruited = self.store.recruit(generation, request.begin_version, taken_over);
-            Ok(Endpoint { address: self.site.address().clone(), instance: recruited.await? })
+            let recruiting = self.recruiting(request)?;
+            let waited = runtime::timeout(RECRUIT_WAIT, Stage::Log, recruiting.made()).await;
+            let instance = waited.unwrap_or_else(|_| Err(self.not_yet(&recruiting)))?;
+            Ok(Endpoint { address: self.site.address().clone(), instance })
         })
+    }
+}
+
+impl LogWorker {
+    /// The log of a request, as far as it is made. Whatever else is being made is of an older recovery, and ends.
+    fn recruiting(&self, request: RecruitLog) -> Result<Arc<Recruiting>> {
+        let mut place = self.recruiting.lock();
+        let generation = request.recruitment.generation;
+        if let Some(newer) = place.as_ref().map(|other| other.request.recruitment.generation)
+            && newer > generation
+        {
+            let detail = format!("generation {newer} has asked for a log, this is {generation}");
+            return Err(Error::new(ErrorCode::GenerationEnded, Stage::Log, detail));
+        }
+        if let Some(same) = place.as_ref().filter(|other| other.request == request)
+            && !same.has_failed()
+        {
+            return Ok(Arc::clone(same));
+        }
+        let recruiting = Arc::new(Recruiting {
+            request,
+            copied_bytes: Arc::default(),
+            seen: AtomicU64::new(0),
+            made: Mutex::default(),
+            has_made: Notify::new(),
+            task: Mutex::default(),
+        });
+        let (network, store) = (self.site.network().clone(), Arc::clone(&self.store));
+        let made = Arc::downgrade(&recruiting);
+        let (request, copied_bytes) =
+            (recruiting.request.clone(), Arc::clone(&recruiting.copied_bytes));
+        let task = runtime::spawn(async move {
+            let made_now = async {
+                let taken_over = copy::gather(&network, &request, &copied_bytes).await?;
+                let generation = request.recruitment.generation;
+                store.recruit(generation, request.begin_version, taken_over).await
+            };
+            let result = made_now.await;
+            if let Some(recruiting) = made.upgrade() {
+                *recruiting.made.lock() = Some(result);
+                recruiting.has_made.notify_waiters();
+            }
+        });
+        *recruiting.task.lock() = Some(task);
+        let before = place.replace(Arc::clone(&recruiting));
+        drop(place);
+        if let Some(task) = before.and_then(|before| before.task.lock().take()) {
+            drop(task); // not under a lock
+        }
+        Ok(recruiting)
+    }
+
+    /// It takes longer: whether it goes on.
+    fn not_yet(&self, recruiting: &Recruiting) -> Error {
+        let generation = recruiting.request.recruitment.generation;
+        let copied = recruiting.copied_bytes.load(Ordering::Relaxed);
+        let done = copied + self.store.synced_bytes(generation);
+        let code = match recruiting.seen.swap(done, Ordering::Relaxed) == done {
+            true => ErrorCode::TimedOut,
+            false => ErrorCode::TooBusy,
+        };
+        let detail = format!("the log takes over {copied} bytes of the generation before");
+        Error::new(code, Stage::Log, detail)
+    }
+}
+
+impl Recruiting {
+    fn has_failed(&self) -> bool {
+        matches!(&*self.made.lock(), Some(Err(_)))
+    }
+
+    /// Waits until it is made.
+    async fn made(&self) -> Result<u64> {
+        loop {
+            let made = self.has_made.notified();
+            tokio::pin!(made);
+            made.as_mut().enable();
+            if let Some(result) = self.made.lock().clone() {
+                return result;
+            }
+            made.await;
+        }
     }
 }

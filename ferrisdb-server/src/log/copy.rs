@@ -13,6 +13,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -39,8 +40,8 @@ use super::{
     segment,
 };
 
-/// How long a log may take to answer with some batches.
-const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a log may take to answer with some batches: a single one can be as long as a frame.
+const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// Bytes read at once; more if a single record needs them.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -97,11 +98,16 @@ pub(super) async fn read(
                 return Ok(reply);
             }
             if record.commit_version > reply.through_version {
-                reply.through_version = record.commit_version;
+                // A batch can be as long as a frame, and goes alone then.
+                let more: usize = record.messages.iter().map(|(_, message)| message.len()).sum();
+                if !reply.batches.is_empty() && bytes + more > bytes_max {
+                    return Ok(reply);
+                }
                 let copied =
                     |(tag, message): &(Tag, Bytes)| (*tag, Bytes::copy_from_slice(message));
                 let messages: Vec<_> = record.messages.iter().map(copied).collect();
                 bytes += messages.iter().map(|(_, message)| message.len()).sum::<usize>();
+                reply.through_version = record.commit_version;
                 reply.batches.push(CopiedBatch {
                     previous_version: record.previous_version,
                     commit_version: record.commit_version,
@@ -116,19 +122,23 @@ pub(super) async fn read(
     Ok(reply)
 }
 
-/// Gets what a new log has to take over, as pushes in chain order.
+/// Gets what a new log has to take over, as pushes in chain order. Counts the bytes that have come in `copied_bytes`.
 ///
 /// # Errors
 ///
 /// If a source does not answer, or if the sources do not have all batches up to the recovery version.
-pub(crate) async fn gather(network: &Network, request: &RecruitLog) -> Result<Vec<PushRequest>> {
+pub(crate) async fn gather(
+    network: &Network,
+    request: &RecruitLog,
+    copied_bytes: &AtomicU64,
+) -> Result<Vec<PushRequest>> {
     let recovery_version = request.recruitment.recovery_version;
     if request.begin_version >= recovery_version {
         return Ok(Vec::new());
     }
     mark(Mark::TakenOver);
     let mut batches: BTreeMap<Version, (Version, BTreeMap<Tag, Bytes>)> = BTreeMap::new();
-    for batch in gather_from_all(network, request).await? {
+    for batch in gather_from_all(network, request, copied_bytes).await? {
         let entry = batches.entry(batch.commit_version);
         let (previous, messages) =
             entry.or_insert_with(|| (batch.previous_version, BTreeMap::new()));
@@ -169,10 +179,14 @@ fn missing(after: Version, version: Version) -> Error {
 }
 
 /// What the sources have together: one of each copy group is enough, whoever is slow or out of reach.
-async fn gather_from_all(network: &Network, request: &RecruitLog) -> Result<Vec<CopiedBatch>> {
+async fn gather_from_all(
+    network: &Network,
+    request: &RecruitLog,
+    copied_bytes: &AtomicU64,
+) -> Result<Vec<CopiedBatch>> {
     let groups = request.sources.copy_groups();
     let sources = request.sources.logs.iter().map(|(index, source)| async move {
-        (*index as usize, gather_from(network, source, request).await)
+        (*index as usize, gather_from(network, source, request, copied_bytes).await)
     });
     let mut answers: FuturesUnordered<_> = sources.collect();
     let (mut from, mut batches, mut failure) = (BTreeSet::new(), Vec::new(), None);
@@ -201,6 +215,7 @@ async fn gather_from(
     network: &Network,
     source: &Endpoint,
     request: &RecruitLog,
+    copied_bytes: &AtomicU64,
 ) -> Result<Vec<CopiedBatch>> {
     let through_version = request.recruitment.recovery_version;
     let gathered = async {
@@ -217,6 +232,9 @@ async fn gather_from(
                 return Err(missing(after_version, through_version));
             }
             after_version = reply.through_version;
+            let messages = reply.batches.iter().flat_map(|batch| &batch.messages);
+            let bytes: usize = messages.map(|(_, message)| message.len() + 1).sum();
+            copied_bytes.fetch_add(bytes as u64 + 1, Ordering::Relaxed);
             batches.extend(reply.batches);
         }
         Ok(batches)

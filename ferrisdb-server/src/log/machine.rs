@@ -809,6 +809,11 @@ impl Log {
         self.layout.tags()
     }
 
+    /// Bytes of records that wait for the disk.
+    pub fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes
+    }
+
     /// Bytes of the segments.
     pub fn bytes(&self) -> u64 {
         self.layout.bytes()

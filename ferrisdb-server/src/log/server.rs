@@ -13,7 +13,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,7 @@ use ferrisdb_core::{
     metrics::Registration,
     runtime::{self, Disk, Task, disk::OpenMode},
     service::{
+        Health,
         controller::Progress,
         log::{
             CopyReply, CopyRequest, LockReply, LockRequest, Log as LogRpc, PeekReply, PeekRequest,
@@ -32,7 +36,10 @@ use ferrisdb_core::{
 };
 use parking_lot::{Mutex, MutexGuard};
 use tarpc::context::Context;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{
+    Notify,
+    oneshot::{self, error::TryRecvError},
+};
 
 use super::{
     copy,
@@ -48,6 +55,10 @@ use super::{
 
 /// Bytes after which the writer syncs what it has, before it takes more.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that are synced at once, so that a slow disk shows progress: who waits for it would take it for a dead one.
+const SYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a copy waits for the disk when what was being written before it fills the queue.
+const COPY_PAUSE: Duration = Duration::from_millis(10);
 /// Longest that a peek waits, whatever the reader asks for.
 const PEEK_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a peek takes that finds nothing and never will. Keeps a reader from asking without pause.
@@ -63,6 +74,8 @@ pub(super) struct Instance {
     core: Mutex<Core>,
     has_writes: Notify,
     has_chores: Notify,
+    /// Bytes that were synced, for who wants to know whether the disk moves.
+    synced_bytes: AtomicU64,
     pub(super) metrics: Arc<LogMetrics>,
 }
 
@@ -111,6 +124,14 @@ fn mixed_up(reply: &Reply) -> ! {
     panic!("the machine has answered another call: {reply:?}")
 }
 
+/// What became of a push of a copy.
+fn check_pushed<E>(outcome: std::result::Result<Outcome, E>) -> Result<()> {
+    match outcome.map_err(|_| shutting_down())? {
+        Outcome::Answer(answer) => answer.map(drop),
+        Outcome::ReadDisk(plan) => panic!("only peeks read the disk: {plan:?}"),
+    }
+}
+
 impl Instance {
     /// Starts an instance.
     pub(super) fn start(
@@ -136,6 +157,7 @@ impl Instance {
             }),
             has_writes: Notify::new(),
             has_chores: Notify::new(),
+            synced_bytes: AtomicU64::new(0),
             metrics: Arc::default(),
         });
         let (writer_ends, writer_ended) = oneshot::channel();
@@ -262,11 +284,50 @@ impl Instance {
         }
     }
 
-    /// Appends batches of the generation before, and returns when they are on disk.
+    /// Appends batches of the generation before, and returns when they are on disk. However many there are: no more are
+    /// under way than the queue takes.
     pub(super) async fn take_over(&self, pushes: Vec<PushRequest>) -> Result<()> {
-        let pushed = pushes.into_iter().map(|push| self.push(push));
-        futures::future::try_join_all(pushed).await?;
+        let mut under_way = VecDeque::new();
+        for push in pushes {
+            loop {
+                let request = push.clone();
+                let (_, mut outcome) = self.call(|reply_to| Input::Push { request, reply_to })?;
+                match outcome.try_recv() {
+                    Err(TryRecvError::Empty) => {
+                        under_way.push_back(outcome);
+                        break;
+                    }
+                    Ok(Outcome::Answer(Err(busy))) if busy.code() == ErrorCode::TooBusy => {
+                        match under_way.pop_front() {
+                            Some(outcome) => check_pushed(outcome.await)?,
+                            // Of a call before this one, which was given up.
+                            None => runtime::sleep(COPY_PAUSE).await,
+                        }
+                    }
+                    answered => {
+                        check_pushed(answered.map_err(|_| ()))?;
+                        break;
+                    }
+                }
+            }
+        }
+        for outcome in under_way {
+            check_pushed(outcome.await)?;
+        }
         Ok(())
+    }
+
+    /// Bytes that were synced since the start.
+    pub(super) fn synced_bytes(&self) -> u64 {
+        self.synced_bytes.load(Ordering::Relaxed)
+    }
+
+    fn health(&self, generation: Generation) -> Result<Health> {
+        let has_work = self.inspect(|log| {
+            log.confirm(generation)?;
+            Ok::<_, Error>(log.unsynced_bytes() > 0)
+        })?;
+        Ok(Health { has_work, progress: self.synced_bytes() })
     }
 
     /// Forgets the messages of tags that nobody will read any more.
@@ -485,7 +546,14 @@ impl Writer {
         let metrics = &self.instance.metrics;
         metrics.group_size.record(std::mem::take(&mut group.records));
         metrics.written.add(end - begin);
-        metrics.sync.time(tail.file.write_and_sync(begin, buffer.freeze())).await?;
+        let (mut offset, mut rest) = (begin, buffer.freeze());
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(SYNCED_BYTES_MAX));
+            let bytes = part.len() as u64;
+            metrics.sync.time(tail.file.write_and_sync(offset, part)).await?;
+            self.instance.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
+            offset += bytes;
+        }
         tail.end = end;
         self.instance.step(Input::Synced { through_version });
         Ok(())
@@ -523,6 +591,10 @@ impl LogRpc for LogServer {
     async fn confirm(self, _: Context, generation: Generation) -> Result<()> {
         self.0.metrics.confirms.increment();
         self.0.inspect(|log| log.confirm(generation))
+    }
+
+    async fn health(self, _: Context, generation: Generation) -> Result<Health> {
+        self.0.health(generation)
     }
 }
 

@@ -128,6 +128,12 @@ impl LogStore {
         self.command(|reply| Command::Recruit(generation, begin_version, taken_over, reply)).await
     }
 
+    /// Bytes that the log of a generation has synced since it was opened.
+    pub fn synced_bytes(&self, generation: Generation) -> u64 {
+        let instances = self.hosted.instances.lock();
+        instances.get(&generation).map_or(0, |(instance, _)| instance.synced_bytes())
+    }
+
     /// Removes logs that are not needed any more, with their files.
     ///
     /// # Errors

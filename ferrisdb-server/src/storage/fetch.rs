@@ -31,6 +31,8 @@ use super::shards::Part;
 
 /// After so many peeks a page has its turn, although there may be more in the logs.
 const PEEKS_PER_PAGE: u32 = 8;
+/// A page has about so many bytes at least, and always a row.
+const PAGE_BYTES_MIN: u32 = 4 * 1024;
 /// How long to wait after the first failure; doubles with each further one up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -38,7 +40,9 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// The decisions about copying.
 #[derive(Debug)]
 pub struct Fetch {
-    /// About how many bytes of rows a page has.
+    /// About how many bytes of rows a page has at most.
+    page_bytes_max: u32,
+    /// About how many bytes the next one has: fewer after one that was too late, or it would be too late again and again.
     page_bytes: u32,
     /// Peeks since the last page; enough of them when the log had nothing.
     peeks: u32,
@@ -95,6 +99,7 @@ impl Fetch {
     /// Pages of about so many bytes.
     pub fn new(page_bytes: u32) -> Fetch {
         Fetch {
+            page_bytes_max: page_bytes,
             page_bytes,
             peeks: 0,
             preferred: None,
@@ -174,6 +179,7 @@ impl Fetch {
                 self.failures = 0;
                 self.choice = 0;
                 self.preferred = Some(page.source);
+                self.page_bytes = self.page_bytes.saturating_mul(2).min(self.page_bytes_max);
                 self.copied_bytes += copied.bytes();
             }
             Err(error) => self.on_failed(now, page, error),
@@ -184,6 +190,9 @@ impl Fetch {
     /// Somebody did not answer, or refused.
     pub fn on_failed(&mut self, now: Instant, page: &Page, error: &Error) {
         tracing::debug!(%error, range = %page.request.range, "a page could not be copied");
+        if error.code() == ErrorCode::TimedOut {
+            self.page_bytes = (self.page_bytes / 2).max(PAGE_BYTES_MIN).min(self.page_bytes_max);
+        }
         self.fail(now);
     }
 
@@ -277,8 +286,8 @@ mod tests {
         assert_eq!(check(&[("k", 1)], None), None, "of something else");
     }
 
-    #[test]
-    fn a_page_has_its_turn_when_the_logs_have_nothing_or_after_some_peeks() {
+    /// A server that copies a shard.
+    fn joining() -> crate::storage::shards::Shards {
         let mut shards = crate::storage::shards::Shards::new(Tag(0), Version(1));
         let joining = ferrisdb_core::shard::ShardChange {
             range: KeyRange::new("b", "k"),
@@ -286,6 +295,32 @@ mod tests {
         };
         let item = ferrisdb_core::mutation::Item::ShardChange(joining);
         shards.apply(Version(2), vec![item]).unwrap();
+        shards
+    }
+
+    #[test]
+    fn pages_that_are_too_late_get_smaller() {
+        let mut fetch = Fetch::new(1 << 20);
+        let now = runtime::now();
+        let part = joining().parts_to_copy()[0].clone();
+        let endpoint = Endpoint::of_process(ferrisdb_core::id::Address::new("s:1"));
+        let page = Page { part, source: Tag(1), endpoint, request: request() };
+        let error = |code| Error::new(code, Stage::Apply, "");
+        fetch.on_failed(now, &page, &error(ErrorCode::Unreachable));
+        assert_eq!(fetch.page_bytes, 1 << 20);
+        for _ in 0..20 {
+            fetch.on_failed(now, &page, &error(ErrorCode::TimedOut));
+        }
+        assert_eq!(fetch.page_bytes, PAGE_BYTES_MIN);
+        for _ in 0..20 {
+            fetch.on_page(now, &page, RangeReply { rows: Vec::new(), more: false }).unwrap();
+        }
+        assert_eq!(fetch.page_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn a_page_has_its_turn_when_the_logs_have_nothing_or_after_some_peeks() {
+        let shards = joining();
         let now = runtime::now();
         let mut fetch = Fetch::new(100);
         // Without a state of the cluster nobody can be asked, but the turn would have come.

@@ -40,6 +40,10 @@ use ferrisdb_core::{
 /// How long to wait after the first failure of a log; doubles with each further one up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How much longer than its own wait a log may take to answer a peek. Doubles with each one that was too late, up to the
+/// maximum: a version can be as large as a transaction, and would never come over a slow line that is given up each time.
+const PEEK_GRACE_MIN: Duration = Duration::from_secs(1);
+const PEEK_GRACE_MAX: Duration = Duration::from_secs(32);
 /// How long to wait before asking again a log that answered at once that it has nothing.
 const NOTHING_PAUSE: Duration = Duration::from_millis(1);
 /// How long to wait while the window is full.
@@ -155,6 +159,7 @@ pub struct Machine {
     /// Which of the logs that have the next version is asked; counts on at every failure.
     choice: usize,
     failures: u32,
+    peek_grace: Duration,
     pause: Option<Duration>,
     /// Up to where logs have confirmed that they were told.
     popped: BTreeMap<(Generation, ProcessId), Version>,
@@ -182,6 +187,7 @@ impl Machine {
             idle_timers: 0,
             choice: 0,
             failures: 0,
+            peek_grace: PEEK_GRACE_MIN,
             pause: None,
             popped: BTreeMap::new(),
         }
@@ -340,6 +346,11 @@ impl Machine {
         Pull::Peek(Peek { generation, endpoint, request })
     }
 
+    /// How much longer than it waits a log may take to answer.
+    pub fn peek_grace(&self) -> Duration {
+        self.peek_grace
+    }
+
     /// The logs that have the version after the applied one, the oldest set's first.
     fn sources(&self, tag: Tag) -> Vec<(Generation, Endpoint)> {
         let here = self.log_sets.iter().enumerate().filter(|(index, _)| self.is_here(*index));
@@ -393,6 +404,7 @@ impl Machine {
         // The tail past the end of its generation was never acknowledged (I-10).
         messages.retain(|(version, _)| *version <= through_version);
         self.failures = 0;
+        self.peek_grace = PEEK_GRACE_MIN;
         self.source = Some(peek.generation);
         self.applied_version = through_version;
         self.unflushed_bytes += messages.iter().map(|(_, message)| message.len()).sum::<usize>();
@@ -413,6 +425,9 @@ impl Machine {
     /// A log did not answer, or not sensibly: the next peek goes to another one.
     pub fn on_peek_failed(&mut self, peek: &Peek, error: &Error) {
         tracing::debug!(%error, log = %peek.endpoint, "a peek failed");
+        if error.code() == ErrorCode::TimedOut {
+            self.peek_grace = (self.peek_grace * 2).min(PEEK_GRACE_MAX);
+        }
         self.fail_over();
     }
 
@@ -464,6 +479,13 @@ impl Machine {
         self.unflushed_bytes = 0;
         self.flushing_version = Some(version);
         Some(NextFlush { version, is_cut: version < target })
+    }
+
+    /// Versions before this one are out of the window: a read of them is too old, whether or not the engine has got there.
+    pub fn oldest_wanted(&self) -> Version {
+        let behind_window = self.applied_version.saturating_sub(self.settings.window_versions);
+        // A rollback may go back to what is known to be committed.
+        behind_window.min(self.known_committed_version)
     }
 
     /// How far the engine may go: never past what is known to be committed (I-9).

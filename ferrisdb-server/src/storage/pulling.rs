@@ -32,8 +32,6 @@ use super::{
     window::Lookup,
 };
 
-/// How much longer than its own wait a log may take to answer a peek.
-const PEEK_GRACE: Duration = Duration::from_secs(1);
 /// How long another server may take to send a page, the way to it included: reads of newer versions wait for it.
 const PAGE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -118,7 +116,8 @@ impl Shared {
             Some((_, client)) => client,
             None => self.network.connect::<LogService>(&peek.endpoint).await?,
         };
-        let limit = Duration::from_millis(peek.request.wait_ms.into()) + PEEK_GRACE;
+        let grace = self.machine.lock().peek_grace();
+        let limit = Duration::from_millis(peek.request.wait_ms.into()) + grace;
         let reply =
             transport::call(limit, Stage::Log, |context| client.peek(context, peek.request))
                 .await

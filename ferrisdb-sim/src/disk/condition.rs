@@ -26,6 +26,8 @@ pub struct Faults {
     pub read_flips: f64,
     /// How many times as long everything takes.
     pub slowness: f64,
+    /// How many bytes a second can be synced, if that is to count.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Faults {
@@ -36,6 +38,7 @@ impl Faults {
         sync_errors: 0.0,
         read_flips: 0.0,
         slowness: 1.0,
+        bytes_per_second: None,
     };
 
     /// Every operation fails.
@@ -130,6 +133,14 @@ impl Condition {
             (latency, state.faults.slowness.max(0.0))
         };
         latency.draw().mul_f64(slowness)
+    }
+
+    /// The time that so many bytes take besides.
+    pub(super) fn transfer(&self, bytes: usize) -> Duration {
+        let per_second = self.faults().bytes_per_second;
+        per_second.map_or(Duration::ZERO, |per_second| {
+            Duration::from_micros(bytes as u64 * 1_000_000 / per_second.max(1))
+        })
     }
 
     /// Waits while the disk is stalled, and then for `time`.

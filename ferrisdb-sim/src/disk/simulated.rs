@@ -410,6 +410,10 @@ impl File for SimulatedFile {
             let what = file.what("write and sync");
             file.disk.begin(Kind::Write).await;
             file.disk.write(&file.contents, offset, &data, &what)?;
+            let transfer = file.disk.condition.transfer(data.len());
+            if !transfer.is_zero() {
+                file.disk.condition.pass(transfer).await;
+            }
             file.disk.sync(&file.contents, &what).await
         })
     }

@@ -12,8 +12,8 @@
 //!           all processes: hardly anything in memory or in the logs
 //! ```
 //!
-//! While nothing is written no version gets too old: there is no newer one. But an old transaction must never be
-//! shown the new A (I-2), nor commit over it (I-4), and soon it has to be told `transaction_too_old`. Whoever comes first after the pause must find a cluster that is as quick as ever: what
+//! Versions go on while nothing is written, so an old transaction is too old after the pause, or soon. It must never be
+//! shown the new A (I-2), nor commit over it (I-4). Whoever comes first after the pause must find a cluster that is as quick as ever: what
 //! expires by time, such as connections, caches, leases, must have been renewed or be replaced at once.
 //!
 //! The pause is in the check, because that is when no other client is at work: run it alone, or last.

@@ -25,17 +25,21 @@ pub mod deleted_keys;
 pub mod exactly_once;
 pub mod external_consistency;
 pub mod hot_key;
+pub mod idle;
 pub mod list_append;
+pub mod log_space;
 pub mod long_idle;
 pub mod queue;
 pub mod recorded_bank;
 pub mod register;
 pub mod repeatable;
 pub mod replica_check;
+pub mod saturation;
 pub mod serializability;
 pub mod spec;
 pub mod support;
 pub mod watches;
+pub mod window_border;
 
 use std::{
     fmt,

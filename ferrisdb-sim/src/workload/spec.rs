@@ -16,14 +16,18 @@ use super::{
     exactly_once::{ExactlyOnce, ExactlyOnceSettings},
     external_consistency::{ExternalConsistency, ExternalConsistencySettings},
     hot_key::{HotKey, HotKeySettings},
+    idle::{Idle, IdleSettings},
     list_append::{ListAppend, ListAppendSettings},
+    log_space::{LogSpace, LogSpaceSettings},
     long_idle::{LongIdle, LongIdleSettings},
     queue::{Queue, QueueSettings},
     recorded_bank::RecordedBankWorkload,
     repeatable::{Repeatable, RepeatableSettings},
     replica_check::{ReplicaCheck, ReplicaCheckSettings},
+    saturation::{Saturation, SaturationSettings},
     serializability::{Serializability, SerializabilitySettings},
     watches::{Watches, WatchesSettings},
+    window_border::{WindowBorder, WindowBorderSettings},
 };
 
 /// A workload with its settings: `kind = "bank"`, and whatever its settings have, as fields beside it.
@@ -48,6 +52,10 @@ pub enum WorkloadSpec {
     DeletedKeys(DeletedKeysSettings),
     /// [`ExactlyOnce`].
     ExactlyOnce(ExactlyOnceSettings),
+    /// [`Idle`].
+    Idle(IdleSettings),
+    /// [`LogSpace`].
+    LogSpace(LogSpaceSettings),
     /// [`LongIdle`].
     LongIdle(LongIdleSettings),
     /// [`ApiModel`].
@@ -68,8 +76,12 @@ pub enum WorkloadSpec {
     Repeatable(RepeatableSettings),
     /// [`ReplicaCheck`].
     ReplicaCheck(ReplicaCheckSettings),
+    /// [`Saturation`].
+    Saturation(SaturationSettings),
     /// [`Watches`].
     Watches(WatchesSettings),
+    /// [`WindowBorder`].
+    WindowBorder(WindowBorderSettings),
 }
 
 impl WorkloadSpec {
@@ -87,6 +99,8 @@ impl WorkloadSpec {
             WorkloadSpec::HotKey(settings) => Box::new(HotKey::new(settings)),
             WorkloadSpec::DeletedKeys(settings) => Box::new(DeletedKeys::new(settings)),
             WorkloadSpec::ExactlyOnce(settings) => Box::new(ExactlyOnce::new(settings)),
+            WorkloadSpec::Idle(settings) => Box::new(Idle::new(settings)),
+            WorkloadSpec::LogSpace(settings) => Box::new(LogSpace::new(settings)),
             WorkloadSpec::LongIdle(settings) => Box::new(LongIdle::new(settings)),
             WorkloadSpec::ApiModel(settings) => Box::new(ApiModel::new(settings)),
             WorkloadSpec::Arguments(settings) => Box::new(Arguments::new(settings)),
@@ -97,7 +111,9 @@ impl WorkloadSpec {
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::Repeatable(settings) => Box::new(Repeatable::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
+            WorkloadSpec::Saturation(settings) => Box::new(Saturation::new(settings)),
             WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
+            WorkloadSpec::WindowBorder(settings) => Box::new(WindowBorder::new(settings)),
         }
     }
 }

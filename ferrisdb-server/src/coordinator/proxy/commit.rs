@@ -91,6 +91,11 @@ impl<R> Batch<R> {
         self.versions.commit_version
     }
 
+    /// Whether the map may be another one after it.
+    pub fn changes_shard_map(&self) -> bool {
+        self.transactions.iter().any(|transaction| transaction.request.changes_shard_map)
+    }
+
     /// What a resolver has to decide (phase resolve). Every resolver sees every transaction, so that
     /// verdicts line up by index; ranges are cut to `keys`, the resolver's part of the keyspace. The one that has
     /// the system keyspace also gets the changes of the shard map: what they read and write is all in its keys,

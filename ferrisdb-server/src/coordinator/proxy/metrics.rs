@@ -24,6 +24,8 @@ ferrisdb_core::role_metrics! {
         refused: Counter(Count),
         /// Transactions refused at once, because too many waited.
         too_busy: Counter(Count),
+        /// Requests for a read version that were held back, because too many commits waited.
+        held_back: Counter(Count),
         /// Time of a commit, from its arrival to its answer.
         commit: Histogram(Time),
         /// Part of it: a transaction waits for a place in the pipeline.

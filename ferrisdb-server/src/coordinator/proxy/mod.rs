@@ -5,6 +5,7 @@
 //! | [`batch`] | which waiting transactions go together |
 //! | [`commit`] | the phases of a batch: resolve, push, answer |
 //! | [`routing`] | which storage servers, and so which logs, a mutation is for |
+//! | [`patience`] | whether a member that does not answer is slow or dead |
 //! | [`read_version`] | when a version may be handed out |
 //!
 //! `server.rs` holds the connections and moves the messages.
@@ -12,6 +13,7 @@
 pub mod batch;
 pub mod commit;
 mod metrics;
+pub mod patience;
 pub mod read_version;
 pub mod routing;
 mod server;

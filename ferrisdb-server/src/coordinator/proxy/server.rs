@@ -1,10 +1,16 @@
 //! The shell of a proxy: its connections, its queues, and the network between the phases of a batch.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Error, ErrorCode, Generation, KeyRange, Result, Stage, Version,
+    Error, ErrorCode, Generation, KeyRange, Mutation, Result, Stage, Version,
     id::Address,
     limits,
     runtime::{self, TaskGroup},
@@ -28,10 +34,15 @@ use super::{
     batch::Waiting,
     commit::{self, Batch},
     metrics::{CommitReply, ProxyMetrics},
+    patience::{Aside, WORK_LIMIT, patiently},
     read_version::Confirmations,
     routing::{Messages, Routing},
 };
 use crate::coordinator::failure::{Failure, generation_ended};
+
+/// How long a read version is held back while commits cannot get through. Clients then ask elsewhere, or again: a proxy that
+/// says nothing for longer would look like a dead one.
+const HELD_BACK_MAX: Duration = Duration::from_millis(100);
 
 /// How a proxy works.
 #[derive(Clone, Debug)]
@@ -42,10 +53,11 @@ pub struct ProxySettings {
     pub read_version_rounds_max: usize,
     /// Bytes of transactions that wait for a batch; further ones are refused.
     pub waiting_bytes_max: usize,
-    /// How long a sequencer, resolver or log may take before the generation is given up.
+    /// How long a sequencer, resolver or log may not answer before the generation is given up. Resolvers and logs may take
+    /// longer for their work, as long as they say that they are at it: see [`super::patience`].
     pub call_limit: Duration,
-    /// After this long without a commit, an empty batch lets storage servers and logs finish with the last one. Longer than
-    /// the window of storage servers, so that the last one leaves it; by default by a second.
+    /// After this long without a commit comes an empty batch, so that versions go on: read versions stay near the sequencer's
+    /// clock, storage servers finish with the last commit, old transactions become too old, copies of shards count.
     pub idle_batch_after: Duration,
 }
 
@@ -56,15 +68,12 @@ impl Default for ProxySettings {
             read_version_rounds_max: 2,
             waiting_bytes_max: 4 * limits::BATCH_BYTES_MAX,
             call_limit: Duration::from_millis(1_500),
-            idle_batch_after: Duration::from_micros(
-                limits::WINDOW_VERSIONS * 1_000_000 / limits::VERSIONS_PER_SECOND,
-            ) + Duration::from_secs(1),
+            idle_batch_after: limits::IDLE_BATCH_AFTER,
         }
     }
 }
 
 /// The roles that a proxy works with.
-#[derive(Clone)]
 pub struct ProxyMembers {
     /// The proxy's number in its generation.
     pub number: u32,
@@ -76,6 +85,10 @@ pub struct ProxyMembers {
     pub resolvers: Vec<(Address, KeyRange, Client<ResolverService>)>,
     /// The logs, in the order of `log_set`.
     pub logs: Vec<Client<LogService>>,
+    /// Further connections, for what must not wait behind batches: in the order of `resolvers`, and of `logs`.
+    pub resolvers_aside: Vec<Aside<ResolverService>>,
+    /// See `resolvers_aside`.
+    pub logs_aside: Vec<Aside<LogService>>,
     /// Where each tag's messages are kept.
     pub log_set: LogSet,
     /// Where each key's mutations go, when the generation begins.
@@ -104,6 +117,10 @@ struct Shared {
     failure: Failure,
     commits: Mutex<Waiting<CommitReply>>,
     commits_changed: Notify,
+    /// A batch was taken from `commits`.
+    commits_taken: Notify,
+    /// Most servers that a shard has, to estimate by what a log gets of a transaction.
+    servers_max: AtomicUsize,
     version_requests: Mutex<Vec<VersionReply>>,
     version_requests_changed: Notify,
     /// Places for rounds of read versions.
@@ -131,6 +148,7 @@ impl ProxyServer {
                 routing: members.routing.clone(),
                 tagged_version: members.log_set.recovery_version,
             }),
+            servers_max: AtomicUsize::new(members.routing.servers_max()),
             tagged: Notify::new(),
             version_rounds: Arc::new(Semaphore::new(settings.read_version_rounds_max)),
             members,
@@ -138,6 +156,7 @@ impl ProxyServer {
             failure,
             commits: Mutex::new(waiting),
             commits_changed: Notify::new(),
+            commits_taken: Notify::new(),
             version_requests: Mutex::default(),
             version_requests_changed: Notify::new(),
             metrics: Arc::default(),
@@ -172,6 +191,7 @@ impl ProxyService for ProxyServer {
             let code = ErrorCode::BatchTransactionThrottled;
             return Err(Error::new(code, Stage::ReadVersion, detail));
         }
+        self.shared.wait_for_room().await?;
         if let Some(version) = self.shared.lone_read_version().await {
             return version;
         }
@@ -230,54 +250,89 @@ impl Shared {
         &self,
         requests: impl IntoIterator<Item = CommitRequest>,
     ) -> std::vec::IntoIter<Result<CommitAnswer>> {
+        let weighed: Vec<_> =
+            requests.into_iter().map(|request| (self.pushed_bytes(&request), request)).collect();
         let mut commits = self.commits.lock();
-        let submit = |request| {
+        let submit = |(pushed, request)| {
             let (reply, answer) = CommitReply::channel(&self.metrics);
-            match commits.push(request, reply) {
+            match commits.push(request, reply, pushed) {
                 Ok(()) => Ok(answer),
                 Err((error, _)) => {
-                    mark(Mark::ProxyTooBusy);
-                    self.metrics.too_busy.increment();
+                    if error.code() == ErrorCode::TooBusy {
+                        mark(Mark::ProxyTooBusy);
+                        self.metrics.too_busy.increment();
+                    }
                     Err(error)
                 }
             }
         };
-        let submitted: Vec<_> = requests.into_iter().map(submit).collect();
+        let submitted: Vec<_> = weighed.into_iter().map(submit).collect();
         drop(commits);
         self.commits_changed.notify_one();
         submitted.into_iter()
     }
 
+    /// What a log gets of a transaction at most, by the map of the moment.
+    fn pushed_bytes(&self, request: &CommitRequest) -> usize {
+        let of_one = |mutation: &Mutation| {
+            let parts = match mutation {
+                Mutation::ClearRange { range } => self.tagging.lock().routing.parts(range).max(1),
+                _ => 1,
+            };
+            parts * (mutation.size() + limits::MUTATION_OVERHEAD_BYTES)
+        };
+        let bytes: usize = request.mutations.iter().map(of_one).sum();
+        bytes * self.servers_max.load(Ordering::Relaxed)
+    }
+
+    /// Holds a read version back while so many commits wait that whoever begins now could not commit anyway. That is how a slow
+    /// disk gets to the clients: they begin as much as can be done.
+    async fn wait_for_room(&self) -> Result<()> {
+        if !self.commits.lock().is_crowded() {
+            return Ok(());
+        }
+        mark(Mark::ReadVersionHeldBack);
+        self.metrics.held_back.increment();
+        let room = async {
+            loop {
+                let taken = self.commits_taken.notified();
+                tokio::pin!(taken);
+                taken.as_mut().enable();
+                if !self.commits.lock().is_crowded() {
+                    return;
+                }
+                taken.await;
+            }
+        };
+        runtime::timeout(HELD_BACK_MAX, Stage::ReadVersion, room).await.map_err(|_| {
+            let detail = "more commits wait than get through";
+            Error::new(ErrorCode::TooBusy, Stage::ReadVersion, detail)
+        })
+    }
+
     /// Begins a batch whenever something waits and a place in the pipeline is free.
     async fn run_commits(self: Arc<Self>) {
         let places = Arc::new(Semaphore::new(self.settings.batches_in_flight_max));
-        let mut idle_batch_done = false;
         loop {
             let waiting = !self.commits.lock().is_empty();
             if !waiting {
-                // The idle batch comes once: after it there is nothing that it would help along, except for copies of
-                // shards, which count when the engine that has them passes their version.
-                let is_done = idle_batch_done && !self.tagging.lock().routing.is_moving();
-                let idle = async {
-                    if is_done {
-                        std::future::pending::<()>().await;
-                    }
-                    runtime::sleep(self.settings.idle_batch_after).await;
-                };
                 tokio::select! {
                     biased;
                     () = self.failure.failed() => return self.refuse_after_failure(),
                     () = self.commits_changed.notified() => continue,
-                    () = idle => {}
+                    () = runtime::sleep(self.settings.idle_batch_after) => {}
+                }
+                if planted(Plant::IdleVersionsStand) || planted(Plant::VersionsRunAhead) {
+                    continue;
                 }
             }
-            idle_batch_done = !waiting;
             let place = tokio::select! {
                 biased;
                 () = self.failure.failed() => return self.refuse_after_failure(),
                 place = Arc::clone(&places).acquire_owned() => place,
             };
             let batch = self.commits.lock().take_batch();
+            self.commits_taken.notify_waiters();
             self.metrics.on_batch(&batch);
             let this = Arc::clone(&self);
             self.tasks.spawn(async move {
@@ -383,15 +438,28 @@ impl Shared {
     }
 
     async fn resolve<R>(&self, batch: &Batch<R>) -> Result<Vec<ResolveReply>> {
-        let calls = self.members.resolvers.iter().map(|(address, keys, resolver)| {
-            let request = batch.resolve_request(self.members.number, keys);
-            async move {
-                let reply = call(self.settings.call_limit, Stage::Resolve, |context| {
-                    resolver.resolve(context, request)
-                });
-                let reply = reply.await.and_then(|reply| reply).map_err(|e| e.at(address));
-                reply.inspect_err(|error| self.failure.fail_at(address, error.clone()))
-            }
+        let (limit, generation) = (self.settings.call_limit, self.members.generation);
+        let members = self.members.resolvers.iter().zip(&self.members.resolvers_aside);
+        let calls = members.map(|((address, keys, resolver), aside)| async move {
+            let send = || {
+                let request = batch.resolve_request(self.members.number, keys);
+                async move {
+                    call(WORK_LIMIT, Stage::Resolve, |context| resolver.resolve(context, request))
+                        .await
+                        .and_then(|reply| reply)
+                }
+            };
+            let ask = |limit| {
+                aside.ask(limit, Stage::Resolve, move |client| async move {
+                    call(limit, Stage::Resolve, |context| client.health(context, generation))
+                        .await
+                        .and_then(|health| health)
+                })
+            };
+            let reply = patiently(limit, Stage::Resolve, send, ask).await;
+            reply
+                .map_err(|error| error.at(address))
+                .inspect_err(|error| self.failure.fail_at(address, error.clone()))
         });
         futures::future::try_join_all(calls).await
     }
@@ -435,6 +503,7 @@ impl Shared {
             mark(Mark::ShardMapChanged);
             tagging.routing.learn(change);
         }
+        let has_changed = !metadata.is_empty() || batch.changes_shard_map();
         let commit_version = batch.commit_version();
         let verdicts = replies.into_iter().map(|reply| reply.verdicts).collect();
         let is_new_cluster = self.members.log_set.recovery_version == Version::ZERO
@@ -446,6 +515,9 @@ impl Shared {
         }
         changes().filter(|_| late).for_each(|change| tagging.routing.learn(change));
         tagging.tagged_version = commit_version;
+        if has_changed {
+            self.servers_max.store(tagging.routing.servers_max(), Ordering::Relaxed);
+        }
         drop(tagging);
         self.tagged.notify_waiters();
         resolved
@@ -457,13 +529,27 @@ impl Shared {
         pushes: Vec<PushRequest>,
         commit_version: Version,
     ) -> Result<()> {
-        let calls = self.members.logs.iter().zip(pushes).zip(&self.members.log_set.logs).map(
-            |((log, push), member)| async move {
-                let pushed =
-                    call(self.settings.call_limit, Stage::Log, |context| log.push(context, push));
-                let reply = pushed
+        let (limit, generation) = (self.settings.call_limit, self.members.generation);
+        let logs = self.members.logs.iter().zip(&self.members.logs_aside);
+        let calls = logs.zip(pushes).zip(&self.members.log_set.logs).map(
+            |(((log, aside), push), member)| async move {
+                let send = || {
+                    let push = push.clone();
+                    async move {
+                        call(WORK_LIMIT, Stage::Log, |context| log.push(context, push))
+                            .await
+                            .and_then(|reply| reply)
+                    }
+                };
+                let ask = |limit| {
+                    aside.ask(limit, Stage::Log, move |client| async move {
+                        call(limit, Stage::Log, |context| client.health(context, generation))
+                            .await
+                            .and_then(|health| health)
+                    })
+                };
+                let reply = patiently(limit, Stage::Log, send, ask)
                     .await
-                    .and_then(|reply| reply)
                     .map_err(|error| error.at(&member.endpoint))
                     .inspect_err(|error| {
                         self.failure.fail_at(&member.endpoint.address, error.clone());
@@ -574,13 +660,21 @@ impl Shared {
 
     /// Waits until enough logs say that they are not locked for a later generation.
     async fn confirm(&self) -> Result<()> {
-        let calls = self.members.logs.iter().enumerate().map(|(index, log)| async move {
-            let confirmed = call(self.settings.call_limit, Stage::ReadVersion, |context| {
-                log.confirm(context, self.members.generation)
-            });
-            (index, confirmed.await.and_then(|confirmed| confirmed))
-        });
-        let mut answers: FuturesUnordered<_> = calls.collect();
+        let mut answers: FuturesUnordered<_> = self
+            .members
+            .logs_aside
+            .iter()
+            .enumerate()
+            .map(|(index, log)| async move {
+                let (limit, generation) = (self.settings.call_limit, self.members.generation);
+                let confirmed = log.ask(limit, Stage::ReadVersion, move |client| async move {
+                    call(limit, Stage::ReadVersion, |context| client.confirm(context, generation))
+                        .await
+                        .and_then(|confirmed| confirmed)
+                });
+                (index, confirmed.await)
+            })
+            .collect();
         let mut confirmed = Confirmations::new(&self.members.log_set);
         let mut refusal = None;
         mark(Mark::ConfirmedByLogs);

@@ -37,9 +37,11 @@ const PREFETCHED_TRANSACTIONS: usize = PREFETCHED_RANGES / 8;
 /// Most conflicting ranges that are reported to a transaction that did not ask for all of them.
 const REPORTED_MAX: usize = 16;
 
-/// How much a resolver keeps, besides the window.
+/// How much a resolver keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct ResolverSettings {
+    /// How old a read version a transaction may have, in versions before the batch in front of its own.
+    pub window_versions: u64,
     /// Most calls that wait for a batch before theirs.
     pub waiting_max: usize,
     /// Most bytes of transactions in batches that wait, about.
@@ -53,6 +55,7 @@ pub struct ResolverSettings {
 impl Default for ResolverSettings {
     fn default() -> ResolverSettings {
         ResolverSettings {
+            window_versions: limits::WINDOW_VERSIONS,
             waiting_max: 1024,
             waiting_bytes_max: 8 * limits::BATCH_BYTES_MAX,
             remembered_max: 4096,
@@ -107,6 +110,8 @@ pub struct Resolver<R> {
     /// Writes after `oldest_version`, which is at least the recovery version: what was written before
     /// this generation is not known here.
     window: ConflictSet,
+    /// Whoever has read before this version is too old: `window` may have forgotten what was written since.
+    oldest_version: Version,
     /// The end of the chain that was decided.
     resolved_version: Version,
     /// Batches that came too early, by the version they wait for.
@@ -140,6 +145,7 @@ impl<R> Resolver<R> {
             generation,
             settings,
             window: ConflictSet::new(known_from),
+            oldest_version: known_from,
             resolved_version: recovery_version,
             waiting: BTreeMap::new(),
             waiting_calls: 0,
@@ -296,10 +302,15 @@ impl<R> Resolver<R> {
             "batch {} is not next in the chain (I-7)",
             request.commit_version
         );
-        // Not before the batch's own version: after a pause that is far from everything that anybody can have
-        // read at, and the first transactions would all be too old.
-        let window_begin = request.previous_version.saturating_sub(limits::WINDOW_VERSIONS);
-        self.window.forget_before(window_begin.max(self.window.oldest_version()));
+        // As its clients see it: nobody can have read at the batch's own version, or later than the one before it. That one
+        // is near what was committed when they began, see the sequencer.
+        let window_begin = request.previous_version.saturating_sub(self.settings.window_versions);
+        let forgotten = match planted(Plant::ForgetBeforeRefusing) {
+            true => window_begin.saturating_add(self.settings.window_versions / 50),
+            false => window_begin,
+        };
+        self.oldest_version = window_begin.max(self.oldest_version);
+        self.window.forget_before(forgotten.max(self.window.oldest_version()));
         let mut verdicts = Vec::with_capacity(request.transactions.len());
         for transactions in request.transactions.chunks(PREFETCHED_TRANSACTIONS) {
             self.window.prefetch(transactions.iter().flat_map(ranges_to_prefetch));
@@ -334,15 +345,17 @@ impl<R> Resolver<R> {
         // possible one, it conflicts at least with what this batch writes.
         let read_version = transaction.read_version.min(batch.previous_version);
         let has_reads = !transaction.read_conflicts.is_empty();
-        let oldest_version = self.window.oldest_version();
+        let oldest_version = self.oldest_version;
         let accepts_too_old = planted(Plant::AcceptTooOld);
         if has_reads && read_version < oldest_version && !accepts_too_old {
             mark(Mark::TooOld);
             self.progress.too_old += 1;
             return Verdict::TooOld;
         }
-        let read_version =
-            if accepts_too_old { read_version.max(oldest_version) } else { read_version };
+        let read_version = match accepts_too_old || planted(Plant::ForgetBeforeRefusing) {
+            true => read_version.max(self.window.oldest_version()),
+            false => read_version,
+        };
         let looked_at = match transaction.read_conflicts.len() {
             count if planted(Plant::SkipReadConflict) => count.saturating_sub(1),
             count => count,
@@ -378,7 +391,7 @@ impl<R> Resolver<R> {
     fn remember(&mut self, commit_version: Version, reply: ResolveReply) {
         self.remembered_bytes += size_of_reply(&reply);
         self.remembered.insert(commit_version, reply);
-        let window_begin = commit_version.saturating_sub(limits::WINDOW_VERSIONS);
+        let window_begin = commit_version.saturating_sub(self.settings.window_versions);
         // The newest reply stays however large it is: it is the one most likely to be asked for.
         while let Some((&oldest, reply)) = self.remembered.first_key_value()
             && oldest < commit_version

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Version,
-    service::resolver::{ResolveReply, ResolveRequest},
+    service::{
+        Health,
+        resolver::{ResolveReply, ResolveRequest},
+    },
 };
 use parking_lot::Mutex;
 use tarpc::context::Context;
@@ -27,6 +30,7 @@ pub struct ResolverServer {
 
 #[derive(Debug)]
 struct Shared {
+    generation: Generation,
     /// Calls that the machine has not seen, in order of arrival. Bounded by the calls that connections
     /// may have in flight.
     inbox: Mutex<Vec<Input<ReplyTo>>>,
@@ -54,6 +58,7 @@ impl ResolverServer {
         let inbox = Mutex::new(Vec::new());
         ResolverServer {
             shared: Arc::new(Shared {
+                generation,
                 inbox,
                 machine: Mutex::new(machine),
                 progress,
@@ -113,6 +118,15 @@ impl ferrisdb_core::service::resolver::Resolver for ResolverServer {
         let stopped =
             || Error::new(ErrorCode::ShuttingDown, Stage::Resolve, "the resolver stopped");
         reply.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn health(self, _: Context, generation: Generation) -> Result<Health> {
+        if generation != self.shared.generation {
+            let detail = format!("this is generation {}, not {generation}", self.shared.generation);
+            return Err(Error::new(ErrorCode::GenerationEnded, Stage::Resolve, detail));
+        }
+        // Whatever can be decided is decided at once, so what waits does so for somebody else.
+        Ok(Health { has_work: false, progress: self.progress().batches })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whole logs: over a disk in memory that crashes, against a model, and over real files.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use bytes::Bytes;
 use ferrisdb_core::{
@@ -310,6 +310,28 @@ fn real_files() {
 }
 
 #[test]
+fn a_copy_may_be_longer_than_the_queue() {
+    block_on(async {
+        let disk = Arc::new(MemoryDisk::new());
+        let settings = LogSettings { unsynced_bytes_max: 300, early_pushes_max: 1, ..small() };
+        let process = Process::start(disk, Path::new("logs"), &settings).await;
+        let batch = |number| request(Version(number), Version(number + 1), &[(1, 200)]);
+        let batches: Vec<_> = (100..160).map(batch).collect();
+        // As often as the call is repeated.
+        for _ in 0..2 {
+            process.store.recruit(GENERATION, BEGIN, batches.clone()).await.unwrap();
+        }
+        assert_eq!(process.store.progress().version, Version(160));
+        assert!(process.store.synced_bytes(GENERATION) > 60 * 200);
+        let ask = || call(LIMIT, Stage::Log, |context| process.client.health(context, GENERATION));
+        let health = ask().await.unwrap().unwrap();
+        assert!(!health.has_work && health.progress > 60 * 200, "{health:?}");
+        process.lock(Generation(4)).await.unwrap();
+        assert_eq!(ask().await.unwrap().unwrap_err().code(), ErrorCode::GenerationEnded);
+    });
+}
+
+#[test]
 fn a_waiting_reader_gets_the_next_push() {
     block_on(async {
         let disk = Arc::new(MemoryDisk::new());
@@ -419,7 +441,7 @@ fn a_new_log_takes_over_from_the_old_set() {
             logs: 2,
             replication: 1,
         };
-        let refused = copy::gather(&network, &recruit).await.unwrap_err();
+        let refused = copy::gather(&network, &recruit, &AtomicU64::new(0)).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::InvalidArgument, "the logs are not locked yet");
         for (_, client) in &stores {
             let request = LockRequest { generation: Generation(4), metadata_after: Version(0) };
@@ -428,7 +450,7 @@ fn a_new_log_takes_over_from_the_old_set() {
                 .unwrap()
                 .unwrap();
         }
-        let taken = copy::gather(&network, &recruit).await.unwrap();
+        let taken = copy::gather(&network, &recruit, &AtomicU64::new(0)).await.unwrap();
         let versions: Vec<_> = taken.iter().map(|push| push.commit_version.0).collect();
         assert_eq!(versions, Vec::from_iter((135..=180).step_by(5)));
         assert!(taken.iter().all(|push| push.messages.iter().all(|(tag, _)| tag.0 % 2 == 0)));
@@ -450,7 +472,7 @@ fn a_new_log_takes_over_from_the_old_set() {
         push(&client, next).await.unwrap();
 
         let gap = RecruitLog { begin_version: Version(132), ..recruit };
-        let error = copy::gather(&network, &gap).await.unwrap_err();
+        let error = copy::gather(&network, &gap, &AtomicU64::new(0)).await.unwrap_err();
         assert!(error.detail().contains("do not have (132, 130]"), "{error}");
         let request = CopyRequest {
             after_version: Version(130),

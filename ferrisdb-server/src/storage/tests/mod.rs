@@ -19,7 +19,7 @@ use ferrisdb_core::{
     mutation::Encoder,
     runtime,
     service::{
-        Client,
+        Client, Health,
         controller::{
             ClusterState, Command, Controller, ControllerMember, ControllerService, Heartbeat,
             HeartbeatReply, Leader, LogMember, LogSet, Phase, StateNews, Status,
@@ -151,6 +151,10 @@ impl Log for FakeLog {
 
     async fn confirm(self, _: Context, _: Generation) -> Result<()> {
         panic!("a storage server confirms nothing")
+    }
+
+    async fn health(self, _: Context, _: Generation) -> Result<Health> {
+        panic!("a storage server does not ask how a log is")
     }
 }
 

@@ -20,7 +20,7 @@ impl Window {
     ///
     /// # Panics
     ///
-    /// If the version is not within oldest ..= applied.
+    /// If the version is not within flushed ..= applied.
     pub fn begin_flush(&mut self, version: Version) -> EngineBatch {
         self.raise_oldest_version(version);
         self.flush_batch(version)
@@ -30,11 +30,11 @@ impl Window {
     ///
     /// # Panics
     ///
-    /// If the version is not within oldest ..= applied.
+    /// If the version is not within flushed ..= applied.
     pub fn raise_oldest_version(&mut self, version: Version) {
-        assert!(version >= self.oldest_version, "flush {version} after {}", self.oldest_version);
+        assert!(version >= self.flushed_version, "flush {version} after {}", self.flushed_version);
         assert!(version <= self.applied_version, "flush {version} of {}", self.applied_version);
-        self.oldest_version = version;
+        self.oldest_version = self.oldest_version.max(version);
     }
 
     /// The version up to which about `bytes_max` of the window would be flushed, of those up to `target`: at least one that
