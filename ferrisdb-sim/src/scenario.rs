@@ -88,6 +88,7 @@ built_in!(
     "cascades",
     "clocks",
     "conflicts",
+    "controllers",
     "cycle",
     "disks",
     "exactly-once",

@@ -33,6 +33,7 @@
 mod administration;
 pub mod cluster_record;
 pub mod distribution;
+pub mod force;
 pub mod idempotency;
 pub mod machine;
 mod metrics;
