@@ -32,7 +32,9 @@
 
 use std::collections::BTreeMap;
 
-use ferrisdb_core::{Error, ErrorCode, Key, KeyRange, Result, Stage, Value};
+use ferrisdb_core::{
+    Error, ErrorCode, Key, KeyRange, Result, Stage, Value, service::controller::is_selected,
+};
 use serde_json::json;
 
 use crate::{
@@ -202,7 +204,11 @@ async fn status_json(database: &Database) -> String {
         let described = json!({
             "address": heartbeat.worker.address.to_string(),
             "class_type": heartbeat.class.to_string(),
-            "excluded": status.cluster.excluded.contains(&heartbeat.process),
+            "excluded": is_selected(
+                &status.cluster.excluded,
+                heartbeat.process,
+                &heartbeat.worker.address,
+            ),
             "fault_domain": heartbeat.zone,
             "failed": !process.alive,
             "messages": process.failure.iter().collect::<Vec<_>>(),

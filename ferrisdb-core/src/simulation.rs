@@ -115,6 +115,14 @@ named! {
         PopMetadataOnce = "pop-metadata-once",
         /// Controllers' group: a vote is not written to disk (I-12).
         ForgetVote = "forget-vote",
+        /// Controllers' group: a member stands for election without asking first: one that comes back deposes a good leader.
+        StandUnasked = "stand-unasked",
+        /// Controllers' group: a member leads although nobody reaches it at the address that it gives out.
+        LeadUnreached = "lead-unreached",
+        /// Controllers: one is removed although the others are no majority without it.
+        RemoveBlindly = "remove-blindly",
+        /// Controllers' group: one that is made to go on alone takes its snapshot only, not the entries after it.
+        ForceSnapshotOnly = "force-snapshot-only",
         /// Storage: versions past the recovery version are kept (I-10).
         SkipRollback = "skip-rollback",
         /// Storage: the mutations of some versions are applied twice (I-2).
@@ -243,6 +251,8 @@ named! {
         RecordsSwept = "controller-records-swept",
         /// Controller: it did not count a time in which it stood still itself.
         ControllerStoodStill = "controller-stood-still",
+        /// Controllers' group: a candidate was refused because there is a leader that is well.
+        CanvassRefused = "raft-canvass-refused",
         /// Controllers' group: a snapshot was installed.
         SnapshotInstalled = "raft-snapshot-installed",
         /// Storage: versions were rolled back.

@@ -176,7 +176,7 @@ fn cluster_state() -> ClusterState {
         shards: shards(),
         controllers: controllers(),
         configuration: Some(configuration()),
-        excluded: vec![ProcessId(0x31)],
+        excluded: vec![ProcessSelector::Process(ProcessId(0x31))],
     }
 }
 
@@ -316,6 +316,8 @@ fn controller() {
     let status = Status {
         cluster: cluster_state(),
         processes: vec![process],
+        leads_for_ms: 20,
+        failure_timeout_ms: 21,
         recoveries: 4,
         last_recovery: Some(RecoveryReport {
             generation: Generation(3),
@@ -632,12 +634,20 @@ fn raft() {
     };
     golden.line("Request deliver", &RaftRequest::Deliver { message });
     golden.line("Request identity", &RaftRequest::Identity {});
-    golden.variants(&[RaftMessageKind::Append, RaftMessageKind::Vote, RaftMessageKind::Snapshot]);
+    let (node, address) = (7, Address::new("h:1"));
+    golden.line("Request introduce", &RaftRequest::Introduce { node, address: address.clone() });
+    golden.variants(&[
+        RaftMessageKind::Append,
+        RaftMessageKind::Vote,
+        RaftMessageKind::Snapshot,
+        RaftMessageKind::Canvass,
+    ]);
 
     golden.line("Response deliver", &RaftResponse::Deliver(Ok(Bytes::from_static(b"b"))));
     golden.line("Response deliver, failed", &RaftResponse::Deliver(failed()));
-    let identity = RaftIdentity { node: 7, is_initialized: true };
-    golden.line("Response identity", &RaftResponse::Identity(Ok(identity)));
+    let identity = RaftIdentity { node, is_initialized: true, address, newest: (3, 4) };
+    golden.line("Response identity", &RaftResponse::Identity(Ok(identity.clone())));
+    golden.line("Response introduce", &RaftResponse::Introduce(Ok(identity)));
     golden.line("Response identity, failed", &RaftResponse::Identity(failed()));
     golden.check();
 }

@@ -196,6 +196,8 @@ impl DataDirectory {
         check_ours_or_empty(&*disk, &path, kind).await?;
         disk.create_directory(&path).await?;
         let lock = disk.lock_directory(&path).await?;
+        // Whoever was here before may have been killed before its names were durable.
+        disk.sync_directory(&path).await?;
         let identity_path = path.join("identity");
         let identity = match disk.read(&identity_path).await? {
             Some(bytes) => read_identity(&path, &bytes, kind)?,

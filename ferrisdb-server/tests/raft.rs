@@ -18,7 +18,7 @@ use ferrisdb_core::{
     service::raft::{RaftMessage, RaftMessageKind, RaftService},
     transport::{self, Listener, Network, Router},
 };
-use ferrisdb_server::raft::{Contents, NodeId, Register, RegisterSettings, Written};
+use ferrisdb_server::raft::{self, Contents, NodeId, Place, Register, RegisterSettings, Written};
 use parking_lot::Mutex;
 
 /// Fails instead of hanging.
@@ -41,6 +41,10 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 struct Member {
     node: NodeId,
     address: Address,
+    /// What it gives out instead of its address.
+    advertise: Option<Address>,
+    /// Where it looks for the others, beside where the group knows them.
+    others: Vec<Address>,
     disk: MemoryDisk,
     running: Option<(Register, Router, Listener)>,
 }
@@ -50,11 +54,13 @@ impl Member {
         let (network, router) = (Network::new(), Router::new());
         let disk = Arc::new(self.disk.clone());
         let path = Path::new("/raft");
-        let register = Register::open(disk, path, self.node, network.clone(), settings.clone());
-        let register = register.await.unwrap();
-        router.add::<RaftService>(0, register.service());
-        let listener = Listener::bind(&self.address, router.clone(), network).await.unwrap();
+        let listening = Listener::bind(&self.address, router.clone(), network.clone());
+        let listener = listening.await.unwrap();
         self.address = listener.address().clone();
+        let address = self.advertise.clone().unwrap_or_else(|| self.address.clone());
+        let place = Place { node: self.node, address, others: self.others.clone() };
+        let register = Register::open(disk, path, place, network, settings.clone()).await.unwrap();
+        router.add::<RaftService>(0, register.service());
         self.running = Some((register, router, listener));
     }
 
@@ -70,6 +76,11 @@ impl Member {
     fn register(&self) -> &Register {
         &self.running.as_ref().unwrap().0
     }
+}
+
+/// A member that nobody looks for.
+fn place(node: NodeId) -> Place {
+    Place { node, address: Address::new("nowhere"), others: Vec::new() }
 }
 
 /// A group of members.
@@ -100,7 +111,8 @@ impl Group {
     async fn add(&mut self) -> usize {
         let node = u64::MAX - self.members.len() as u64;
         let address = Address::new("127.0.0.1:0");
-        let mut member = Member { node, address, disk: MemoryDisk::new(), running: None };
+        let (advertise, others, disk) = (None, Vec::new(), MemoryDisk::new());
+        let mut member = Member { node, address, advertise, others, disk, running: None };
         member.start(&self.settings).await;
         self.members.push(member);
         self.members.len() - 1
@@ -349,25 +361,159 @@ async fn the_last_member_stays() {
 async fn a_member_moves_to_another_address() {
     let mut group = Group::new(3).await;
     group.write("a").await;
-    let mover = (group.leader().await + 1) % 3;
+    let leader = group.leader().await;
+    let mover = (leader + 1) % 3;
     group.members[mover].stop().await;
     // Another port, while nobody else can take the old one and be mistaken for this member.
     group.members[mover].address = Address::new("127.0.0.1:0");
     group.restart(mover).await;
-    let (node, address) = (group.members[mover].node, group.members[mover].address.clone());
-    let moving = async {
-        while group.members[group.leader().await]
-            .register()
-            .add_member(node, address.clone())
-            .await
-            .is_err()
-        {}
-    };
-    in_time("the others are told", moving).await;
+    // It is needed now. Nobody tells the others where it is but itself.
+    let other = (0..3).find(|index| *index != mover && *index != leader);
+    group.members[other.unwrap()].stop().await;
     group.write("b").await;
     group.everywhere("b").await;
     let known = || group.running().all(|(_, register)| register.members() == group.addresses());
     until("all know the new address", known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_comes_back_elsewhere_is_found_there() {
+    let mut group = Group::new(3).await;
+    group.write("a").await;
+    let mover = group.leader().await;
+    group.members[mover].stop().await;
+    group.members[mover].address = Address::new("127.0.0.1:0");
+    group.restart(mover).await;
+    let address = group.members[mover].address.clone();
+    // Two of the three are left, so that it has to lead sooner or later, or to be reached by whoever does.
+    group.members[(mover + 1) % 3].stop().await;
+    group.write("b").await;
+    group.everywhere("b").await;
+    let known = || {
+        group.running().all(|(_, r)| r.members().get(&group.members[mover].node) == Some(&address))
+    };
+    until("its new address is agreed on", known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_left_goes_on_alone_with_what_it_has() {
+    let mut group = Group::new(3).await;
+    group.write("a").await;
+    group.everywhere("a").await;
+    for index in 0..3 {
+        group.members[index].stop().await;
+    }
+    let path = Path::new("/raft");
+    let left = |group: &Group| Arc::new(group.members[0].disk.clone());
+    let remains = raft::remains(left(&group), path).await.unwrap();
+    assert_eq!(remains.members, Vec::from_iter(group.addresses()));
+    assert_eq!(remains.contents.value, "a");
+    assert_eq!(raft::forced_number(&group.members[0].disk, path).await.unwrap(), None);
+    let value = Bytes::from_static(b"a, alone");
+    let contents = Contents { revision: remains.contents.revision + 1, value };
+    let new = (42, Address::new("127.0.0.1:9"));
+    raft::force_quorum(left(&group), path, new, contents.clone()).await.unwrap();
+    assert_eq!(raft::forced_number(&group.members[0].disk, path).await.unwrap(), Some(42));
+
+    // It leads at once, under a new number, wherever it is.
+    group.members[0].node = 42;
+    group.restart(0).await;
+    assert_eq!(group.read().await, contents);
+    // The others were not lost after all: they are a group of their own and cannot touch this one.
+    group.restart(1).await;
+    group.restart(2).await;
+    let others = || group.members[1..].iter().any(|member| member.register().leadership().is_here);
+    until("the old group leads itself", others).await;
+    let alone = group.members[0].register();
+    assert_eq!(
+        alone.write(contents.revision, "b".into()).await.unwrap(),
+        Written::At(contents.revision + 1)
+    );
+    assert_eq!(alone.read().await.unwrap().value, "b");
+    assert_ne!(group.members[1].register().latest().value, "b");
+    for index in 1..3 {
+        group.members[index].stop().await;
+        group.members[index].disk = MemoryDisk::new();
+        group.members[index].node = 50 + index as u64;
+        group.restart(index).await;
+        let (node, address) = (group.members[index].node, group.members[index].address.clone());
+        let added = group.members[0].register().add_member(node, address);
+        in_time("a new member is added", added).await.unwrap();
+    }
+    group.everywhere("b").await;
+    let stranger = MemoryDisk::new();
+    let nothing = raft::remains(Arc::new(stranger), path).await;
+    assert_eq!(code(nothing), Some(ErrorCode::InvalidArgument));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_members_move_at_once() {
+    let mut group = Group::new(3).await;
+    group.write("a").await;
+    for index in 0..3 {
+        group.members[index].stop().await;
+    }
+    // As an operator does who starts each with the new addresses of the others.
+    for index in 0..3 {
+        group.members[index].others =
+            group.members[..index].iter().map(|m| m.address.clone()).collect();
+        group.members[index].address = Address::new("127.0.0.1:0");
+        group.restart(index).await;
+    }
+    assert_eq!(group.read().await.value, "a");
+    group.write("b").await;
+    group.everywhere("b").await;
+    let known = || group.running().all(|(_, register)| register.members() == group.addresses());
+    until("all know the new addresses", known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_gives_out_a_wrong_address_does_not_lead() {
+    let mut group = Group::new(3).await;
+    group.write("a").await;
+    let wrong = group.leader().await;
+    group.members[wrong].stop().await;
+    // Port 1 of loopback: nobody listens there.
+    group.members[wrong].advertise = Some(Address::new("127.0.0.1:1"));
+    group.restart(wrong).await;
+    group.write("b").await;
+    group.everywhere("b").await;
+    // Twice the other one of the two that could lead goes; the one that is left has the wrong one's vote only.
+    for value in ["c", "d"] {
+        let leader = group.leader().await;
+        assert_ne!(leader, wrong);
+        group.members[leader].stop().await;
+        group.write(value).await;
+        group.everywhere(value).await;
+        assert_ne!(group.leader().await, wrong);
+        group.restart(leader).await;
+        group.everywhere(value).await;
+    }
+    group.members[wrong].stop().await;
+    group.members[wrong].advertise = None;
+    group.restart(wrong).await;
+    group.everywhere("d").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_nobody_reaches_any_more_gives_way() {
+    let reached_within = Duration::from_millis(500);
+    let settings = RegisterSettings { reached_within, ..RegisterSettings::default() };
+    let mut group = Group::strangers(3, settings).await;
+    for member in &group.members {
+        member.register().initialize(group.addresses()).await.unwrap();
+    }
+    group.write("a").await;
+    let old = group.leader().await;
+    // Its own connections live on, so the others still hear it.
+    let (register, router, listener) = group.members[old].running.take().unwrap();
+    drop(listener);
+    let new = group.leader().await;
+    assert_ne!(new, old);
+    group.write("b").await;
+    until("it leads no more", || !register.leadership().is_here).await;
+    router.clear();
+    register.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -494,6 +640,10 @@ impl Disk for FailingDisk {
         self.disk.remove(path)
     }
 
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.disk.sync_directory(path)
+    }
+
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
         self.disk.remove_directory(path)
     }
@@ -508,7 +658,7 @@ async fn a_member_whose_disk_fails_stops_and_says_why() {
     let disk = FailingDisk::default();
     let path = Path::new("/raft");
     let settings = RegisterSettings::default();
-    let opened = Register::open(Arc::new(disk.clone()), path, 1, Network::new(), settings);
+    let opened = Register::open(Arc::new(disk.clone()), path, place(1), Network::new(), settings);
     let register = opened.await.unwrap();
     register.initialize(BTreeMap::from([(1, Address::new("nowhere"))])).await.unwrap();
     until("it leads", || register.leadership().is_here).await;
@@ -552,7 +702,8 @@ async fn a_damaged_directory_is_not_opened() {
         member.disk.replace(&path, damaged.into()).await.unwrap();
         let disk = Arc::new(member.disk.clone());
         let settings = RegisterSettings::default();
-        let opened = Register::open(disk, Path::new("/raft"), 1, Network::new(), settings).await;
+        let opened =
+            Register::open(disk, Path::new("/raft"), place(1), Network::new(), settings).await;
         assert_eq!(code(opened), Some(ErrorCode::Corrupt), "{name}");
         member.disk.replace(&path, file).await.unwrap();
     }

@@ -116,6 +116,14 @@ pub enum FaultKind {
     BrokenLink,
     /// See [`zones::fill`].
     FilledDisk,
+    /// A controller comes back at another address.
+    MoveController,
+    /// A controller loses its disk, is removed, and another one is added at its address.
+    ReplaceController,
+    /// A controller is to be removed while another one is away.
+    RemoveController,
+    /// All controllers but one lose their disks for good, and that one is made to go on alone.
+    LoseControllers,
 }
 
 impl FaultKind {
@@ -231,6 +239,14 @@ pub enum Fault {
     BrokenLink(u32, u32),
     /// See [`FaultKind::FilledDisk`].
     FilledDisk(String),
+    /// See [`FaultKind::MoveController`].
+    MoveController(String),
+    /// See [`FaultKind::ReplaceController`].
+    ReplaceController(String),
+    /// See [`FaultKind::RemoveController`]: who is away, and who is to be removed.
+    RemoveController(String, String),
+    /// See [`FaultKind::LoseControllers`].
+    LoseControllers,
 }
 
 impl Fault {
@@ -248,6 +264,10 @@ impl Fault {
                 | Fault::ZoneLost(_)
                 | Fault::BrokenLink(..)
                 | Fault::FilledDisk(_)
+                | Fault::MoveController(_)
+                | Fault::ReplaceController(_)
+                | Fault::RemoveController(..)
+                | Fault::LoseControllers
         )
     }
 }
@@ -340,6 +360,12 @@ impl fmt::Display for Fault {
                 write!(f, "zones {one} and {other} do not reach each other")
             }
             Fault::FilledDisk(node) => write!(f, "the disk of {node} is full for a while"),
+            Fault::MoveController(node) => write!(f, "{node} comes back at another address"),
+            Fault::ReplaceController(node) => write!(f, "{node} loses its disk and is replaced"),
+            Fault::LoseControllers => write!(f, "all controllers but one lose their disks"),
+            Fault::RemoveController(away, node) => {
+                write!(f, "{node} is to be removed while {away} is away")
+            }
         }
     }
 }
@@ -547,6 +573,25 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             }
             Fault::Drain(node)
         }
+        FaultKind::MoveController => {
+            // Whoever was away meanwhile finds the others where they always were.
+            let minority = (topology.controllers.saturating_sub(1) / 2) as usize;
+            let movable = &roles[0].1[..minority];
+            if movable.is_empty() {
+                return None;
+            }
+            Fault::MoveController(dice.pick(movable))
+        }
+        FaultKind::ReplaceController if topology.controllers >= 3 => {
+            Fault::ReplaceController(dice.pick(&roles[0].1))
+        }
+        FaultKind::RemoveController if topology.controllers >= 3 => {
+            let mut nodes = roles[0].1.clone();
+            let away = nodes.remove(dice.below(nodes.len() as u64) as usize);
+            Fault::RemoveController(away, dice.pick(&nodes))
+        }
+        FaultKind::ReplaceController | FaultKind::RemoveController => return None,
+        FaultKind::LoseControllers => Fault::LoseControllers,
         FaultKind::Redundancy => {
             let possible = topology.storage.min(topology.logs).min(topology.zones).min(3) as usize;
             Fault::Redundancy(dice.pick(&Redundancy::ALL[..possible]))
@@ -793,6 +838,16 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
         Fault::TooFewLeft(logs) => operations::take_too_many(world, logs, planned.lasts).await?,
         Fault::Drain(node) => operations::drain(world, node).await?,
         Fault::Redundancy(redundancy) => operations::configure(world, *redundancy).await?,
+        Fault::MoveController(node) => {
+            operations::move_controller(world, node, planned.lasts).await?;
+        }
+        Fault::ReplaceController(node) => {
+            operations::replace_controller(world, node, planned.lasts).await?;
+        }
+        Fault::LoseControllers => operations::lose_controllers(world, planned.lasts).await?,
+        Fault::RemoveController(away, removed) => {
+            operations::remove_controller(world, (away, removed), planned.lasts).await?;
+        }
         Fault::ZoneLost(zone) => zones::lose(world, *zone, planned.lasts).await?,
         Fault::SplitZone(zone) => zones::split(world, *zone, planned.lasts).await,
         Fault::BrokenLink(one, other) => {

@@ -4,12 +4,14 @@
 //!   10.0.0.1  10.0.0.2  10.0.0.3     a member each, and writers beside it, as a controller is beside its member
 //! ```
 //!
-//! The disks belong to the group and take their time, so a power failure meets writes that are under way.
+//! The disks belong to the group and take their time, so a power failure meets writes that are under way. Members come back at
+//! other addresses, or give out a wrong one.
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ferrisdb_core::{
+    Endpoint, Stage,
     id::Address,
     runtime::{
         self, DirectoryLock, Disk, File,
@@ -18,7 +20,7 @@ use ferrisdb_core::{
     service::raft::RaftService,
     transport::{Listener, Network, Router},
 };
-use ferrisdb_server::raft::{Contents, NodeId, Register, RegisterSettings, Written};
+use ferrisdb_server::raft::{Contents, NodeId, Place, Register, RegisterSettings, Written};
 use madsim::{
     net::NetSim,
     runtime::{Handle, NodeHandle},
@@ -35,6 +37,8 @@ const WRITERS: u64 = 2;
 /// A group, its writers, and what they were told.
 pub struct Group {
     members: Vec<Member>,
+    /// Whoever looks for the leader.
+    stranger: NodeHandle,
     shared: Arc<Shared>,
 }
 
@@ -45,9 +49,18 @@ struct Member {
     disk: MemoryDisk,
 }
 
+/// Where a member listens, and what it says about that, when it is started the next time.
+#[derive(Clone)]
+struct Door {
+    port: u16,
+    gives_out: Option<Address>,
+}
+
 /// What outlives the nodes.
 struct Shared {
     history: Mutex<History>,
+    /// Where the members are, by node.
+    doors: Mutex<BTreeMap<NodeId, Door>>,
     /// The members that run, by node.
     registers: Mutex<BTreeMap<NodeId, Register>>,
     trace: Trace,
@@ -56,9 +69,14 @@ struct Shared {
     is_over: Mutex<bool>,
 }
 
-fn address(node: NodeId) -> Address {
-    Address::new(format!("10.0.0.{node}:4500"))
+fn address(node: NodeId, port: u16) -> Address {
+    Address::new(format!("10.0.0.{node}:{port}"))
 }
+
+/// Where the members listen at first.
+const PORT: u16 = 4500;
+/// How long a leader may lead where nobody reaches it.
+const UNREACHED_MAX: Duration = Duration::from_secs(8);
 
 /// Lets writers add lines to a register while its members are killed and cut off, and checks what they were told.
 ///
@@ -75,7 +93,10 @@ pub async fn run(trace: Trace, lasts: Duration, troubles: u32) -> anyhow::Result
         let anybody = draw(group.member_count());
         let victim = group.leader().filter(|_| draw(3) > 0).unwrap_or(anybody);
         let trouble = runtime::jitter(Duration::from_millis(1_000));
-        match draw(5) {
+        match draw(8) {
+            5 => group.go_and_return(draw(2) + 1).await?,
+            6 => group.give_out_a_wrong_address().await?,
+            7 => group.move_away(victim, draw(3) == 0).await,
             0 => {
                 (0..group.member_count()).for_each(|member| group.kill(member));
                 runtime::sleep(trouble).await;
@@ -101,18 +122,30 @@ pub async fn run(trace: Trace, lasts: Duration, troubles: u32) -> anyhow::Result
     Ok(format!("register: {checked:?}"))
 }
 
+impl Shared {
+    /// Where all members are reached that have been started since they moved.
+    fn addresses(&self) -> BTreeMap<NodeId, Address> {
+        let doors = self.doors.lock();
+        doors.iter().map(|(node, door)| (*node, address(*node, door.port))).collect()
+    }
+}
+
 impl Group {
     /// Founds a group on nodes of its own and starts the writers.
     pub fn start(trace: Trace) -> Group {
+        let door = |node| (node, Door { port: PORT, gives_out: None });
         let shared = Arc::new(Shared {
             history: Mutex::default(),
+            doors: Mutex::new((1..=MEMBERS).map(door).collect()),
             registers: Mutex::default(),
             trace,
             begun: Mutex::new(0),
             is_over: Mutex::new(false),
         });
         let members = (1..=MEMBERS).map(|node| Member::start(node, &shared)).collect();
-        Group { members, shared }
+        let ip = IpAddr::from([10, 0, 1, 1]);
+        let stranger = Handle::current().create_node().name("stranger").ip(ip).build();
+        Group { members, stranger, shared }
     }
 
     /// The member that says that it leads, if there is one.
@@ -158,6 +191,101 @@ impl Group {
         NetSim::current().unclog_node(member.handle.id());
     }
 
+    /// A member that follows is cut off until it looks for a leader itself, and comes back: nobody minds.
+    async fn go_and_return(&self, further: usize) -> anyhow::Result<()> {
+        let Some(leader) = self.leader() else { return Ok(()) };
+        let known = self.leadership_of(leader);
+        let away = (leader + further) % self.members.len();
+        self.cut_off(away);
+        runtime::sleep(Duration::from_secs(2)).await;
+        let between = self.leadership_of(leader);
+        self.reconnect(away);
+        runtime::sleep(Duration::from_secs(2)).await;
+        let present = self.leadership_of(leader);
+        anyhow::ensure!(
+            known.is_none() || known != between || present == known,
+            "member {} came back and deposed a leader that was well: {known:?}, now {present:?}",
+            away + 1
+        );
+        Ok(())
+    }
+
+    fn change_door(&self, index: usize, change: impl FnOnce(&mut Door)) {
+        let mut doors = self.shared.doors.lock();
+        change(doors.get_mut(&(index as NodeId + 1)).expect("every member has a door"));
+    }
+
+    /// The term in which a member leads.
+    fn leadership_of(&self, index: usize) -> Option<u64> {
+        let registers = self.shared.registers.lock();
+        let leadership = registers.get(&(index as NodeId + 1))?.leadership();
+        leadership.is_here.then_some(leadership.term)
+    }
+
+    /// The leader comes back with a wrong address, and whoever leads then is killed: of the two that are left it must not be the
+    /// one that nobody finds.
+    async fn give_out_a_wrong_address(&self) -> anyhow::Result<()> {
+        let Some(wrong) = self.leader() else { return Ok(()) };
+        self.kill(wrong);
+        self.change_door(wrong, |door| door.gives_out = Some(address(99, PORT)));
+        self.restart(wrong);
+        runtime::sleep(Duration::from_secs(3)).await;
+        self.check_reached().await?;
+        let next = self.leader();
+        if let Some(next) = next.filter(|next| *next != wrong) {
+            self.kill(next);
+            runtime::sleep(Duration::from_secs(3)).await;
+            self.check_reached().await?;
+            self.restart(next);
+        }
+        self.kill(wrong);
+        self.change_door(wrong, |door| door.gives_out = None);
+        self.restart(wrong);
+        Ok(())
+    }
+
+    /// Whoever says that it leads is found where it says that it is.
+    async fn check_reached(&self) -> anyhow::Result<()> {
+        let Some(leader) = self.leader() else { return Ok(()) };
+        let began = runtime::now();
+        while self.leader() == Some(leader) {
+            let node = leader as NodeId + 1;
+            let given = self.shared.registers.lock().get(&node).map(Register::leadership);
+            let Some((_, address)) = given.and_then(|given| given.leader) else { return Ok(()) };
+            let limit = Duration::from_secs(1);
+            let endpoint = Endpoint::of_process(address.clone());
+            let looking = self.stranger.spawn(async move {
+                let network = Network::new();
+                let connected = network.connect::<RaftService>(&endpoint);
+                let connected = runtime::timeout(limit, Stage::Client, connected).await;
+                connected.is_ok_and(|connected| connected.is_ok())
+            });
+            if looking.await? {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                runtime::now().duration_since(began) < UNREACHED_MAX,
+                "member {node} leads, and nobody reaches it at {address}"
+            );
+            runtime::sleep(limit / 2).await;
+        }
+        Ok(())
+    }
+
+    /// A member, or all of them, come back at another address.
+    async fn move_away(&self, member: usize, all: bool) {
+        let moving: Vec<usize> = if all { (0..self.members.len()).collect() } else { vec![member] };
+        moving.iter().for_each(|member| self.kill(*member));
+        for member in &moving {
+            self.change_door(*member, |door| door.port += 1);
+        }
+        let pause = runtime::jitter(Duration::from_millis(500));
+        for member in moving {
+            self.restart(member);
+            runtime::sleep(pause).await;
+        }
+    }
+
     /// Ends the writers, waits until all members hold the same, and returns that, with what the writers know.
     ///
     /// # Errors
@@ -176,6 +304,11 @@ impl Group {
         for register in &registers {
             anyhow::ensure!(register.failure().is_none(), "{register:?}: {:?}", register.failure());
             anyhow::ensure!(register.latest() == held, "{register:?} holds something else");
+            let (places, known) = (self.shared.addresses(), register.members());
+            anyhow::ensure!(
+                known == places,
+                "{register:?} knows {known:?}, they are at {places:?}"
+            );
         }
         Ok((held, self.shared.history.lock().clone()))
     }
@@ -199,12 +332,17 @@ async fn live(node: NodeId, disk: SlowDisk, shared: Arc<Shared>) {
     // Few entries per snapshot, so that members that were away are sent some.
     let settings = RegisterSettings { snapshot_after_entries: 16, ..RegisterSettings::default() };
     let path = Path::new("/raft");
-    let opened = Register::open(Arc::new(disk), path, node, network.clone(), settings).await;
+    let addresses = shared.addresses();
+    let listens = addresses[&node].clone();
+    let gives_out = shared.doors.lock()[&node].gives_out.clone();
+    let others = addresses.into_values().collect();
+    let place = Place { node, address: gives_out.unwrap_or_else(|| listens.clone()), others };
+    let opened = Register::open(Arc::new(disk), path, place, network.clone(), settings).await;
     let register = opened.expect("a member starts on its own disk");
     router.add::<RaftService>(0, register.service());
-    let listener = Listener::bind(&address(node), router, network).await;
+    let listener = Listener::bind(&listens, router, network).await;
     let _listener = listener.expect("a node's address is its own");
-    let members = (1..=MEMBERS).map(|node| (node, address(node))).collect();
+    let members = (1..=MEMBERS).map(|node| (node, address(node, PORT))).collect();
     register.initialize(members).await.expect("each member is one of the members");
     shared.registers.lock().insert(node, register.clone());
     let writers = (0..WRITERS).map(|_| write_on(&register, node, &shared));
@@ -298,6 +436,10 @@ impl Disk for SlowDisk {
     fn remove(&self, path: &Path) -> DiskFuture<'_, ()> {
         let path = path.to_owned();
         self.slowly(move |disk| Box::pin(async move { disk.remove(&path).await }))
+    }
+
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.0.sync_directory(path)
     }
 
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {

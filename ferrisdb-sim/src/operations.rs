@@ -2,9 +2,9 @@
 //! drained and taken back, the number of copies changes. After each the cluster must come to rest, with every shard
 //! as often as it should be, on servers that are there.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use ferrisdb_client::{Network, TransactionOption};
 use ferrisdb_core::{
     Tag,
@@ -16,8 +16,9 @@ use ferrisdb_core::{
     },
     transport,
 };
+use ferrisdb_server::{host::ControllerHost, raft};
 
-use crate::world::World;
+use crate::world::{DATA, World};
 
 /// How long the cluster may take to come to rest, in simulated time.
 const REST_LIMIT: Duration = Duration::from_secs(180);
@@ -70,7 +71,7 @@ pub async fn bring_back_old_disk(world: &World, node: &str, lasts: Duration) -> 
 
 /// Waits until a node can be done without, and says what its tag is, if it has one; `None` if it is needed.
 async fn expendable(world: &World, node: &str) -> Result<Option<Option<Tag>>> {
-    let address = world.address_of(node).clone();
+    let address = world.address_of(node);
     let status = drained(world, "before a loss").await?;
     let copies = status.cluster.configuration.as_ref().map_or(1, |c| c.redundancy.copies());
     if copies == 1 {
@@ -110,7 +111,7 @@ async fn replace_disk(world: &World, node: &str, lost: Option<Tag>) -> Result<()
 ///
 /// If the cluster does not come to rest.
 pub async fn drain(world: &World, node: &str) -> Result<()> {
-    let address = world.address_of(node).clone();
+    let address = world.address_of(node);
     let status = until(world, "waiting for a server to join", |status| {
         status.cluster.storage_servers.iter().any(|server| server.endpoint.address == address)
     })
@@ -175,11 +176,11 @@ fn too_many(world: &World, status: &Status, logs: &[String]) -> Vec<String> {
     let mut logs = logs.to_vec();
     let Some(set) = status.cluster.log_sets.last() else { return logs };
     let is_lost = |index: usize| {
-        logs.iter().any(|node| set.logs[index].endpoint.address == *world.address_of(node))
+        logs.iter().any(|node| set.logs[index].endpoint.address == world.address_of(node))
     };
     if !set.copy_groups().has_whole_group(is_lost) {
         let is_member = |node: &&str| {
-            set.logs.iter().any(|member| member.endpoint.address == *world.address_of(node))
+            set.logs.iter().any(|member| member.endpoint.address == world.address_of(node))
         };
         logs.extend(world.nodes_of("log-").filter(is_member).map(str::to_owned));
         logs.sort();
@@ -197,6 +198,136 @@ pub async fn configure(world: &World, redundancy: Redundancy) -> Result<()> {
     let change = ConfigurationChange { redundancy: Some(redundancy), ..Default::default() };
     administer(world, Command::Configure(change)).await?;
     at_rest(world, "after a change of the redundancy").await?;
+    Ok(())
+}
+
+/// A controller comes back at another address. Nobody tells the others but itself.
+///
+/// # Errors
+///
+/// If they do not learn it.
+pub async fn move_controller(world: &World, node: &str, lasts: Duration) -> Result<()> {
+    world.power_off(node);
+    runtime::sleep(lasts).await;
+    world.move_controller(node);
+    world.start_again(node);
+    let address = world.address_of(node);
+    until(world, "waiting for the new address of a controller", |status| {
+        status.cluster.controllers.iter().any(|member| member.address == address)
+    })
+    .await?;
+    Ok(())
+}
+
+/// A controller loses its disk, and gives its place to one that begins with an empty one at the same address.
+///
+/// # Errors
+///
+/// If that is refused, or takes too long.
+pub async fn replace_controller(world: &World, node: &str, lasts: Duration) -> Result<()> {
+    let address = world.address_of(node);
+    world.lose(node);
+    runtime::sleep(lasts).await;
+    world.start_again(node);
+    change_controllers(world, Command::RemoveController(address.clone()), |members| {
+        !members.contains(&address)
+    })
+    .await?;
+    change_controllers(world, Command::AddController(address.clone()), |members| {
+        members.contains(&address)
+    })
+    .await
+}
+
+/// All controllers stop, and all but one have lost their disks: that one is made to go on alone, and the others are added anew.
+/// What the one has is enough; without a word from the others nobody could know that it is.
+///
+/// # Errors
+///
+/// If it does not go on.
+pub async fn lose_controllers(world: &World, lasts: Duration) -> Result<()> {
+    let nodes: Vec<String> = world.nodes_of("controller-").map(str::to_owned).collect();
+    at_rest(world, "before all controllers but one are lost").await?;
+    nodes.iter().for_each(|node| world.power_off(node));
+    runtime::sleep(lasts).await;
+    let mut newest = Vec::new();
+    for node in &nodes {
+        let disk = world.disk_of(node).clone();
+        let remains = world.on_client_node(async move {
+            raft::remains(Arc::clone(disk.media().disk()), Path::new(DATA)).await
+        });
+        newest.push((remains.await?.newest, node));
+    }
+    let Some((_, left)) = newest.into_iter().max() else { return Ok(()) };
+    let others: Vec<&String> = nodes.iter().filter(|node| *node != left).collect();
+    for other in &others {
+        world.disk_of(other).replace_with_empty();
+    }
+    let (disk, address) = (world.disk_of(left).clone(), world.address_of(left));
+    let forced = world.on_client_node(async move {
+        let network = Network::new();
+        ControllerHost::force_new_quorum(&disk.media(), Path::new(DATA), (&network, address)).await
+    });
+    world.trace().note(format_args!("{left} goes on alone: {:?}", forced.await?));
+    nodes.iter().for_each(|node| world.start_again(node));
+    for other in others {
+        let address = world.address_of(other);
+        let is_there = |members: &[Address]| members.contains(&address);
+        change_controllers(world, Command::AddController(address.clone()), is_there).await?;
+    }
+    at_rest(world, "after all controllers but one were lost").await?;
+    Ok(())
+}
+
+/// Repeats a command until the members are as it should make them. It may have been done although its answer was lost.
+async fn change_controllers(
+    world: &World,
+    command: Command,
+    is_done: impl Fn(&[Address]) -> bool,
+) -> Result<()> {
+    let began = runtime::now();
+    loop {
+        let refused = ask_once(world, command.clone()).await;
+        let known = status(world).await.map(|status| {
+            let members = status.cluster.controllers.iter();
+            members.map(|member| member.address.clone()).collect::<Vec<_>>()
+        });
+        if known.as_deref().is_ok_and(&is_done) {
+            return Ok(());
+        }
+        ensure!(
+            runtime::now().duration_since(began) < REST_LIMIT,
+            "{command:?} came to nothing: {refused:?}, {known:?}"
+        );
+        runtime::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A controller is to be removed while another one is away. Whatever comes of that, the others must still be able to decide.
+///
+/// # Errors
+///
+/// If they are not.
+pub async fn remove_controller(
+    world: &World,
+    (away, removed): (&str, &str),
+    lasts: Duration,
+) -> Result<()> {
+    world.power_off(away);
+    runtime::sleep(lasts).await;
+    let address = world.address_of(removed);
+    let answer = ask_once(world, Command::RemoveController(address.clone())).await;
+    world.trace().note(format_args!("removing {removed} while {away} is away: {answer:?}"));
+    let status = until(world, "after a controller was to be removed (I-13)", |_| true).await?;
+    let is_removed = !status.cluster.controllers.iter().any(|member| member.address == address);
+    let when = "a controller could be removed, and nothing can be decided without it (I-13)";
+    let change = ConfigurationChange::default();
+    administer(world, Command::Configure(change)).await.context(when)?;
+    world.start_again(away);
+    if is_removed {
+        let is_back = |members: &[Address]| members.contains(&address);
+        change_controllers(world, Command::AddController(address.clone()), is_back).await?;
+    }
     Ok(())
 }
 
@@ -274,7 +405,7 @@ pub async fn until(world: &World, when: &str, is_so: impl Fn(&Status) -> bool) -
 }
 
 async fn status(world: &World) -> Result<Status> {
-    let controllers = world.controllers().to_vec();
+    let controllers = world.controllers();
     world
         .on_client_node(async move {
             let controllers = Controllers::new(Network::new(), controllers);
@@ -291,19 +422,7 @@ async fn status(world: &World) -> Result<Status> {
 async fn administer(world: &World, command: Command) -> Result<()> {
     let began = runtime::now();
     loop {
-        let (controllers, wish) = (world.controllers().to_vec(), command.clone());
-        let done: Result<()> = world
-            .on_client_node(async move {
-                let controllers = Controllers::new(Network::new(), controllers);
-                let (_, client) = controllers.leader().await?;
-                let limit = Duration::from_secs(2);
-                let asked = transport::call(limit, ferrisdb_core::Stage::Control, |context| {
-                    client.administer(context, wish)
-                });
-                Ok(asked.await??)
-            })
-            .await;
-        match done {
+        match ask_once(world, command.clone()).await {
             Ok(()) => return Ok(()),
             // A process that is away for a moment, or a leader that is being replaced.
             Err(error) => ensure!(
@@ -313,4 +432,19 @@ async fn administer(world: &World, command: Command) -> Result<()> {
         }
         runtime::sleep(Duration::from_millis(200)).await;
     }
+}
+
+async fn ask_once(world: &World, command: Command) -> Result<()> {
+    let controllers = world.controllers();
+    world
+        .on_client_node(async move {
+            let controllers = Controllers::new(Network::new(), controllers);
+            let (_, client) = controllers.leader().await?;
+            let limit = Duration::from_secs(5);
+            let asked = transport::call(limit, ferrisdb_core::Stage::Control, |context| {
+                client.administer(context, command)
+            });
+            Ok(asked.await??)
+        })
+        .await
 }

@@ -92,6 +92,7 @@ built_in!(
     "clocks",
     "cold-keys",
     "conflicts",
+    "controllers",
     "cycle",
     "deleted-keys",
     "disks",

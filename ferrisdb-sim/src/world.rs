@@ -50,6 +50,8 @@ use crate::{
 /// How long a process that has ended with an error stays away.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 const PORT: u16 = 4500;
+/// The directory of every role, each on a machine of its own.
+pub(crate) const DATA: &str = "/data";
 /// The stack of the thread that runs a simulation.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -64,7 +66,7 @@ struct Inner {
     trace: Trace,
     clients: AtomicU32,
     topology: Topology,
-    controllers: Vec<Address>,
+    controllers: Places,
     network: SimulatedNetwork,
     climate: LinkConditions,
     clocks: Clocks,
@@ -88,7 +90,6 @@ pub struct Worker {
 struct Node {
     name: String,
     ip: IpAddr,
-    address: Address,
     handle: NodeHandle,
     disk: MachineDisk,
     /// For how many reasons it does not run, and stands still.
@@ -96,10 +97,28 @@ struct Node {
     paused: AtomicU32,
 }
 
+/// Where processes are reached now, by name: what operators would write into command lines. Clones are the same.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<BTreeMap<String, Address>>>);
+
+impl Places {
+    fn all(&self) -> Vec<Address> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    fn of(&self, name: &str) -> Option<Address> {
+        self.0.lock().get(name).cloned()
+    }
+
+    fn set(&self, name: &str, address: Address) {
+        self.0.lock().insert(name.to_owned(), address);
+    }
+}
+
 /// A role that runs until it is dropped.
 type Hosted = Box<dyn Send>;
 
-fn address(ip: &str) -> Address {
+fn address(ip: impl std::fmt::Display) -> Address {
     Address::new(format!("{ip}:{PORT}"))
 }
 
@@ -118,18 +137,22 @@ impl World {
         let drawn = network::draw_climate();
         let climate = if topology.calm_network { LinkConditions::default() } else { drawn };
         let network = SimulatedNetwork::install(climate.clone(), trace.clone());
-        let controllers: Vec<Address> =
-            (1..=topology.controllers).map(|number| address(&format!("10.0.1.{number}"))).collect();
-        let path = Path::new("/data");
+        let controllers = Places::default();
+        for number in 1..=topology.controllers {
+            let address = address(format!("10.0.1.{number}"));
+            controllers.set(&format!("controller-{number}"), address);
+        }
+        let path = Path::new(DATA);
         let zone = move |number: u32| format!("zone-{}", topology.zone(number));
         let of_site =
-            |site: &Site, all: &[Address]| Controllers::new(site.network().clone(), all.to_vec());
+            |site: &Site, all: &Places| Controllers::new(site.network().clone(), all.all());
         let mut nodes = Vec::new();
         for number in 1..=topology.controllers {
             let (settings, all) = (settings.controller.clone(), controllers.clone());
             let name = format!("controller-{number}");
-            nodes.push(Node::new(name, format!("10.0.1.{number}"), &trace, move |site, media| {
-                let (settings, all) = (settings.clone(), all.clone());
+            let (ip, moved) = (format!("10.0.1.{number}"), Some(controllers.clone()));
+            nodes.push(Node::new(name, ip, moved, &trace, move |site, media| {
+                let (settings, all) = (settings.clone(), all.all());
                 Box::pin(async move {
                     let host = ControllerHost::start(site, &media, path, all, settings).await?;
                     Ok(Box::new(host) as Hosted)
@@ -139,38 +162,56 @@ impl World {
         for number in 1..=topology.coordinators {
             let (settings, all) = (settings.coordinator.clone(), controllers.clone());
             let name = format!("coordinator-{number}");
-            nodes.push(Node::new(name, format!("10.0.2.{number}"), &trace, move |site, _| {
-                let (settings, to) = (settings.clone(), of_site(&site, &all));
-                Box::pin(async move {
-                    let host = CoordinatorHost::start(site, to, zone(number), settings);
-                    Ok(Box::new(host) as Hosted)
-                })
-            }));
+            nodes.push(Node::new(
+                name,
+                format!("10.0.2.{number}"),
+                None,
+                &trace,
+                move |site, _| {
+                    let (settings, to) = (settings.clone(), of_site(&site, &all));
+                    Box::pin(async move {
+                        let host = CoordinatorHost::start(site, to, zone(number), settings);
+                        Ok(Box::new(host) as Hosted)
+                    })
+                },
+            ));
         }
         for number in 1..=topology.logs + topology.spare_logs {
             let (settings, all) = (settings.log.clone(), controllers.clone());
             let name = format!("log-{number}");
-            nodes.push(Node::new(name, format!("10.0.3.{number}"), &trace, move |site, media| {
-                let (settings, to) = (settings.clone(), of_site(&site, &all));
-                Box::pin(async move {
-                    let zone = zone(number);
-                    let host = LogHost::start(site, &media, path, to, zone, settings).await?;
-                    Ok(Box::new(host) as Hosted)
-                })
-            }));
+            nodes.push(Node::new(
+                name,
+                format!("10.0.3.{number}"),
+                None,
+                &trace,
+                move |site, media| {
+                    let (settings, to) = (settings.clone(), of_site(&site, &all));
+                    Box::pin(async move {
+                        let zone = zone(number);
+                        let host = LogHost::start(site, &media, path, to, zone, settings).await?;
+                        Ok(Box::new(host) as Hosted)
+                    })
+                },
+            ));
         }
         for number in 1..=topology.storage {
             let (settings, all) = (settings.storage, controllers.clone());
             let name = format!("storage-{number}");
-            nodes.push(Node::new(name, format!("10.0.4.{number}"), &trace, move |site, media| {
-                let to = of_site(&site, &all);
-                Box::pin(async move {
-                    let zone = zone(number);
-                    let host =
-                        StorageHost::start(site, &media, path, to, zone, settings, 0).await?;
-                    Ok(Box::new(host) as Hosted)
-                })
-            }));
+            nodes.push(Node::new(
+                name,
+                format!("10.0.4.{number}"),
+                None,
+                &trace,
+                move |site, media| {
+                    let to = of_site(&site, &all);
+                    Box::pin(async move {
+                        let zone = zone(number);
+                        let host =
+                            StorageHost::start(site, &media, path, to, zone, settings, 0).await?;
+                        Ok(Box::new(host) as Hosted)
+                    })
+                },
+            ));
         }
         let inner = Inner {
             nodes,
@@ -208,8 +249,17 @@ impl World {
     }
 
     /// Where the controllers are reached.
-    pub fn controllers(&self) -> &[Address] {
-        &self.inner.controllers
+    pub fn controllers(&self) -> Vec<Address> {
+        self.inner.controllers.all()
+    }
+
+    /// A controller that is off comes back at another port of its machine.
+    pub fn move_controller(&self, name: &str) {
+        let old = self.address_of(name);
+        let port = old.0.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let new = Address::new(format!("{}:{}", self.ip_of(name), port.unwrap_or(PORT) + 1));
+        self.note(format_args!("{name} moves from {old} to {new}"));
+        self.inner.controllers.set(name, new);
     }
 
     /// Where a node is reached.
@@ -217,8 +267,9 @@ impl World {
     /// # Panics
     ///
     /// If no node has this name, as with all verbs.
-    pub fn address_of(&self, name: &str) -> &Address {
-        &self.node(name).address
+    pub fn address_of(&self, name: &str) -> Address {
+        let node = self.node(name);
+        self.inner.controllers.of(name).unwrap_or_else(|| address(node.ip))
     }
 
     /// A node's address on the simulated network.
@@ -396,7 +447,7 @@ impl World {
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        let controllers = self.controllers().to_vec();
+        let controllers = self.controllers();
         let settings = self.inner.client_settings.clone();
         async move {
             loop {
@@ -429,7 +480,7 @@ impl World {
 
 impl Node {
     /// A node that runs a role whenever it is started.
-    fn new<F>(name: String, ip: String, trace: &Trace, role: F) -> Node
+    fn new<F>(name: String, ip: String, moved: Option<Places>, trace: &Trace, role: F) -> Node
     where
         F: Fn(Arc<Site>, Media) -> BoxFuture<'static, Result<Hosted, Error>>
             + Clone
@@ -438,11 +489,12 @@ impl Node {
             + 'static,
     {
         let disk = MachineDisk::new(DiskProfile::draw());
-        let address = address(&ip);
-        let (kept, listen) = (disk.clone(), address.clone());
+        let (kept, first) = (disk.clone(), address(&ip));
         let (trace, who) = (trace.clone(), name.clone());
         let init = move || {
-            let (role, disk, listen) = (role.clone(), kept.clone(), listen.clone());
+            let (role, disk) = (role.clone(), kept.clone());
+            let listen = moved.as_ref().and_then(|places| places.of(&who));
+            let listen = listen.unwrap_or_else(|| first.clone());
             let (trace, who) = (trace.clone(), who.clone());
             async move {
                 loop {
@@ -455,7 +507,7 @@ impl Node {
         let ip = parse(&ip);
         let handle = Handle::current().create_node().name(&name).ip(ip).init(init).build();
         let [down, paused] = std::array::from_fn(|_| AtomicU32::new(0));
-        Node { name, ip, address, handle, disk, down, paused }
+        Node { name, ip, handle, disk, down, paused }
     }
 }
 

@@ -58,7 +58,12 @@ impl Raft for Echo {
     }
 
     async fn identity(self, _: Context) -> Result<RaftIdentity> {
-        Ok(RaftIdentity { node: 1, is_initialized: true })
+        let address = Address::new("nowhere");
+        Ok(RaftIdentity { node: 1, is_initialized: true, address, newest: (0, 0) })
+    }
+
+    async fn introduce(self, context: Context, _: u64, _: Address) -> Result<RaftIdentity> {
+        self.identity(context).await
     }
 }
 

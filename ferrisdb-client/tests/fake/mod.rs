@@ -473,6 +473,8 @@ impl Controller for Cluster {
             metadata_version: Version::ZERO,
             cluster,
             processes: Vec::new(),
+            leads_for_ms: 60_000,
+            failure_timeout_ms: 1_000,
             recoveries: 0,
             last_recovery: None,
             controller,

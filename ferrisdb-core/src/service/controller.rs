@@ -93,7 +93,7 @@ pub enum Command {
 }
 
 /// Names processes to an operator's command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ProcessSelector {
     /// The processes at an address.
     Address(Address),
@@ -108,6 +108,14 @@ impl std::fmt::Display for ProcessSelector {
             ProcessSelector::Process(process) => process.fmt(f),
         }
     }
+}
+
+/// Whether one of the selectors names a process that is reached at `address`.
+pub fn is_selected(selectors: &[ProcessSelector], process: ProcessId, address: &Address) -> bool {
+    selectors.iter().any(|selector| match selector {
+        ProcessSelector::Address(selected) => selected == address,
+        ProcessSelector::Process(selected) => *selected == process,
+    })
 }
 
 /// How many copies there are of everything that is committed, each in a zone of its own.
@@ -304,8 +312,9 @@ pub struct ClusterState {
     pub controllers: Vec<ControllerMember>,
     /// The shape of the cluster; `None` before it is created.
     pub configuration: Option<Configuration>,
-    /// Processes that shall keep no data and no roles.
-    pub excluded: Vec<ProcessId>,
+    /// Processes that shall keep no data and no roles, as an operator has named them: whoever comes to an address that is
+    /// excluded is excluded, too.
+    pub excluded: Vec<ProcessSelector>,
 }
 
 impl ClusterState {
@@ -420,6 +429,11 @@ pub struct Status {
     pub cluster: ClusterState,
     /// All processes that have registered.
     pub processes: Vec<ProcessStatus>,
+    /// How long this controller has led, in milliseconds. Of processes that it was not told of within the failure timeout it
+    /// can say nothing yet.
+    pub leads_for_ms: u64,
+    /// How long a process may be silent, in milliseconds.
+    pub failure_timeout_ms: u64,
     /// How many recoveries this controller has finished since it started.
     pub recoveries: u64,
     /// The last recovery that it has finished.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::declare_service;
-use crate::error::Result;
+use crate::{error::Result, id::Address};
 
 /// A member of a consensus group.
 #[tarpc::service]
@@ -19,6 +19,9 @@ pub trait Raft {
     async fn deliver(message: RaftMessage) -> Result<Bytes>;
     /// Who answers at this address: what a founder of a group asks before it names the first members.
     async fn identity() -> Result<RaftIdentity>;
+    /// A member says where it is reached. Answered only after a new connection to that address has found this very member
+    /// there, so the answer is a proof. If the group knows the member at another address, the leader changes that.
+    async fn introduce(node: u64, address: Address) -> Result<RaftIdentity>;
 }
 
 declare_service! {
@@ -48,13 +51,19 @@ pub enum RaftMessageKind {
     Vote,
     /// A leader's whole state, for a member that has fallen behind its log.
     Snapshot,
+    /// A question before an election: would you vote for me, and do you reach me?
+    Canvass,
 }
 
 /// Who a member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftIdentity {
     /// Its number, drawn with its data directory.
     pub node: u64,
     /// Whether it belongs to a group: it has been told the members, or has voted for one of them.
     pub is_initialized: bool,
+    /// Where it wants to be reached. It may have been asked at another address that leads there, too.
+    pub address: Address,
+    /// The newest entry of its log: term and index. Zeros if there is none.
+    pub newest: (u64, u64),
 }

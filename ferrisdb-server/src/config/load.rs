@@ -73,7 +73,7 @@ pub fn command<R: Role>() -> Command {
 
 /// The settings among a command's arguments.
 fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
-    let other = ["config", "print_config", "help", "version"];
+    let other = ["config", "print_config", "force_new_quorum", "help", "version"];
     command.get_arguments().filter(move |arg| !other.contains(&arg.get_id().as_str()))
 }
 

@@ -308,8 +308,9 @@ pub struct ControllerConfig {
     /// Addresses of all controllers, as HOST:PORT, separated by commas: one, three or five.
     ///
     /// The first time they found the cluster together, each started with the same list. A controller that is
-    /// started later with one of them in its list waits until "ferrisdb-cli controllers add" takes it in. By
-    /// default this controller is the only one.
+    /// started later with one of them in its list waits until "ferrisdb-cli controllers add" takes it in. One that comes back
+    /// at another address tells the others by itself; if all of them have moved, each is started with the new addresses of
+    /// the others. By default this controller is the only one.
     #[arg(long, env = "FERRISDB_CONTROLLERS", value_name = "ADDRESSES", value_delimiter = ',')]
     #[arg(value_parser = address::<1>)]
     pub controllers: Vec<Address>,
@@ -318,6 +319,15 @@ pub struct ControllerConfig {
     #[arg(long, env = "FERRISDB_DATA", value_name = "DIRECTORY")]
     #[arg(default_value = "./ferrisdb-data/controller")]
     pub data: PathBuf,
+
+    /// Let this controller go on alone, because a majority of the controllers has lost its disks; then exit.
+    ///
+    /// The last resort, with all controllers stopped. Nothing is done if a majority answers, or one with a newer record.
+    /// Otherwise the controller becomes the only one of its cluster, for good: start it again without this flag, wait until the
+    /// database is available, start new controllers with empty directories, and add them by "ferrisdb-cli controllers add".
+    /// Never start one of those that were given up with its old directory.
+    #[arg(long)]
+    pub force_new_quorum: bool,
 
     /// The cluster.
     #[command(flatten)]
@@ -411,8 +421,8 @@ pub struct RuntimeConfig {
     /// What to log: a level, and levels by module after it, separated by commas.
     ///
     /// Levels are error, warn, info, debug, trace and off. "info,ferrisdb_server::log=debug" says more about
-    /// the log role. The RPC library stays at warn unless tarpc is named: it would log every request.
-    #[arg(long, env = "FERRISDB_LOG", value_name = "FILTER", default_value = "info,tarpc=error")]
+    /// the log role. The libraries for calls and consensus are silent unless tarpc or openraft is named.
+    #[arg(long, env = "FERRISDB_LOG", value_name = "FILTER", default_value = "info")]
     #[arg(value_parser = log_filter)]
     pub log: String,
 

@@ -46,7 +46,7 @@ fn nothing_set_is_the_defaults() {
     assert!(role.controllers.is_empty());
     assert_eq!(role.cluster.failure_timeout, Duration::from_secs(1));
     assert!(role.cluster.shard_boundaries.is_empty());
-    assert_eq!((runtime.worker_threads, runtime.log.as_str()), (1, "info,tarpc=error"));
+    assert_eq!((runtime.worker_threads, runtime.log.as_str()), (1, "info"));
     assert_eq!(CoordinatorConfig::default().process.listen, Address::new("127.0.0.1:4510"));
     assert_eq!(LogConfig::default().process.listen, Address::new("127.0.0.1:4520"));
     assert_eq!(LogConfig::default().controllers.addresses, [Address::new("127.0.0.1:4500")]);

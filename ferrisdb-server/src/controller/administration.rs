@@ -10,9 +10,11 @@
 
 use ferrisdb_core::{
     ErrorCode, ProcessId, Result,
+    id::Address,
     runtime::Instant,
     service::controller::{
         Command, Configuration, ConfigurationChange, Heartbeat, ProcessClass, ProcessSelector,
+        is_selected,
     },
 };
 
@@ -60,8 +62,10 @@ impl Controller {
     }
 
     fn exclude(&mut self, selectors: &[ProcessSelector], now: Instant) -> Result<()> {
+        self.select(selectors)?;
         let mut excluded = self.record.excluded.clone();
-        excluded.extend(self.select(selectors)?);
+        // As they were typed: who comes back to an address that is excluded, under whatever identity, stays excluded.
+        excluded.extend(selectors.iter().cloned());
         excluded.sort_unstable();
         excluded.dedup();
         self.check_zones(&self.record.configuration, &excluded, now)?;
@@ -70,13 +74,22 @@ impl Controller {
     }
 
     fn include(&mut self, selectors: &[ProcessSelector]) -> Result<()> {
-        let included = self.select(selectors)?;
-        self.record.excluded.retain(|process| !included.contains(process));
+        let is_noted = |selector: &&ProcessSelector| self.record.excluded.contains(selector);
+        let unnoted: Vec<_> =
+            selectors.iter().filter(|selector| !is_noted(selector)).cloned().collect();
+        // Whatever excludes these processes has to go, however it was typed.
+        let included = self.select(&unnoted)?;
+        let excludes = |selector: &ProcessSelector| {
+            let alone = std::slice::from_ref(selector);
+            included.iter().any(|(process, address)| is_selected(alone, *process, address))
+                || selectors.contains(selector)
+        };
+        self.record.excluded.retain(|selector| !excludes(selector));
         Ok(())
     }
 
     /// The processes that are meant, each of which is known.
-    fn select(&self, selectors: &[ProcessSelector]) -> Result<Vec<ProcessId>> {
+    fn select(&self, selectors: &[ProcessSelector]) -> Result<Vec<(ProcessId, Address)>> {
         let mut selected = Vec::new();
         for selector in selectors {
             let known = self.registry.statuses(self.registry.began());
@@ -85,19 +98,10 @@ impl Controller {
                 .map(|status| (status.heartbeat.process, status.heartbeat.worker.address.clone()));
             let servers = self.record.storage_servers.iter();
             let stored = servers.map(|server| (server.process, server.endpoint.address.clone()));
-            let excluded = self.record.excluded.iter();
-            let all: Vec<_> = heard.chain(stored).collect();
+            let alone = std::slice::from_ref(selector);
             let before = selected.len();
-            match selector {
-                ProcessSelector::Address(address) => {
-                    let meant = all.iter().filter(|(_, at)| at == address);
-                    selected.extend(meant.map(|(process, _)| *process));
-                }
-                ProcessSelector::Process(process) => {
-                    let known = all.iter().map(|(process, _)| process).chain(excluded);
-                    selected.extend(known.into_iter().find(|known| *known == process));
-                }
-            }
+            let all = heard.chain(stored);
+            selected.extend(all.filter(|(process, at)| is_selected(alone, *process, at)));
             if selected.len() == before {
                 let detail = format!("there is no process {selector}; the status lists them");
                 return Err(refused(ErrorCode::InvalidArgument, detail));
@@ -110,7 +114,7 @@ impl Controller {
     fn check_zones(
         &self,
         configuration: &Configuration,
-        excluded: &[ProcessId],
+        excluded: &[ProcessSelector],
         now: Instant,
     ) -> Result<()> {
         if matches!(self.step, Step::Waiting { .. }) && !self.record.is_created() {
@@ -118,7 +122,9 @@ impl Controller {
         }
         let copies = configuration.redundancy.copies() as usize;
         for class in [ProcessClass::Log, ProcessClass::Storage, ProcessClass::Coordinator] {
-            let usable = |heartbeat: &&Heartbeat| !excluded.contains(&heartbeat.process);
+            let usable = |heartbeat: &&Heartbeat| {
+                !is_selected(excluded, heartbeat.process, &heartbeat.worker.address)
+            };
             let alive = self.registry.alive_of(class, now).filter(usable);
             let mut zones: Vec<&str> = alive.map(|heartbeat| heartbeat.zone.as_str()).collect();
             zones.sort_unstable();

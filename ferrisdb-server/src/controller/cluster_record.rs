@@ -1,7 +1,7 @@
 //! What the controllers remember together: the one value that their group agrees on.
 //!
 //! ```text
-//!   "FDBCREC2"   8 bytes, the format and its version
+//!   "FDBCREC3"   8 bytes, the format and its version
 //!   u32          crc32c of the rest, big-endian
 //!   record       in the wire encoding
 //! ```
@@ -10,12 +10,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Generation, ProcessId, Result, ShardMap, Stage, Tag,
     Version,
-    service::controller::{Configuration, CoordinatorMembers, LogSet, StorageServer},
+    id::Address,
+    service::controller::{
+        Configuration, CoordinatorMembers, LogSet, ProcessSelector, StorageServer, is_selected,
+    },
     transport,
 };
 use serde::{Deserialize, Serialize};
 
-const MAGIC: &[u8; 8] = b"FDBCREC2";
+const MAGIC: &[u8; 8] = b"FDBCREC3";
 
 /// The durable state of a cluster's control.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,9 +46,17 @@ pub struct ClusterRecord {
     pub metadata_version: Version,
     /// When the map was changed last: what servers say of their copies counts once they have this on disk.
     pub shards_version: Version,
-    /// Processes that shall keep no data and no roles.
-    pub excluded: Vec<ProcessId>,
+    /// Processes that shall keep no data and no roles, as an operator has named them.
+    pub excluded: Vec<ProcessSelector>,
+    /// The newest generation that was known when the controllers lost their majority for good, if they ever did: see
+    /// [`super::force`].
+    pub forced_after: Option<Generation>,
 }
+
+/// How far the generation goes ahead when a controller is made to go on alone.
+const FORCED_GENERATIONS: u64 = 1 << 20;
+/// The same for reigns, and with them for the revisions that clients compare.
+const FORCED_REIGNS: u32 = 1 << 16;
 
 /// The members of a live generation, to recognise them by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +94,29 @@ impl ClusterRecord {
             metadata_version: Version::ZERO,
             shards_version: Version::ZERO,
             excluded: Vec::new(),
+            forced_after: None,
         }
+    }
+
+    /// Takes the record over from a group that is lost: nothing that its members may still decide counts any more.
+    pub fn force(&mut self) {
+        self.forced_after = Some(self.generation);
+        self.generation = Generation(self.generation.0 + FORCED_GENERATIONS);
+        self.reigns += FORCED_REIGNS;
+        self.active = None;
+    }
+
+    /// Whether a generation is one that the lost group has begun without this record's knowledge: what was committed in it
+    /// would be forgotten by a recovery.
+    pub fn is_unknown(&self, generation: Generation) -> bool {
+        let Some(known) = self.forced_after else { return false };
+        let forced = Generation(known.0 + FORCED_GENERATIONS);
+        known < generation && generation <= forced
+    }
+
+    /// Whether a process is excluded, by its address or by its identity.
+    pub fn is_excluded(&self, process: ProcessId, at: &Address) -> bool {
+        is_selected(&self.excluded, process, at)
     }
 
     /// The storage server of a process, if it has one.
@@ -193,11 +226,26 @@ pub(super) mod tests {
             generation: Generation(3),
             ..ClusterRecord::new(ClusterId(5), configuration())
         };
-        let encoded = [5, 0, 1, 3, 1, 1, 251, 16, 39, 3, 0, 0, 0, 0, 0, 0, 0, 0];
-        let mut file = b"FDBCREC2".to_vec();
+        let encoded = [5, 0, 1, 3, 1, 1, 251, 16, 39, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut file = b"FDBCREC3".to_vec();
         file.extend_from_slice(&crc32c::crc32c(&encoded).to_be_bytes());
         file.extend_from_slice(&encoded);
         assert_eq!(record.to_bytes(), file);
+    }
+
+    #[test]
+    fn a_forced_record_knows_what_it_does_not_know() {
+        let mut record = ClusterRecord::new(ClusterId(5), configuration());
+        record.generation = Generation(7);
+        assert!(!record.is_unknown(Generation(8)));
+        record.force();
+        assert!(record.generation > Generation(1_000_000) && record.active.is_none());
+        let next = record.generation.next();
+        for (generation, is_unknown) in [(6, false), (7, false), (8, true), (9_999, true)] {
+            assert_eq!(record.is_unknown(Generation(generation)), is_unknown, "{generation}");
+        }
+        assert!(!record.is_unknown(next));
+        assert_eq!(ClusterRecord::from_bytes(&record.to_bytes()).unwrap(), record);
     }
 
     #[test]

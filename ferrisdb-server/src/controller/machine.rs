@@ -277,6 +277,8 @@ impl Controller {
         Status {
             cluster: self.state(),
             processes: self.registry.statuses(now),
+            leads_for_ms: milliseconds(now.saturating_duration_since(self.registry.began())),
+            failure_timeout_ms: milliseconds(self.registry.failure_timeout()),
             recoveries: self.attempt.recoveries,
             last_recovery: self.attempt.last.clone(),
             controller,
@@ -407,7 +409,9 @@ impl Controller {
         let usable: Vec<&Heartbeat> = classes
             .into_iter()
             .flat_map(|class| self.registry.alive_of(class, now))
-            .filter(|heartbeat| !self.record.excluded.contains(&heartbeat.process))
+            .filter(|heartbeat| {
+                !self.record.is_excluded(heartbeat.process, &heartbeat.worker.address)
+            })
             .collect();
         // What the others say of each other is looked at pair by pair.
         let is_gone = |by: &Address| !usable.iter().any(|usable| usable.worker.address == *by);
@@ -551,7 +555,7 @@ impl Controller {
         let is_new = |heartbeat: &&Heartbeat| {
             let tag = heartbeat.storage.as_ref().and_then(|report| report.tag);
             self.record.storage_server(heartbeat.process).is_none()
-                && !self.record.excluded.contains(&heartbeat.process)
+                && !self.record.is_excluded(heartbeat.process, &heartbeat.worker.address)
                 // It forgets what it has of a tag that was given up, and then says so.
                 && tag.is_none()
         };
@@ -589,7 +593,7 @@ impl Controller {
     fn standing(&self, server: &StorageServer, now: Instant) -> Standing {
         let replace_after =
             Duration::from_millis(self.record.configuration.storage_replace_after_ms);
-        let is_excluded = self.record.excluded.contains(&server.process);
+        let is_excluded = self.record.is_excluded(server.process, &server.endpoint.address);
         match self.registry.dead_for(server.process, now) {
             Some(away) if away >= replace_after => Standing::Gone,
             _ if is_excluded => Standing::Leaving,
@@ -803,6 +807,10 @@ fn storage_server(tag: Tag, heartbeat: &Heartbeat, begin_version: Version) -> St
         zone: heartbeat.zone.clone(),
         begin_version,
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An error of the controller.

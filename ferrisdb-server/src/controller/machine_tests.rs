@@ -868,7 +868,62 @@ fn an_excluded_process_loses_its_roles() {
     world.persist();
     world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
     assert_eq!(world.recruit_logs().len(), 2);
-    assert_eq!(world.controller.state().excluded, [ProcessId(11)]);
-    command(&mut world, Command::Include(log())).unwrap();
+    assert_eq!(world.controller.state().excluded, log());
+    // Taken back by its identity, although its address was excluded.
+    let same = vec![ProcessSelector::Process(ProcessId(11))];
+    command(&mut world, Command::Include(same)).unwrap();
     assert_eq!(world.controller.state().excluded, []);
+}
+
+#[test]
+fn an_address_stays_excluded_under_a_new_identity() {
+    let mut world = World::active();
+    world.hear(heartbeat(2, 1, &[]));
+    let first = || vec![ProcessSelector::Address(Address::new("p1:1"))];
+    command(&mut world, Command::Exclude(first())).unwrap();
+    let is_recruited = |world: &World, process| {
+        let recruits = world.controller.choose_recruits(world.now).unwrap();
+        recruits.members().iter().any(|member| member.process == ProcessId(process))
+    };
+    assert!(is_recruited(&world, 2) && !is_recruited(&world, 1));
+    // It is restarted. A coordinator keeps nothing, so it is somebody new at the same address.
+    let again = Heartbeat {
+        worker: Endpoint { address: Address::new("p1:1"), instance: 6 },
+        ..heartbeat(3, 1, &[])
+    };
+    world.hear(again);
+    assert!(is_recruited(&world, 2) && !is_recruited(&world, 3));
+    // The machine is gone for good; what was typed is taken back as it was typed.
+    world.pass(400_000);
+    world.step(Input::Tick);
+    command(&mut world, Command::Include(first())).unwrap();
+    assert_eq!(world.controller.state().excluded, []);
+}
+
+#[test]
+fn a_controller_that_goes_on_alone_recovers_only_from_the_newest_record() {
+    let mut record = World::active().persisted;
+    let before = record.generation;
+    record.force();
+    // A log serves a generation that the record does not know: what was committed there would be forgotten.
+    let mut world = World::from(record.clone());
+    world.all_alive(&[before.0 + 1]);
+    world.pass(2_000);
+    world.all_alive(&[before.0 + 1]);
+    world.step(Input::Tick);
+    let Phase::Waiting { reason } = world.controller.state().phase else { panic!("it began") };
+    assert!(reason.contains("serves generation"), "{reason}");
+
+    // All that is served is known: the recovery begins once everybody could be heard.
+    let mut world = World::from(record.clone());
+    world.all_alive(&[before.0]);
+    world.step(Input::Tick);
+    assert_eq!(world.controller.record.generation, record.generation);
+    world.pass(2_000);
+    world.all_alive(&[before.0]);
+    world.step(Input::Tick);
+    assert_eq!(world.controller.record.generation, record.generation.next());
+    world.persist();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
+    assert_eq!(world.recruit_logs().len(), 3);
 }

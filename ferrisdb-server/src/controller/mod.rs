@@ -34,6 +34,7 @@
 mod administration;
 pub mod cluster_record;
 pub mod distribution;
+pub mod force;
 pub mod idempotency;
 pub mod links;
 pub mod machine;

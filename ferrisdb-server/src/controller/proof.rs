@@ -79,7 +79,8 @@ impl Controller {
         let active = self.record.active.as_ref()?;
         let set = self.record.log_sets.last()?;
         let configuration = &self.record.configuration;
-        let is_excluded = |member: &Member| self.record.excluded.contains(&member.process);
+        let is_excluded =
+            |member: &Member| self.record.is_excluded(member.process, &member.worker.address);
         let members = &active.coordinator;
         let excluded = active.members.iter().find(|member| is_excluded(member));
         let asked_for = match excluded {

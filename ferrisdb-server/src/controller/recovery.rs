@@ -17,7 +17,9 @@ use ferrisdb_core::{
     limits,
     runtime::Instant,
     service::{
-        controller::{CoordinatorMembers, LogMember, LogSet, Phase, ProcessClass, RecoveryReport},
+        controller::{
+            CoordinatorMembers, Heartbeat, LogMember, LogSet, Phase, ProcessClass, RecoveryReport,
+        },
         log::{LockReply, LockRequest},
         worker::{
             RecruitLog, RecruitProxy, RecruitResolver, RecruitSequencer,
@@ -209,8 +211,31 @@ impl Controller {
         self.publish(effects);
     }
 
+    /// A controller that was made to go on alone begins nothing before it knows that its record is the newest.
+    fn check_record(&self, now: Instant) -> Result<(), String> {
+        let Some(known) = self.record.forced_after else { return Ok(()) };
+        let waited = now.saturating_duration_since(self.registry.began());
+        if waited < self.registry.failure_timeout() {
+            return Err("waiting to hear of all processes, after --force-new-quorum".to_owned());
+        }
+        for status in self.registry.statuses(now) {
+            let Heartbeat { class, worker, hosted_generations, .. } = &status.heartbeat;
+            let mut unknown = hosted_generations.iter().filter(|g| self.record.is_unknown(**g));
+            if let Some(newer) = unknown.next() {
+                return Err(format!(
+                    "this controller was made to go on alone with the record of generation {known}, but the {class} at {} \
+                     serves generation {newer}: what was committed in it would be lost. Go on with the disk of a controller \
+                     that knows it, or restart that process if it is known to hold nothing of worth",
+                    worker.address
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// A new cluster waits for all its logs; a new leader gives everybody a moment to be heard.
     fn check_patience(&self, recruits: &Recruits, now: Instant) -> Result<(), String> {
+        self.check_record(now)?;
         // Zones may not permit as many logs as there are processes: those that are there are not waited for.
         let logs = self.registry.alive_of(ProcessClass::Log, now).count();
         let (found, wanted) =

@@ -289,13 +289,25 @@ impl Registry {
         self.processes.values().map(status).collect()
     }
 
-    /// Forgets processes that keep nothing and have been silent for long: coordinators are new at each start.
+    /// Forgets processes that keep nothing, and have been silent for long or given their address to another: a coordinator is
+    /// new at each start, and a machine that was wiped comes back as somebody new.
     pub fn forget(&mut self, now: Instant, keep: impl Fn(&Heartbeat) -> bool) {
         let limit = self.failure_timeout * ACCUSATION_TIMEOUTS;
         self.accusations.retain(|_, at| now.saturating_duration_since(*at) < limit);
         let limit = self.failure_timeout * FORGET_TIMEOUTS;
+        let place =
+            |process: &Process| (process.heartbeat.class, process.heartbeat.worker.address.clone());
+        let mut newest: BTreeMap<(ProcessClass, Address), Instant> = BTreeMap::new();
+        for process in self.processes.values() {
+            let heard = newest.entry(place(process)).or_insert(process.heard);
+            *heard = process.heard.max(*heard);
+        }
+        let failure_timeout = self.failure_timeout;
         self.processes.retain(|_, process| {
-            now.saturating_duration_since(process.heard) < limit || keep(&process.heartbeat)
+            let silent = now.saturating_duration_since(process.heard);
+            let has_successor = newest.get(&place(process)).is_some_and(|at| *at > process.heard);
+            let is_replaced = has_successor && silent >= failure_timeout;
+            (silent < limit && !is_replaced) || keep(&process.heartbeat)
         });
         self.troubles.retain(|process, _| self.processes.contains_key(process));
     }
@@ -379,6 +391,28 @@ mod tests {
         }
         let second = Some(Duration::from_secs(1));
         assert_eq!(registry.dead_for(ProcessId(1), after(3_601)), second);
+    }
+
+    #[test]
+    fn a_wiped_machine_is_not_remembered_as_a_dead_one() {
+        let began = ferrisdb_core::runtime::now();
+        let mut registry = Registry::new(Duration::from_secs(1), began);
+        let at = |number, address: &str| {
+            let worker = Endpoint::of_process(Address::new(address));
+            Heartbeat { worker, ..heartbeat(number, &[]) }
+        };
+        registry.heard(at(1, "a"), began);
+        registry.heard(at(2, "b"), began);
+        let later = began + Duration::from_millis(1_500);
+        registry.heard(at(3, "a"), later);
+        let known = |registry: &Registry| {
+            let all = registry.statuses(later).into_iter();
+            all.map(|status| status.heartbeat.process.0).collect::<Vec<_>>()
+        };
+        registry.forget(later, |heartbeat| heartbeat.process == ProcessId(1));
+        assert_eq!(known(&registry), [1, 2, 3], "its data is missed");
+        registry.forget(later, |_| false);
+        assert_eq!(known(&registry), [2, 3], "nobody has taken the place of 2");
     }
 
     #[test]

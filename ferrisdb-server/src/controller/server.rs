@@ -23,6 +23,7 @@ use ferrisdb_core::{
         },
         raft::{RaftIdentity, RaftService},
     },
+    simulation::{Plant, planted},
     transport::{Network, Router, call},
 };
 use parking_lot::Mutex;
@@ -35,10 +36,12 @@ use super::{
     metrics::ControllerMetrics,
     reign::{POLL_WAIT, Reign},
 };
-use crate::raft::{NodeId, Register, RegisterSettings};
+use crate::raft::{NodeId, Place, Register, RegisterSettings};
 
 /// How long another controller may take to answer.
 const PEER_LIMIT: Duration = Duration::from_millis(500);
+/// How long it may take until another controller has found this one.
+const MEET_LIMIT: Duration = Duration::from_secs(2);
 /// How long to wait before something is looked at again that nobody tells of.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -76,7 +79,8 @@ impl ControllerServer {
         settings: ControllerSettings,
     ) -> Result<ControllerServer> {
         let ((node, address), patience) = (identity, RegisterSettings::default());
-        let register = Register::open(disk, directory, node, network.clone(), patience).await?;
+        let place = Place { node, address: address.clone(), others: controllers.clone() };
+        let register = Register::open(disk, directory, place, network.clone(), patience).await?;
         router.add::<RaftService>(0, register.service());
         let shared = Arc::new(Shared {
             register,
@@ -249,15 +253,53 @@ impl Shared {
         answer.and_then(|answer| answer).map_err(|error| error.at(address))
     }
 
+    /// Asks another controller who it is, once it has found this one at its own address.
+    async fn meet(&self, address: &Address) -> Result<RaftIdentity> {
+        let (node, own) = (self.register.node(), self.address.clone());
+        let met = async {
+            let endpoint = Endpoint::of_process(address.clone());
+            let client = self.network.connect::<RaftService>(&endpoint).await?;
+            call(MEET_LIMIT, Stage::Control, |context| client.introduce(context, node, own)).await?
+        };
+        let met = runtime::timeout(MEET_LIMIT, Stage::Control, met).await;
+        let identity = met.and_then(|met| met).map_err(|error| error.at(address))?;
+        self.check_address(&identity, address).await?;
+        Ok(identity)
+    }
+
+    /// Whether a controller that was found at `found` is also where it says that it is.
+    async fn check_address(&self, identity: &RaftIdentity, found: &Address) -> Result<()> {
+        if identity.address == *found || identity.node == self.register.node() {
+            return Ok(());
+        }
+        let there = self.identity(&identity.address).await;
+        let why = match there {
+            Ok(there) if there.node == identity.node => return Ok(()),
+            Ok(_) => "another controller answers there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let detail = format!(
+            "the controller at {found} gives out the address {}, where it is not reached (--advertise): {why}",
+            identity.address
+        );
+        Err(refused(ErrorCode::Unreachable, detail))
+    }
+
     async fn add_controller(&self, address: &Address) -> Result<()> {
-        if self.members().iter().any(|member| member.address == *address) {
-            let detail =
-                format!("{address} is a controller already; remove it first if it lost its disk");
-            return Err(refused(ErrorCode::InvalidArgument, detail));
+        let is_member = |wanted: &Address| self.members().iter().any(|m| m.address == *wanted);
+        let detail = |address: &Address| {
+            format!("{address} is a controller already; remove it first if it lost its disk")
+        };
+        if is_member(address) {
+            return Err(refused(ErrorCode::InvalidArgument, detail(address)));
         }
         let identity = self.identity(address).await?;
-        tracing::info!(%address, node = identity.node, "adding a controller");
-        self.register.add_member(identity.node, address.clone()).await
+        self.check_address(&identity, address).await?;
+        if is_member(&identity.address) {
+            return Err(refused(ErrorCode::InvalidArgument, detail(&identity.address)));
+        }
+        tracing::info!(address = %identity.address, node = identity.node, "adding a controller");
+        self.register.add_member(identity.node, identity.address).await
     }
 
     async fn remove_controller(&self, address: &Address) -> Result<()> {
@@ -269,6 +311,11 @@ impl Shared {
         if members.len() == 1 {
             let detail = "it is the only controller: add another one first";
             return Err(refused(ErrorCode::NotSatisfiable, detail));
+        }
+        if !planted(Plant::RemoveBlindly) {
+            let mut silent = self.silent_controllers().await;
+            silent.retain(|(silent, _)| silent != address);
+            check_majority(address, members.len() - 1, &silent)?;
         }
         tracing::info!(%address, node = member.node, "removing a controller");
         self.register.remove_member(member.node).await
@@ -292,18 +339,36 @@ impl Shared {
     }
 }
 
+/// Refuses a removal after which nothing could be decided any more, not even to take it back.
+fn check_majority(address: &Address, left: usize, silent: &[(Address, String)]) -> Result<()> {
+    let (needed, answer) = (left / 2 + 1, left - silent.len());
+    if answer >= needed {
+        return Ok(());
+    }
+    let silent: Vec<String> =
+        silent.iter().map(|(silent, why)| format!("{silent} ({why})")).collect();
+    let detail = format!(
+        "without {address} there are {left} controllers, of which {needed} must answer, and {answer} would; start \
+         {} first, or remove that one instead, if it is gone for good",
+        silent.join(" and ")
+    );
+    Err(refused(ErrorCode::NotSatisfiable, detail))
+}
+
 /// Founds the group if nobody has.
 async fn found(shared: Arc<Shared>, controllers: Vec<Address>) {
     let others: Vec<_> = controllers.into_iter().filter(|a| *a != shared.address).collect();
-    let mut has_waited = false;
+    let mut waited_for = String::new();
     while !shared.register.is_initialized() {
-        let identities = others.iter().map(|other| shared.identity(other));
-        let identities = futures::future::join_all(identities).await;
-        let fresh: Option<BTreeMap<NodeId, Address>> = others
+        let met = others.iter().map(|other| shared.meet(other));
+        let met = futures::future::join_all(met).await;
+        // By the addresses that they give out, which all founders see alike, and not by those on the command line.
+        let fresh: Option<BTreeMap<NodeId, Address>> = met
             .iter()
-            .zip(&identities)
-            .map(|(address, identity)| match identity {
-                Ok(RaftIdentity { node, is_initialized: false }) => Some((*node, address.clone())),
+            .map(|met| match met {
+                Ok(RaftIdentity { node, is_initialized: false, address, .. }) => {
+                    Some((*node, address.clone()))
+                }
                 _ => None,
             })
             .collect();
@@ -315,12 +380,19 @@ async fn found(shared: Arc<Shared>, controllers: Vec<Address>) {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(%error, "the group was not founded here"),
             }
-        } else if !has_waited {
-            has_waited = true;
-            tracing::info!(
-                ?identities,
-                "waiting for the other controllers, or to be added to their group"
-            );
+        } else {
+            let reasons = others.iter().zip(&met).filter_map(|(other, met)| match met {
+                Ok(identity) if identity.is_initialized => {
+                    Some(format!("{other} belongs to a group, which can take this controller in"))
+                }
+                Ok(_) => None,
+                Err(error) => Some(error.to_string()),
+            });
+            let reasons = reasons.collect::<Vec<_>>().join("; ");
+            if reasons != waited_for {
+                tracing::info!(%reasons, "waiting for the other controllers");
+                waited_for = reasons;
+            }
         }
         runtime::sleep(runtime::jitter(PAUSE)).await;
     }
@@ -390,4 +462,27 @@ pub(crate) fn handler(
     server: ControllerServer,
 ) -> ferrisdb_core::transport::Handler<ControllerService> {
     ferrisdb_core::handler!(ferrisdb_core::service::controller::Controller, server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_that_leaves_no_majority_is_refused_with_the_reason() {
+        let address = |name: &str| Address::new(format!("{name}:4500"));
+        let silent = |names: &[&str]| -> Vec<(Address, String)> {
+            names.iter().map(|name| (address(name), "refused".to_owned())).collect()
+        };
+        let check = |left, names: &[&str]| check_majority(&address("b"), left, &silent(names));
+        assert!(check(2, &[]).is_ok());
+        assert!(check(4, &["c"]).is_ok());
+        assert!(check(1, &[]).is_ok());
+        assert!(check(4, &["c", "d"]).is_err());
+        let error = check(2, &["c"]).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NotSatisfiable);
+        let expected = "without b:4500 there are 2 controllers, of which 2 must answer, and 1 would; start c:4500 \
+                        (refused) first, or remove that one instead, if it is gone for good";
+        assert_eq!(error.detail(), expected);
+    }
 }

@@ -104,6 +104,7 @@ impl ServerHost {
 
     /// Stops all roles: the coordinator first, so that no commit is cut off half-way.
     pub async fn shut_down(self) {
+        self.controller.stop_leading();
         self.coordinator.shut_down().await;
         self.storage.shut_down_with_cluster().await;
         self.log.shut_down().await;

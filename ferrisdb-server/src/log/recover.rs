@@ -106,6 +106,8 @@ pub(super) async fn open(
     directory: &Path,
     settings: &LogSettings,
 ) -> Result<Option<Opened>> {
+    // Whoever wrote here may have been killed before the names were durable.
+    disk.sync_directory(directory).await?;
     let segments: Vec<u64> =
         disk.list(directory).await?.iter().filter_map(|name| segment::number_of(name)).collect();
     let state_path = directory.join(state::FILE_NAME);

@@ -11,6 +11,7 @@
 //! | `entry-` and the index in 20 digits | `FDBRENT1` | an entry of the log, with its log id |
 //! | `vote` | `FDBRVOT1` | the newest vote |
 //! | `purged` | `FDBRPUR1` | the log id through which the log is gone |
+//! | `member` | `FDBRMEM1` | the member's number, if it was made to go on alone |
 //! | `snapshot` | `FDBRSNP1` | all that was applied through a log id |
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -24,6 +25,7 @@ pub(super) enum FileKind {
     Vote,
     Purged,
     Snapshot,
+    Member,
 }
 
 impl FileKind {
@@ -33,6 +35,7 @@ impl FileKind {
             FileKind::Vote => b"FDBRVOT1",
             FileKind::Purged => b"FDBRPUR1",
             FileKind::Snapshot => b"FDBRSNP1",
+            FileKind::Member => b"FDBRMEM1",
         }
     }
 

@@ -15,8 +15,9 @@ pub struct Leadership {
     pub term: u64,
     /// The leader of the term, if one is known.
     pub leader: Option<(NodeId, Address)>,
-    /// Whether this member leads, and a majority has confirmed that within the election timeout. While it holds, no other
-    /// member can have become the leader, as far as clocks run equally fast.
+    /// Whether this member leads, a majority has confirmed that within the election timeout, and a majority has reached it
+    /// at its own address lately. While it holds, no other member can have become the leader, as far as clocks run equally
+    /// fast.
     pub is_here: bool,
 }
 
@@ -40,8 +41,8 @@ impl View {
         self.metrics.last_log_index.is_some() || self.metrics.vote != openraft::Vote::default()
     }
 
-    /// Who leads, where a lease lasts for `lease`.
-    pub(super) fn leadership(&self, lease: Duration) -> Leadership {
+    /// Who leads, where a lease lasts for `lease`, and this member is reached by a majority or not.
+    pub(super) fn leadership(&self, lease: Duration, is_reached: bool) -> Leadership {
         let metrics = &self.metrics;
         let term = metrics.current_term;
         if self.is_over {
@@ -58,7 +59,8 @@ impl View {
             .is_some_and(|ago| Duration::from_millis(ago) + silent < lease);
         let is_here = metrics.state == ServerState::Leader
             && metrics.current_leader == Some(metrics.id)
-            && is_confirmed;
+            && is_confirmed
+            && is_reached;
         Leadership { term, leader, is_here }
     }
 }
@@ -97,22 +99,30 @@ mod tests {
         let leader = Some((1, Address::new("h:1")));
         let leads = Leadership { term: 7, leader: leader.clone(), is_here: true };
         let alone = Leadership { term: 7, leader, is_here: false };
-        assert_eq!(view(Some(10)).leadership(LEASE), leads);
-        assert_eq!(view(Some(500)).leadership(LEASE), alone);
-        assert_eq!(view(None).leadership(LEASE), alone);
+        assert_eq!(view(Some(10)).leadership(LEASE, true), leads);
+        assert_eq!(view(Some(500)).leadership(LEASE, true), alone);
+        assert_eq!(view(None).leadership(LEASE, true), alone);
+    }
+
+    #[test]
+    fn a_leader_that_nobody_reaches_does_not_say_so() {
+        assert!(!view(Some(10)).leadership(LEASE, false).is_here);
     }
 
     #[test]
     fn a_core_that_hangs_does_not_lead() {
         let mut view = view(Some(10));
         view.seen_at = runtime::now().checked_sub(LEASE).unwrap();
-        assert!(!view.leadership(LEASE).is_here);
+        assert!(!view.leadership(LEASE, true).is_here);
     }
 
     #[test]
     fn a_core_that_ended_knows_no_leader() {
         let mut view = view(Some(10));
         view.is_over = true;
-        assert_eq!(view.leadership(LEASE), Leadership { term: 7, leader: None, is_here: false });
+        assert_eq!(
+            view.leadership(LEASE, true),
+            Leadership { term: 7, leader: None, is_here: false }
+        );
     }
 }

@@ -79,6 +79,9 @@ impl LogStore {
         directory: &Path,
         failure: Failure,
     ) -> Result<LogStore> {
+        // A process that was killed may have renamed a file whose name is not durable yet: what is read now and promised to
+        // others must not be gone after the next power failure.
+        disk.sync_directory(directory).await?;
         let mut log = Log {
             vote: read(&*disk, FileKind::Vote, &directory.join(VOTE_FILE)).await?,
             purged: read(&*disk, FileKind::Purged, &directory.join(PURGED_FILE)).await?,
@@ -124,6 +127,16 @@ impl LogStore {
     pub(super) fn is_pristine(&self) -> bool {
         let log = self.log.lock();
         log.vote.is_none() && log.last_log_id().is_none()
+    }
+
+    /// All entries.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        self.log.lock().entries.values().cloned().collect()
+    }
+
+    /// The newest entry, or what was purged last.
+    pub(super) fn newest(&self) -> Option<LogId> {
+        self.log.lock().last_log_id()
     }
 
     /// The log id through which the log is gone.

@@ -17,10 +17,14 @@
 //! |---|---|
 //! | [`Register`], `register.rs` | the member: reads, writes, members, what its peers call |
 //! | `leadership.rs` | who leads, and whether that can still be relied on |
+//! | `election.rs` | when a member stands for election, and whom it supports |
+//! | `reach.rs` | whether a leader is reached where it says that it is |
+//! | `campaign.rs` | the shell of both: what members ask each other about it |
 //! | `log_store.rs`, `file.rs` | the log and the vote on disk; the form of all files |
 //! | `state_machine.rs` | the register and its snapshot |
 //! | `peers.rs` | the way to the other members |
 //! | `runtime.rs`, `types.rs` | what the consensus library (openraft) is told about our world |
+//! | `force.rs` | one member goes on alone, when a majority is gone for good |
 //! | `failure.rs` | the disk's error that ended a member |
 //!
 //! Keeps: a write that was acknowledged is in every later [`Register::read`]; revisions are applied in order, each
@@ -31,16 +35,19 @@
 //!
 //! An entry travels whole, and is sent again if it is not on a follower's disk within a heartbeat interval: that
 //! bounds how large a value can usefully be on a slow disk, well below [`VALUE_BYTES_MAX`]. A member does nothing else while
-//! it writes, so a leader whose disk takes longer than the election timeout loses its leadership. There is no round before
-//! an election (pre-vote), so a member that comes back from a partition can cost one.
+//! it writes, so a leader whose disk takes longer than the election timeout loses its leadership.
 //!
 //! Start with [`Register::write`], then `Applied::apply`.
 
+mod campaign;
+mod election;
 mod failure;
 mod file;
+mod force;
 mod leadership;
 mod log_store;
 mod peers;
+mod reach;
 mod register;
 mod runtime;
 mod settings;
@@ -49,10 +56,11 @@ mod state_machine;
 mod tests;
 mod types;
 
+pub use force::{Remains, force_quorum, forced_number, remains};
 pub use leadership::Leadership;
 pub use register::Register;
 pub use settings::RegisterSettings;
-pub use types::{Contents, NodeId, Written};
+pub use types::{Contents, NodeId, Place, Written};
 
 /// The longest value, in bytes: an entry must fit a frame of the transport with room to spare.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;

@@ -59,6 +59,8 @@ pub(super) struct Peers {
     node: NodeId,
     network: Network,
     connections: Arc<Mutex<Slots>>,
+    /// Where members were reached that the group knows at another address still.
+    routes: Arc<Mutex<BTreeMap<NodeId, Address>>>,
 }
 
 /// A member, and where the group knows it.
@@ -97,11 +99,57 @@ pub(super) struct Peer {
 
 impl Peers {
     pub(super) fn new(node: NodeId, network: Network) -> Peers {
-        Peers { node, network, connections: Arc::default() }
+        Peers { node, network, connections: Arc::default(), routes: Arc::default() }
     }
-}
 
-impl Peers {
+    /// How addresses are reached.
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// A member was reached at this address.
+    pub(super) fn route(&self, node: NodeId, address: Address) {
+        self.routes.lock().insert(node, address);
+    }
+
+    /// Where a member is reached that the group knows at `known`.
+    pub(super) fn address_of(&self, node: NodeId, known: Address) -> Address {
+        self.routes.lock().get(&node).cloned().unwrap_or(known)
+    }
+
+    /// A connection to whoever is at an address.
+    pub(super) async fn at(&self, address: &Address) -> Result<Client<RaftService>> {
+        self.network.connect::<RaftService>(&Endpoint::of_process(address.clone())).await
+    }
+
+    /// Delivers a message within `limit` and brings back the answer.
+    pub(super) async fn ask<A: DeserializeOwned>(
+        &self,
+        (target, known): (NodeId, Address),
+        kind: RaftMessageKind,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<A> {
+        let invalid = |cause: io::Error| {
+            Error::new(ErrorCode::InvalidArgument, Stage::Control, cause.to_string())
+        };
+        let body = transport::encode(body).map_err(invalid)?;
+        let message = RaftMessage { to: target, from: self.node, kind, body };
+        let key = (target, self.address_of(target, known));
+        let asked = async {
+            let client = self.connection(&key).await?;
+            transport::call(limit, Stage::Control, |context| client.deliver(context, message))
+                .await?
+        };
+        let answer: Result<Bytes> =
+            runtime::timeout(limit, Stage::Control, asked).await.and_then(|answer| answer);
+        self.note(&key, answer.as_ref().err());
+        let answer = answer.map_err(|error| error.at(&key.1))?;
+        transport::decode(&answer).map_err(|cause| {
+            Error::new(ErrorCode::Protocol, Stage::Control, cause.to_string()).at(&key.1)
+        })
+    }
+
     /// The connection to a member, as soon as there is one. Making it goes on when the caller gives up: the library's
     /// limits are much shorter than what a busy machine may take to greet.
     async fn connection(&self, key: &(NodeId, Address)) -> Result<Client<RaftService>> {
@@ -151,6 +199,13 @@ impl Peers {
 
     /// Notes how a call has ended: a connection that is broken, or has been silent for long, is made anew.
     fn note(&self, key: &(NodeId, Address), error: Option<&Error>) {
+        if error.is_some_and(|error| error.code() != ErrorCode::TimedOut) {
+            // It may have moved back. If it has not, it says again where it is.
+            let mut routes = self.routes.lock();
+            if routes.get(&key.0) == Some(&key.1) {
+                routes.remove(&key.0);
+            }
+        }
         let Some(slot) = self.connections.lock().get(key).cloned() else { return };
         let mut state = slot.state.lock();
         let State::Connected { heard, .. } = &mut *state else { return };
@@ -189,24 +244,7 @@ impl Peer {
         body: &impl Serialize,
         limit: Duration,
     ) -> Result<A> {
-        let invalid = |cause: io::Error| {
-            Error::new(ErrorCode::InvalidArgument, Stage::Control, cause.to_string())
-        };
-        let body = transport::encode(body).map_err(invalid)?;
-        let message = RaftMessage { to: self.target, from: self.peers.node, kind, body };
-        let key = (self.target, self.address.clone());
-        let asked = async {
-            let client = self.peers.connection(&key).await?;
-            transport::call(limit, Stage::Control, |context| client.deliver(context, message))
-                .await?
-        };
-        let answer: Result<Bytes> =
-            runtime::timeout(limit, Stage::Control, asked).await.and_then(|answer| answer);
-        self.peers.note(&key, answer.as_ref().err());
-        let answer = answer.map_err(|error| error.at(&self.address))?;
-        transport::decode(&answer).map_err(|cause| {
-            Error::new(ErrorCode::Protocol, Stage::Control, cause.to_string()).at(&self.address)
-        })
+        self.peers.ask((self.target, self.address.clone()), kind, body, limit).await
     }
 }
 

@@ -10,6 +10,7 @@ use ferrisdb_core::{
     service::raft::{Raft as RaftApi, RaftIdentity, RaftMessage, RaftMessageKind, RaftService},
     transport::{self, Handler, Network},
 };
+use openraft::raft::AppendEntriesResponse;
 use openraft::{
     BasicNode, ChangeMembers, LogIdOptionExt as _, Snapshot, SnapshotPolicy,
     error::{
@@ -17,20 +18,23 @@ use openraft::{
         InitializeError, RaftError,
     },
 };
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use tarpc::context::Context;
 use tokio::sync::watch;
 
 use super::{
-    VALUE_BYTES_MAX,
+    VALUE_BYTES_MAX, campaign,
+    election::Election,
     failure::Failure,
     file::corrupt,
     leadership::{Leadership, View, voters},
     log_store::LogStore,
     peers::{Peers, SnapshotMessage},
+    reach::Reach,
     settings::RegisterSettings,
     state_machine::{Applied, StateMachine},
-    types::{Consensus, Contents, LogId, NodeId, Proposal, Written},
+    types::{Consensus, Contents, LogId, NodeId, Place, Proposal, Written},
 };
 
 /// How long a snapshot may take to arrive and to be on the receiver's disk.
@@ -39,26 +43,30 @@ const SNAPSHOT_LIMIT_MS: u64 = 5_000;
 /// A member of a group that keeps one value. Clones are the same one.
 #[derive(Clone)]
 pub struct Register {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    node: NodeId,
-    consensus: Consensus,
+pub(super) struct Shared {
+    pub(super) place: Place,
+    pub(super) consensus: Consensus,
+    pub(super) log: LogStore,
+    pub(super) peers: Peers,
+    pub(super) election: Mutex<Election>,
+    pub(super) reach: Mutex<Reach>,
     applied: watch::Receiver<Applied>,
-    view: watch::Receiver<View>,
+    pub(super) view: watch::Receiver<View>,
     /// Whether there was something on the disk at the beginning.
     was_initialized: bool,
     failure: Failure,
-    settings: RegisterSettings,
-    tasks: TaskGroup,
+    pub(super) settings: RegisterSettings,
+    pub(super) tasks: TaskGroup,
 }
 
 impl Register {
     /// Opens the member whose files are in `directory`, or a new one.
     ///
-    /// `node` was drawn with the directory and stays with it. `network` is how this member reaches the others. They
-    /// reach it once [`Register::service`] is offered at the address that the group knows for it.
+    /// Its number was drawn with the directory and stays with it. `network` is how this member reaches the others. They
+    /// reach it once [`Register::service`] is offered at its address; if the group knows it at another one, it says so.
     ///
     /// # Errors
     ///
@@ -67,10 +75,11 @@ impl Register {
     pub async fn open(
         disk: Arc<dyn Disk>,
         directory: &Path,
-        node: NodeId,
+        place: Place,
         network: Network,
         settings: RegisterSettings,
     ) -> Result<Register> {
+        let node = place.node;
         disk.create_directory(directory).await?;
         let failure = Failure::default();
         let log = LogStore::open(Arc::clone(&disk), directory, failure.clone()).await?;
@@ -86,7 +95,7 @@ impl Register {
 
         let peers = Peers::new(node, network);
         let config = Arc::new(library_settings(&settings)?);
-        let consensus = Consensus::new(node, config, peers, log, machine).await;
+        let consensus = Consensus::new(node, config, peers.clone(), log.clone(), machine).await;
         let consensus = consensus.map_err(|fatal| stopped(&failure, &fatal))?;
         // The core says who its members are before it takes this first request.
         let started = consensus.is_initialized().await;
@@ -100,14 +109,29 @@ impl Register {
         let (viewed, view) = watch::channel(first);
         let tasks = TaskGroup::default();
         tasks.spawn(follow(metrics, viewed, failure.clone()));
-        let shared =
-            Shared { node, consensus, applied, view, was_initialized, failure, settings, tasks };
-        Ok(Register { shared: Arc::new(shared) })
+        let election = Election::new(node, settings.election_timeout.clone(), runtime::now());
+        let shared = Arc::new(Shared {
+            place,
+            consensus,
+            log,
+            peers,
+            election: Mutex::new(election),
+            reach: Mutex::new(Reach::new(settings.reached_within)),
+            applied,
+            view,
+            was_initialized,
+            failure,
+            settings,
+            tasks,
+        });
+        shared.tasks.spawn(campaign::campaign(Arc::downgrade(&shared)));
+        shared.tasks.spawn(campaign::presence(Arc::downgrade(&shared)));
+        Ok(Register { shared })
     }
 
     /// The number of this member.
     pub fn node(&self) -> NodeId {
-        self.shared.node
+        self.shared.place.node
     }
 
     /// Whether this member belongs to a group: it has been told the members, or has voted for one of them.
@@ -130,7 +154,7 @@ impl Register {
                 self.seen(View::is_initialized).await
             }
             Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
-                let detail = format!("member {} is not one of {members:?}", self.shared.node);
+                let detail = format!("member {} is not one of {members:?}", self.shared.place.node);
                 Err(Error::new(ErrorCode::InvalidArgument, Stage::Control, detail))
             }
             Err(RaftError::Fatal(fatal)) => Err(self.stopped(&fatal)),
@@ -139,7 +163,23 @@ impl Register {
 
     /// Who leads now.
     pub fn leadership(&self) -> Leadership {
-        self.shared.view.borrow().leadership(self.shared.settings.election_timeout.end)
+        let is_reached = self.is_reached();
+        let lease = self.shared.settings.election_timeout.end;
+        let mut leadership = self.shared.view.borrow().leadership(lease, is_reached);
+        if let Some((leader, address)) = &mut leadership.leader {
+            *address = match *leader == self.node() {
+                true => self.shared.place.address.clone(),
+                false => self.shared.peers.address_of(*leader, address.clone()),
+            };
+        }
+        leadership
+    }
+
+    /// Whether a majority has reached this member at its own address lately.
+    pub(super) fn is_reached(&self) -> bool {
+        let members = Arc::clone(&self.shared.view.borrow().metrics.membership_config);
+        let voters = members.membership().get_joint_config();
+        self.shared.reach.lock().is_proven(self.node(), voters, runtime::now())
     }
 
     /// Waits until the leadership is not `known` any more.
@@ -389,7 +429,11 @@ impl Register {
         match message.kind {
             RaftMessageKind::Append => {
                 let answer = consensus.append_entries(decode(&message)?).await;
-                encode(&answer.map_err(|error| self.rpc_error(error))?)
+                let answer = answer.map_err(|error| self.rpc_error(error))?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.heard_a_leader();
+                }
+                encode(&answer)
             }
             RaftMessageKind::Vote => {
                 let answer = consensus.vote(decode(&message)?).await;
@@ -400,7 +444,14 @@ impl Register {
                 let contents = std::io::Cursor::new(Vec::from(contents));
                 let snapshot = Snapshot { meta, snapshot: Box::new(contents) };
                 let answer = consensus.install_full_snapshot(vote, snapshot).await;
-                encode(&answer.map_err(|fatal| self.stopped(&fatal))?)
+                let answer = answer.map_err(|fatal| self.stopped(&fatal))?;
+                if answer.vote <= vote {
+                    self.heard_a_leader();
+                }
+                encode(&answer)
+            }
+            RaftMessageKind::Canvass => {
+                encode(&self.on_canvass(message.from, decode(&message)?).await)
             }
         }
     }
@@ -415,16 +466,16 @@ impl Register {
 
 impl std::fmt::Debug for Register {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Register({}, {:?})", self.shared.node, self.leadership())
+        write!(f, "Register({}, {:?})", self.node(), self.leadership())
     }
 }
 
 impl RaftApi for Register {
     async fn deliver(self, _: Context, message: RaftMessage) -> Result<Bytes> {
-        if message.to != self.shared.node {
+        if message.to != self.shared.place.node {
             let detail = format!(
                 "member {} asks for member {}, this is member {}",
-                message.from, message.to, self.shared.node
+                message.from, message.to, self.shared.place.node
             );
             return Err(Error::new(ErrorCode::NoSuchEndpoint, Stage::Control, detail));
         }
@@ -432,7 +483,11 @@ impl RaftApi for Register {
     }
 
     async fn identity(self, _: Context) -> Result<RaftIdentity> {
-        Ok(RaftIdentity { node: self.shared.node, is_initialized: self.is_initialized() })
+        Ok(self.whoami())
+    }
+
+    async fn introduce(self, _: Context, node: u64, address: Address) -> Result<RaftIdentity> {
+        self.on_introduce(node, address).await
     }
 }
 
@@ -499,6 +554,8 @@ fn library_settings(settings: &RegisterSettings) -> Result<openraft::Config> {
         heartbeat_interval: millis(settings.heartbeat_interval),
         election_timeout_min: millis(settings.election_timeout.start),
         election_timeout_max: millis(settings.election_timeout.end),
+        // A member stands when a majority has promised its votes: see `election.rs`.
+        enable_elect: false,
         install_snapshot_timeout: SNAPSHOT_LIMIT_MS,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_after_entries),
         max_in_snapshot_log_to_keep: settings.snapshot_after_entries / 2,

@@ -23,7 +23,7 @@ use super::{
     },
 };
 
-const SNAPSHOT_FILE: &str = "snapshot";
+pub(super) const SNAPSHOT_FILE: &str = "snapshot";
 
 /// Everything that was applied through a log id. This is also the record of a snapshot file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -73,6 +73,8 @@ fn indexes(log: &mut LogStore) -> Vec<u64> {
 struct BrittleDisk {
     disk: MemoryDisk,
     changes_left: AtomicUsize,
+    /// Syncs of directories, and what was read, in order.
+    told: parking_lot::Mutex<Vec<String>>,
 }
 
 impl BrittleDisk {
@@ -101,6 +103,7 @@ impl Disk for BrittleDisk {
     }
 
     fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>> {
+        self.told.lock().push(format!("read {}", path.display()));
         self.disk.read(path)
     }
 
@@ -116,6 +119,11 @@ impl Disk for BrittleDisk {
     fn remove(&self, path: &Path) -> DiskFuture<'_, ()> {
         let (disk, path) = (self.disk.clone(), path.to_owned());
         self.change(Box::pin(async move { disk.remove(&path).await }))
+    }
+
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.told.lock().push(String::from("sync"));
+        self.disk.sync_directory(path)
     }
 
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
@@ -135,7 +143,8 @@ fn cut_short(changes: usize, change: impl FnOnce(&mut LogStore) -> bool) -> (boo
     assert!(append(&mut log, (0..=8).map(|index| entry(1, index))));
     block_on(log.purge(log_id(1, 2))).unwrap();
 
-    let brittle = BrittleDisk { disk: disk.clone(), changes_left: AtomicUsize::new(changes) };
+    let changes_left = AtomicUsize::new(changes);
+    let brittle = BrittleDisk { disk: disk.clone(), changes_left, told: Default::default() };
     let failure = Failure::default();
     let opened = LogStore::open(Arc::new(brittle), directory(), failure.clone());
     let is_done = change(&mut block_on(opened).unwrap());
@@ -212,6 +221,20 @@ fn a_leader_that_was_restarted_is_a_candidate_and_a_follower_stays_one() {
     assert_eq!(block_on(log.read_vote()).unwrap(), Some(Vote::new_committed(7, 2)));
     log.step_down(2);
     assert_eq!(block_on(log.read_vote()).unwrap(), Some(Vote::new(7, 2)));
+}
+
+#[test]
+fn names_are_made_durable_before_they_are_believed() {
+    let disk = MemoryDisk::new();
+    assert!(append(&mut open(&disk).unwrap(), [entry(1, 0)]));
+    let changes_left = AtomicUsize::new(0);
+    let told = Default::default();
+    let brittle = Arc::new(BrittleDisk { disk, changes_left, told });
+    let opened = LogStore::open(brittle.clone(), directory(), Failure::default());
+    assert_eq!(indexes(&mut block_on(opened).unwrap()), [0]);
+    let told = brittle.told.lock().clone();
+    assert_eq!(told[0], "sync", "{told:?}");
+    assert!(told.contains(&format!("read {}", entry_path(0).display())), "{told:?}");
 }
 
 #[test]
@@ -299,12 +322,13 @@ fn files() -> Vec<(FileKind, Bytes, Vec<u8>)> {
     let file = |kind: FileKind, bytes: Result<Bytes>, record: &[&[u8]]| {
         (kind, bytes.unwrap(), record.concat())
     };
-    use FileKind::{Entry as EntryFile, Purged, Snapshot, Vote as VoteFile};
+    use FileKind::{Entry as EntryFile, Member, Purged, Snapshot, Vote as VoteFile};
     vec![
         file(EntryFile, EntryFile.encode(&blank), &[&[3, 1, 9], &[0]]),
         file(EntryFile, EntryFile.encode(&write), &[&[2, 1, 251, 44, 1], &[1, 7, 1, b'v']]),
         file(EntryFile, EntryFile.encode(&members), &[&[1, 1, 3], &[2], &members_bytes]),
         file(VoteFile, VoteFile.encode(&Vote::new_committed(7, 2)), &[&[7, 2, 1]]),
+        file(Member, Member.encode(&300u64), &[&[251, 44, 1]]),
         file(Purged, Purged.encode(&log_id(2, 5)), &[&[2, 1, 5]]),
         file(
             Snapshot,
@@ -322,6 +346,7 @@ fn golden_bytes() {
             FileKind::Vote => b"FDBRVOT1",
             FileKind::Purged => b"FDBRPUR1",
             FileKind::Snapshot => b"FDBRSNP1",
+            FileKind::Member => b"FDBRMEM1",
         };
         let expected = [&magic[..], &crc32c::crc32c(&record).to_be_bytes(), &record].concat();
         assert_eq!(file, expected, "{kind:?}");
@@ -336,6 +361,7 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
             FileKind::Vote => kind.decode::<Vote>(file).err(),
             FileKind::Purged => kind.decode::<LogId>(file).err(),
             FileKind::Snapshot => kind.decode::<Applied>(file).err(),
+            FileKind::Member => kind.decode::<u64>(file).err(),
         };
         error.is_some_and(|error| error.code() == ErrorCode::Corrupt)
     }

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use bytes::Bytes;
+use ferrisdb_core::id::Address;
 use openraft::{BasicNode, impls::OneshotResponder};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,17 @@ use super::runtime::Doors;
 /// A member of a group, or rather its data directory: drawn once and kept there. Never derived from the
 /// address, so that a member whose disk was wiped is somebody new, who has promised nothing.
 pub type NodeId = u64;
+
+/// Who a member is, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number.
+    pub node: NodeId,
+    /// Where it wants to be reached.
+    pub address: Address,
+    /// Where others may be found, beside those that the group knows: all of them may have moved.
+    pub others: Vec<Address>,
+}
 
 /// What the register holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

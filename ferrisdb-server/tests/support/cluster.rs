@@ -116,7 +116,7 @@ impl Cluster {
             let mut arguments = vec![
                 format!("--listen={listen}"),
                 format!("--advertise={advertise}"),
-                "--log=info,tarpc=error".into(),
+                "--log=info".into(),
             ];
             arguments.extend(role_arguments(role, shape, &controllers));
             if role != "coordinator" {

@@ -62,6 +62,7 @@ impl MachineDisk {
 
     /// The machine has lost its power: of what was not synced, parts may survive, in any combination.
     pub fn power_failure(&self) {
+        self.files.lose_names();
         self.files.crash(Contents::power_failure);
         self.engines.power_failure();
     }

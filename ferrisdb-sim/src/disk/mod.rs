@@ -13,9 +13,10 @@
 //! ```
 //!
 //! A sector of 512 bytes is there or not. Changes survive independently of each other, so a later one may survive an
-//! earlier one. Names are durable at once, as the contract of [`Disk`] says. An operation that is on its way when its
-//! process dies has happened, half happened, or not: what [`Disk::replace`] does is several steps, and can leave the
-//! old file beside `name.new`; a directory that was being removed can be half gone.
+//! earlier one. Names are durable when the operation is done, as the contract of [`Disk`] says. An operation that is
+//! on its way when its process dies has happened, half happened, or not: what [`Disk::replace`] does is several steps, and can
+//! leave the old file beside `name.new`, or a name that is there and is lost when the power fails, unless
+//! [`Disk::sync_directory`] comes first; a directory that was being removed can be half gone.
 //!
 //! ```text
 //!   MachineDisk     the disk and the engines of one node; the world's handle on them
@@ -36,10 +37,11 @@
 //!
 //! Timers of the simulation have a millisecond, so a shorter time is that long sometimes, and otherwise nothing: right on
 //! average. A lost extension of a file leaves zeros or a shorter file, never what other files had there before.
-//! Durable names never come back, and synced bytes are never lost but by [`MachineDisk::flip_bit`].
+//! Removed files never come back once that is durable, and synced bytes are never lost but by [`MachineDisk::flip_bit`].
 //!
 //! [`Disk`]: ferrisdb_core::runtime::Disk
 //! [`Disk::replace`]: ferrisdb_core::runtime::Disk::replace
+//! [`Disk::sync_directory`]: ferrisdb_core::runtime::Disk::sync_directory
 
 mod chance;
 mod condition;

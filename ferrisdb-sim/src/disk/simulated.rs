@@ -42,6 +42,8 @@ pub(super) struct Files(Arc<Mutex<State>>);
 struct State {
     image: Image,
     locks: BTreeMap<PathBuf, Arc<()>>,
+    /// Names whose directory is not synced, with what they stood for before, in order.
+    unsynced: Vec<(PathBuf, Option<SharedContents>)>,
     /// Counts the processes that have died.
     life: u64,
 }
@@ -66,7 +68,40 @@ impl Image {
     }
 }
 
+impl State {
+    /// Lets a name stand for another file, or for none, until its directory is synced or the power fails.
+    fn rename(&mut self, path: PathBuf, file: Option<SharedContents>) -> Option<SharedContents> {
+        let before = match file {
+            Some(file) => self.image.files.insert(path.clone(), file),
+            None => self.image.files.remove(&path),
+        };
+        self.unsynced.push((path, before.clone()));
+        before
+    }
+
+    fn sync_names(&mut self, directory: Option<&Path>) {
+        self.unsynced.retain(|(path, _)| path.parent() != directory);
+    }
+
+    /// Of the names that were not synced, each is lost or not.
+    fn lose_names(&mut self) {
+        for (path, before) in std::mem::take(&mut self.unsynced).into_iter().rev() {
+            if chance::below(2) == 0 {
+                match before {
+                    Some(file) => self.image.files.insert(path, file),
+                    None => self.image.files.remove(&path),
+                };
+            }
+        }
+    }
+}
+
 impl Files {
+    /// The power has failed: names that were not synced may be lost.
+    pub(super) fn lose_names(&self) {
+        self.0.lock().lose_names();
+    }
+
     /// The disk, for a process that is starting.
     pub(super) fn open(&self, condition: Condition) -> SimulatedDisk {
         SimulatedDisk { files: self.clone(), condition, life: self.0.lock().life }
@@ -89,6 +124,7 @@ impl Files {
         let mut state = self.0.lock();
         state.life += 1;
         state.locks.clear();
+        state.unsynced.clear();
         state.image = image.at_rest();
     }
 
@@ -224,12 +260,13 @@ impl SimulatedDisk {
         self.begin(Kind::Write).await;
         self.check(Kind::Write, &what)?;
         {
-            let files = &mut self.files.0.lock().image.files;
-            if let Some(file) = files.remove(&temporary) {
-                files.insert(path, file);
+            let mut state = self.files.0.lock();
+            if let Some(file) = state.image.files.remove(&temporary) {
+                state.rename(path.clone(), Some(file));
             }
         }
         self.begin(Kind::Write).await;
+        self.files.0.lock().sync_names(path.parent());
         Ok(())
     }
 
@@ -354,9 +391,23 @@ impl Disk for SimulatedDisk {
             let what = format!("remove {}", path.display());
             disk.begin(Kind::Write).await;
             disk.check(Kind::Write, &what)?;
-            let removed = disk.files.0.lock().image.files.remove(&path);
+            let removed = match disk.find(&path) {
+                Some(_) => disk.files.0.lock().rename(path.clone(), None),
+                None => None,
+            };
             removed.ok_or_else(|| missing(&what))?;
             disk.begin(Kind::Write).await;
+            disk.files.0.lock().sync_names(path.parent());
+            Ok(())
+        })
+    }
+
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        let (disk, path) = (self.clone(), path.to_owned());
+        to_the_end(async move {
+            disk.begin(Kind::Sync).await;
+            disk.check(Kind::Sync, &format!("sync directory {}", path.display()))?;
+            disk.files.0.lock().sync_names(Some(&path));
             Ok(())
         })
     }

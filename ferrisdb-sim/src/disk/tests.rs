@@ -247,6 +247,37 @@ fn replacing_leaves_the_old_or_the_new() {
     assert!(!found.contains(&(b"new", 2)), "{found:?}");
 }
 
+/// What a power failure leaves of a replacement that a killed process had half done, and the next one has read.
+fn after_a_kill_and_a_power_failure(seed: u64, syncs: bool) -> Option<Bytes> {
+    world::run(seed, move || async move {
+        let disk = MachineDisk::new(DiskProfile::slow());
+        let device = disk.media();
+        device.disk().replace(Path::new(PATH), Bytes::from_static(b"old")).await.unwrap();
+        let replacing = runtime::spawn(async move {
+            let _ = device.disk().replace(Path::new(PATH), Bytes::from_static(b"new")).await;
+        });
+        runtime::sleep(Duration::from_millis(1 + runtime::random_u64() % 25)).await;
+        let was_done = replacing.is_finished();
+        disk.crash_process();
+        let next = disk.media();
+        if syncs {
+            next.disk().sync_directory(Path::new("/data")).await.unwrap();
+        }
+        let read = next.disk().read(Path::new(PATH)).await.unwrap().unwrap();
+        disk.power_failure();
+        (!was_done && read == "new").then_some(contents(&disk).await)
+    })
+}
+
+#[test]
+fn a_name_that_was_read_is_lost_with_the_power_unless_its_directory_was_synced() {
+    let left = |syncs| -> std::collections::BTreeSet<Bytes> {
+        (0..120).filter_map(|seed| after_a_kill_and_a_power_failure(seed, syncs)).collect()
+    };
+    assert_eq!(Vec::from_iter(left(false)), ["new", "old"]);
+    assert_eq!(Vec::from_iter(left(true)), ["new"]);
+}
+
 #[test]
 fn an_old_disk_an_empty_one_and_that_of_another_machine() {
     in_worlds(1, || async {

@@ -166,6 +166,13 @@ impl Disk for FileSystem {
         })
     }
 
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        run("sync directory", path, |path| match fs::File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            directory => directory?.sync_all(),
+        })
+    }
+
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
         run("remove directory", path, |path| match opened(|| fs::remove_dir_all(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

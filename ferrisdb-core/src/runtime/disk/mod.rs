@@ -101,6 +101,12 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a file, durably.
     fn remove(&self, path: &Path) -> DiskFuture<'_, ()>;
 
+    /// Makes the names in a directory durable that an earlier process left there; nothing if it does not exist.
+    ///
+    /// All operations above do that for their own names before they are done. A process that is killed before leaves a name
+    /// that is there until the power fails: whoever opens a directory syncs it before it believes what it reads.
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()>;
+
     /// Removes a directory and all in it, durably. Not an error if it does not exist.
     fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()>;
 

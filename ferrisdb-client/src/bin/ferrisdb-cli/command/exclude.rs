@@ -15,7 +15,8 @@ pub(super) const HELP: &str = "\
 Empties processes, so that they can be stopped for good: their data is copied elsewhere, their roles are recruited \
 on others. Until then they go on serving.
 
-The controllers refuse if too few processes would be left for the redundancy. include takes a process back.
+An address stays excluded, whatever process comes there later, until include takes it back. The controllers refuse if \
+too few processes would be left for the redundancy.
 
 Examples:
   exclude 10.0.0.7:4502 10.0.0.7:4503 --wait

@@ -15,7 +15,7 @@ use ferrisdb_core::{
     id::{Address, ProcessId, Tag},
     limits::VERSIONS_PER_SECOND,
     service::controller::{
-        LogSet, Phase, ProcessClass, ProcessSelector, ProcessStatus, StorageServer,
+        LogSet, Phase, ProcessClass, ProcessSelector, ProcessStatus, StorageServer, is_selected,
     },
 };
 
@@ -33,12 +33,15 @@ pub(crate) struct Availability {
     pub(crate) is_active: bool,
     /// How many shards have no living member.
     pub(crate) shards_unreadable: usize,
+    /// How many shards have no member of which it is known that it lives, and one of which nothing is known yet.
+    pub(crate) shards_unknown: usize,
 }
 
-/// An excluded process, and what is still on it.
+/// What is excluded, and what is still on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Excluded {
-    pub(crate) process: ProcessId,
+    /// As the operator has named it.
+    pub(crate) selector: ProcessSelector,
     pub(crate) name: String,
     /// Empty when it is drained.
     pub(crate) uses: Vec<String>,
@@ -68,7 +71,15 @@ impl<'a> Facts<'a> {
     }
 
     pub(crate) fn is_excluded(&self, process: ProcessId) -> bool {
-        self.status.cluster.excluded.contains(&process)
+        let server = || {
+            let mut servers = self.status.cluster.storage_servers.iter();
+            servers.find(|server| server.process == process).map(|s| &s.endpoint.address)
+        };
+        let heard = self.process(process).map(|process| &process.heartbeat.worker.address);
+        // Whoever was not heard may be meant by its identity.
+        let nowhere = Address::new("");
+        let at = heard.or_else(server).unwrap_or(&nowhere);
+        is_selected(&self.status.cluster.excluded, process, at)
     }
 
     pub(crate) fn server_is_alive(&self, tag: Tag) -> bool {
@@ -78,6 +89,22 @@ impl<'a> Facts<'a> {
     /// How many of a shard's members are alive.
     pub(crate) fn members_alive(&self, shard: &Shard) -> usize {
         shard.teams.team.iter().filter(|tag| self.server_is_alive(**tag)).count()
+    }
+
+    /// Whether the controller leads for so short a time that whoever it has not heard of may well be alive.
+    pub(crate) fn is_early(&self) -> bool {
+        self.status.leads_for_ms < self.status.failure_timeout_ms
+    }
+
+    /// Whether nothing can be said of a process yet.
+    pub(crate) fn is_unknown(&self, process: ProcessId) -> bool {
+        self.is_early() && self.process(process).is_none()
+    }
+
+    /// Whether nothing can be said of some member of a shard yet.
+    pub(crate) fn has_unknown_member(&self, shard: &Shard) -> bool {
+        let servers = shard.teams.team.iter().filter_map(|tag| self.server(*tag));
+        servers.into_iter().any(|server| self.is_unknown(server.process))
     }
 
     /// How many copies of everything there should be.
@@ -148,28 +175,22 @@ impl<'a> Facts<'a> {
     }
 
     /// How far a process is behind the newest version that is known, in versions. A coordinator is not behind
-    /// anything: it is the one that goes ahead. Neither is a log that is not in use.
+    /// anything: it is the one that goes ahead. Neither is a log: a commit waits for all of them.
     pub(crate) fn lag(&self, process: &ProcessStatus) -> Option<u64> {
         let heartbeat = &process.heartbeat;
-        let is_behind = match heartbeat.class {
-            ProcessClass::Coordinator => false,
-            ProcessClass::Log => self
-                .status
-                .cluster
-                .log_sets
-                .last()
-                .is_some_and(|set| set.logs.iter().any(|log| log.process == heartbeat.process)),
-            ProcessClass::Storage => true,
-        };
+        let is_behind = heartbeat.class == ProcessClass::Storage;
         let lag = self.newest_version().0.saturating_sub(heartbeat.progress.version.0);
         is_behind.then_some(lag)
     }
 
     pub(crate) fn availability(&self) -> Availability {
         let unreadable = self.shards().iter().filter(|shard| self.members_alive(shard) == 0);
+        let (unknown, unreadable): (Vec<_>, Vec<_>) =
+            unreadable.partition(|shard| self.has_unknown_member(shard));
         Availability {
             is_active: self.status.cluster.phase == Phase::Active,
-            shards_unreadable: unreadable.count(),
+            shards_unreadable: unreadable.len(),
+            shards_unknown: unknown.len(),
         }
     }
 
@@ -225,33 +246,44 @@ impl<'a> Facts<'a> {
     }
 
     pub(crate) fn excluded(&self) -> Vec<Excluded> {
-        let excluded = |process: &ProcessId| Excluded {
-            process: *process,
-            name: self.name(*process),
-            uses: self.uses_of(*process),
+        let excluded = |selector: &ProcessSelector| {
+            let mut meant = self.selected(std::slice::from_ref(selector));
+            if let ProcessSelector::Process(process) = selector
+                && meant.is_empty()
+            {
+                meant.push(*process);
+            }
+            let names: Vec<String> = meant.iter().map(|process| self.name(*process)).collect();
+            let name = match names.is_empty() {
+                true => "nobody at present".to_owned(),
+                false => names.join(", "),
+            };
+            let uses = meant.iter().flat_map(|process| self.uses_of(*process)).collect();
+            Excluded { selector: selector.clone(), name, uses }
         };
         self.status.cluster.excluded.iter().map(excluded).collect()
     }
 
-    /// What is still on the processes that are meant, for people; empty when they are drained.
-    pub(crate) fn undrained(&self, selectors: &[ProcessSelector]) -> Vec<String> {
-        let cluster = &self.status.cluster;
+    /// The known processes that are meant.
+    fn selected(&self, selectors: &[ProcessSelector]) -> Vec<ProcessId> {
         let heard = self
             .status
             .processes
             .iter()
             .map(|process| (process.heartbeat.process, &process.heartbeat.worker.address));
-        let stored = cluster.storage_servers.iter().map(|s| (s.process, &s.endpoint.address));
-        let is_meant = |(process, address): &(ProcessId, &Address)| {
-            selectors.iter().any(|selector| match selector {
-                ProcessSelector::Address(meant) => meant == *address,
-                ProcessSelector::Process(meant) => meant == process,
-            })
-        };
-        let mut meant: Vec<ProcessId> =
-            heard.chain(stored).filter(is_meant).map(|(process, _)| process).collect();
+        let stored = self.status.cluster.storage_servers.iter();
+        let stored = stored.map(|server| (server.process, &server.endpoint.address));
+        let meant =
+            heard.chain(stored).filter(|(process, at)| is_selected(selectors, *process, at));
+        let mut meant: Vec<ProcessId> = meant.map(|(process, _)| process).collect();
         meant.sort_unstable();
         meant.dedup();
+        meant
+    }
+
+    /// What is still on the processes that are meant, for people; empty when they are drained.
+    pub(crate) fn undrained(&self, selectors: &[ProcessSelector]) -> Vec<String> {
+        let meant = self.selected(selectors);
         let left = meant.into_iter().filter_map(|process| {
             let uses = self.uses_of(process);
             (!uses.is_empty()).then(|| format!("{} has {}", self.name(process), uses.join(", ")))

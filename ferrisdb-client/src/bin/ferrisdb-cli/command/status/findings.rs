@@ -26,6 +26,8 @@ const LISTED_MAX: usize = 3;
 pub(crate) enum Severity {
     /// Reads or writes fail.
     Down,
+    /// Not known yet.
+    Unknown,
     /// All works; less may fail next than should be able to.
     Weak,
     /// All works as it was set up; it could be set up better.
@@ -53,6 +55,7 @@ impl Finding {
     pub(crate) fn object(&self) -> Value {
         let severity = match self.severity {
             Severity::Down => "down",
+            Severity::Unknown => "unknown",
             Severity::Weak => "weak",
             Severity::Advice => "advice",
         };
@@ -64,6 +67,7 @@ impl Finding {
 pub(crate) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(phase(facts));
+    findings.extend(early(facts));
     findings.extend(lost_logs(facts));
     findings.extend(shards(facts));
     findings.extend(stuck(facts));
@@ -78,6 +82,21 @@ pub(crate) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     }
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// A leader that has just begun has not heard of everybody.
+fn early(facts: &Facts<'_>) -> Option<Finding> {
+    let count = facts.unheard().into_iter().filter(|process| facts.is_unknown(*process)).count();
+    let leads_for = spoken(facts.status.leads_for_ms);
+    (count > 0).then(|| Finding {
+        severity: Severity::Unknown,
+        what: format!(
+            "the controller at {} leads since {leads_for} and has not heard of {} yet",
+            facts.status.controller,
+            plural(count, "process", "processes")
+        ),
+        todo: format!("ask again in {}", spoken(facts.status.failure_timeout_ms)),
+    })
 }
 
 fn phase(facts: &Facts<'_>) -> Option<Finding> {
@@ -111,7 +130,8 @@ fn lost_logs(facts: &Facts<'_>) -> Vec<Finding> {
     for (index, set) in sets.iter().enumerate() {
         let dead_for = |tag| {
             let mut logs = set.logs_of(tag).peekable();
-            logs.peek().is_some() && logs.all(|log| !facts.is_alive(log.process))
+            logs.peek().is_some()
+                && logs.all(|log| !facts.is_alive(log.process) && !facts.is_unknown(log.process))
         };
         let is_last = index + 1 == sets.len();
         let is_down = is_last && facts.status.cluster.phase != Phase::Active;
@@ -152,12 +172,14 @@ fn lost_logs(facts: &Facts<'_>) -> Vec<Finding> {
 fn shards(facts: &Facts<'_>) -> Vec<Finding> {
     let shards = facts.shards();
     let all = shards.len();
-    let dead: Vec<&Shard> = shards.iter().filter(|shard| facts.members_alive(shard) == 0).collect();
+    let is_known = |shard: &&Shard| !facts.has_unknown_member(shard);
+    let known = || shards.iter().filter(is_known);
+    let dead: Vec<&Shard> = known().filter(|shard| facts.members_alive(shard) == 0).collect();
     let is_weak = |shard: &&Shard| {
         let alive = facts.members_alive(shard);
         alive > 0 && alive < facts.members_wanted(shard)
     };
-    let weak = shards.iter().filter(is_weak).count();
+    let weak = known().filter(is_weak).count();
     let mut findings = Vec::new();
     if let Some(first) = dead.first() {
         let tags = first.teams.team.iter();
@@ -203,7 +225,7 @@ fn shards(facts: &Facts<'_>) -> Vec<Finding> {
 /// What the controller wants to do about the data and cannot.
 fn stuck(facts: &Facts<'_>) -> Option<Finding> {
     let stuck = &facts.status.stuck;
-    if stuck.is_empty() {
+    if stuck.is_empty() || facts.is_early() {
         return None;
     }
     let what = format!("the data cannot be repaired: {}", listed(stuck));
@@ -265,7 +287,9 @@ fn processes<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Finding> + 'a {
 fn unheard<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = Finding> + 'a {
     let unheard = facts.unheard().into_iter();
     let is_needed = |process: &ProcessId| {
-        !facts.uses_of(*process).is_empty() && !needed_by_nobody(facts, *process)
+        !facts.is_unknown(*process)
+            && !facts.uses_of(*process).is_empty()
+            && !needed_by_nobody(facts, *process)
     };
     unheard.filter(is_needed).map(|process| {
         Finding::weak(
@@ -354,7 +378,9 @@ fn accused(facts: &Facts<'_>) -> Vec<Finding> {
 /// A generation that is not what the configuration says.
 fn shape(facts: &Facts<'_>) -> Option<Finding> {
     let differences = facts.shape_differences();
-    if differences.is_empty() || facts.status.cluster.phase != Phase::Active {
+    let is_active = facts.status.cluster.phase == Phase::Active;
+    // What could be recruited is not known before everybody was heard.
+    if differences.is_empty() || !is_active || facts.is_early() {
         return None;
     }
     Some(Finding {
@@ -373,7 +399,7 @@ fn less_than_promised(facts: &Facts<'_>) -> Option<Finding> {
     let tolerance = tolerance(facts);
     let (data, all) =
         (tolerance.data.zones.unwrap_or(0), tolerance.availability.zones.unwrap_or(0));
-    if all >= promised || facts.status.cluster.phase != Phase::Active {
+    if all >= promised || facts.status.cluster.phase != Phase::Active || facts.is_early() {
         return None;
     }
     Some(Finding {

@@ -27,6 +27,7 @@ pub(crate) fn object(facts: &Facts<'_>, findings: &[Finding]) -> Value {
     let health = match findings.first().map(|worst| worst.severity) {
         None | Some(Severity::Advice) => "ok",
         Some(Severity::Weak) => "degraded",
+        Some(Severity::Unknown) => "unknown",
         Some(Severity::Down) => "down",
     };
     let tolerance = tolerance(facts);
@@ -54,6 +55,7 @@ pub(crate) fn object(facts: &Facts<'_>, findings: &[Finding]) -> Value {
         "generation": cluster.generation.0,
         "phase": phase,
         "waits_for": waits_for,
+        "leads_for_ms": status.leads_for_ms,
         "recoveries": status.recoveries,
         "last_recovery": status.last_recovery.as_ref().map(|last| json!({
             "generation": last.generation.0,
@@ -87,7 +89,8 @@ pub(crate) fn object(facts: &Facts<'_>, findings: &[Finding]) -> Value {
         .into_iter()
         .map(|excluded| {
             json!({
-                "process": excluded.process.to_string(),
+                "excluded": excluded.selector.to_string(),
+                "is": excluded.name,
                 "drained": excluded.uses.is_empty(),
                 "uses": excluded.uses,
             })

@@ -129,9 +129,15 @@ impl<'a> Survey<'a> {
 
     /// For people.
     pub(crate) fn report(&self) -> String {
-        let mut text = String::from(
-            "NOT KNOWN: no controller leads; what runs goes on until something fails.\n\n",
-        );
+        let named: Vec<String> = self.named().into_iter().map(ToString::to_string).collect();
+        let mut text = match named.is_empty() {
+            true => String::from("NOT KNOWN: no controller leads"),
+            false => format!(
+                "NOT KNOWN: {} leads the controllers, as those that answer say, and does not serve this program",
+                named.join(" or ")
+            ),
+        };
+        text.push_str("; what runs goes on until something fails.\n\n");
         // Writing into a String cannot fail.
         for finding in self.findings() {
             let _ = writeln!(text, "  ! {}\n    do: {}", finding.what, finding.todo);
@@ -213,12 +219,15 @@ mod tests {
 
     #[test]
     fn the_report_lists_everybody() {
+        let nobody = answers([Some(None), Some(None), None]);
+        assert!(Survey::new(&nobody).report().starts_with("NOT KNOWN: no controller leads;"));
         let answers = answers([Some(None), Some(Some(0)), None]);
         let survey = Survey::new(&answers);
         let report = survey.report();
         for shown in ["c0:4500  knows of no leader", "c1:4500  says that c0", "DOES NOT ANSWER"] {
             assert!(report.contains(shown), "{shown} is missing in:\n{report}");
         }
+        assert!(report.starts_with("NOT KNOWN: c0:4500 leads the controllers"), "{report}");
         assert_eq!(survey.object()["controllers"][2]["answers"], false);
         assert_eq!(survey.object()["controllers_needed"], 2);
     }

@@ -18,11 +18,13 @@ mod tests;
 mod text;
 mod tolerance;
 
+use std::time::Duration;
+
 use anyhow::Result;
-use ferrisdb_client::{Address, ControllerAnswer, Network, ask_controllers};
+use ferrisdb_client::{Address, ControllerAnswer, Database, Network, Status, ask_controllers};
 
 pub(crate) use self::text::table;
-use self::{facts::Facts, leaderless::Survey};
+use self::{facts::Facts, findings::Severity, leaderless::Survey};
 use crate::{
     output::{Failure, Output, OutputFormat},
     session::Session,
@@ -33,7 +35,11 @@ pub(crate) const HELP: &str = "\
 Says first whether the database can be read and written, then what is wrong and what to do about it, then how \
 much more may fail, and then lists processes, storage servers and shards.
 
-When no controller leads, it says which of them answer and what is missing, and the exit code is 1.";
+When no controller leads, it says which of them answer and what is missing. The exit code is 1 then, and when the \
+database is down: 0 means that reads and writes work.";
+
+/// How long a controller that has just begun to lead is given to hear of everybody.
+const EARLY_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -51,13 +57,33 @@ pub(crate) async fn run(session: &Session, args: &Args, output: &mut Output<'_>)
             return without_a_leader(&answers, error.into(), args, output);
         }
     };
+    let status = match Facts::new(&status).is_early() {
+        true => later(database, status).await,
+        false => status,
+    };
     let facts = Facts::new(&status);
     let findings = findings::findings(&facts);
     match args.json || output.format == OutputFormat::Json {
         true => output.json(&json::object(&facts, &findings))?,
         false => output.data.write_all(text::report(&facts, &findings).as_bytes())?,
     }
-    Ok(())
+    match findings.first() {
+        Some(worst) if worst.severity == Severity::Down => {
+            Err(Failure::new("the database is down", worst.todo.clone()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The status as soon as the controller leads for so long that it can judge, or the early one.
+async fn later(database: &Database, early: Status) -> Status {
+    let missing = early.failure_timeout_ms.saturating_sub(early.leads_for_ms);
+    let missing = Duration::from_millis(missing);
+    if missing > EARLY_MAX {
+        return early;
+    }
+    tokio::time::sleep(missing).await;
+    database.status().await.unwrap_or(early)
 }
 
 /// The status of a cluster that could not be connected to.

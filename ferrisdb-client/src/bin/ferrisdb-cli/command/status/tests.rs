@@ -108,6 +108,8 @@ fn healthy() -> Status {
             excluded: Vec::new(),
         },
         processes: (0..3).flat_map(class).collect(),
+        leads_for_ms: 60_000,
+        failure_timeout_ms: 1_000,
         recoveries: 2,
         last_recovery: Some(RecoveryReport {
             generation: Generation(3),
@@ -362,7 +364,7 @@ fn a_controller_shares_the_zone_of_its_host() {
 #[test]
 fn a_recovery_needs_logs_in_as_many_zones_as_copies() {
     let mut status = healthy();
-    status.cluster.excluded = vec![ProcessId(4)];
+    status.cluster.excluded = vec![ProcessSelector::Process(ProcessId(4))];
     let tolerance = tolerance(&Facts::new(&status));
     assert_eq!((tolerance.data.zones, tolerance.availability.zones), (Some(1), Some(0)));
     shows(&tolerance.availability.limited_by[0], &["log processes live in 2 zones"]);
@@ -397,9 +399,63 @@ fn stuck_repairs_are_findings_and_repairs_are_not() {
 }
 
 #[test]
+fn what_is_not_known_yet_is_not_down() {
+    let mut status = healthy();
+    status.leads_for_ms = 300;
+    // Nobody has been heard but one log.
+    status.processes.retain(|process| process.heartbeat.process == ProcessId(4));
+    let unknown = found(&status);
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert_eq!(unknown[0].severity, Severity::Unknown);
+    shows(&unknown[0].what, &["leads since 0.3 s", "has not heard of 5 processes yet"]);
+    assert!(report(&status).starts_with("NOT KNOWN YET: "));
+    assert_eq!(object(&status)["health"], "unknown");
+    // One that was heard and has failed since is known to be dead; its shards may be alive elsewhere.
+    let mut status = healthy();
+    status.leads_for_ms = 300;
+    kill(&mut status, 7);
+    assert!(found(&status).iter().any(|finding| finding.severity == Severity::Weak));
+    // A moment later whoever is not heard of is gone.
+    status.leads_for_ms = 1_000;
+    status.processes.retain(|process| process.heartbeat.process == ProcessId(4));
+    assert!(report(&status).starts_with("DOWN: "));
+    assert_eq!(object(&status)["health"], "down");
+}
+
+#[test]
+fn logs_do_not_lag() {
+    // An idle database takes one large step in a while, of which a log is told first and heard later.
+    let mut status = healthy();
+    status.processes[0].heartbeat.progress.version = Version(50_000_000);
+    let facts = Facts::new(&status);
+    let lag = |class| {
+        let of_class = status.processes.iter().filter(|p| p.heartbeat.class == class);
+        of_class.map(|process| facts.lag(process).is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(lag(ProcessClass::Log), [false; 3]);
+    assert_eq!(lag(ProcessClass::Storage), [true; 3]);
+}
+
+#[test]
+fn an_address_stays_excluded_whoever_comes_there() {
+    let mut status = healthy();
+    status.cluster.excluded = vec![ProcessSelector::Address(address(3))];
+    shows(
+        &report(&status),
+        &["coordinator process at host-3:4500 (zone c) (host-3:4500): drained"],
+    );
+    status.processes[2].heartbeat.process = ProcessId(99);
+    assert!(Facts::new(&status).is_excluded(ProcessId(99)));
+    assert_eq!(object(&status)["excluded"][0]["excluded"], "host-3:4500");
+    status.processes.remove(2);
+    shows(&report(&status), &["nobody at present (host-3:4500)"]);
+}
+
+#[test]
 fn excluded_processes_are_drained_when_nothing_names_them() {
     let mut status = healthy();
-    status.cluster.excluded = vec![ProcessId(9), ProcessId(3), ProcessId(6), ProcessId(2)];
+    let excluded = [9, 3, 6, 2].map(|id| ProcessSelector::Process(ProcessId(id)));
+    status.cluster.excluded = excluded.into();
     shows(
         &report(&status),
         &[

@@ -47,6 +47,9 @@ fn verdict(facts: &Facts<'_>, findings: &[Finding]) -> String {
         (Availability { is_active: false, .. }, _) => {
             String::from("DOWN: neither reads nor writes work.")
         }
+        (Availability { shards_unreadable: 0, .. }, Some(Severity::Unknown)) => String::from(
+            "NOT KNOWN YET: the controller has just begun to lead, and has not heard of everybody.",
+        ),
         (Availability { shards_unreadable: 0, .. }, None | Some(Severity::Advice)) => {
             String::from("OK: reads and writes work, and everything that is needed is alive.")
         }
@@ -182,7 +185,7 @@ fn excluded(facts: &Facts<'_>) -> String {
             true => String::from("drained, it can be stopped"),
             false => format!("still has {}", excluded.uses.join(", ")),
         };
-        format!("  {} ({}): {state}", excluded.name, excluded.process)
+        format!("  {} ({}): {state}", excluded.name, excluded.selector)
     };
     facts.excluded().into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
