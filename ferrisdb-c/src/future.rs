@@ -305,10 +305,14 @@ impl Future {
     ///
     /// # Errors
     ///
-    /// `blocked_from_network_thread`, on which that would never happen.
+    /// `blocked_from_network_thread`, on which that would never happen; `network_not_setup` in a forked child, in which it would
+    /// not either.
     pub fn block_until_ready(&self) -> Result<(), Code> {
         let mut state = self.state.lock();
         while matches!(*state, State::Pending { .. }) {
+            if network::is_of_parent() {
+                return Err(errors::NETWORK_NOT_SETUP);
+            }
             if network::is_network_thread() {
                 return Err(errors::BLOCKED_FROM_NETWORK_THREAD);
             }

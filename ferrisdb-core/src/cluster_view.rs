@@ -24,10 +24,13 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// The newest known state of the cluster. Following ends when the view is dropped.
+///
+/// It happens in the runtime in which the view was made. Should that end, it goes on in the one of whoever waits next.
 #[derive(Debug)]
 pub struct ClusterView {
     shared: Arc<Shared>,
-    _following: Task,
+    controllers: Controllers,
+    following: Mutex<Task>,
 }
 
 #[derive(Debug, Default)]
@@ -47,8 +50,16 @@ impl ClusterView {
     /// Follows the cluster of these controllers, whoever of them leads.
     pub fn follow(controllers: Controllers) -> ClusterView {
         let shared = Arc::<Shared>::default();
-        let following = runtime::spawn(follow(Arc::clone(&shared), controllers));
-        ClusterView { shared, _following: following }
+        let following = runtime::spawn(follow(Arc::clone(&shared), controllers.clone()));
+        ClusterView { shared, controllers, following: Mutex::new(following) }
+    }
+
+    /// Follows on if the runtime has ended in which the cluster was followed.
+    fn follow_on(&self) {
+        let mut following = self.following.lock();
+        if following.is_finished() {
+            *following = runtime::spawn(follow(Arc::clone(&self.shared), self.controllers.clone()));
+        }
     }
 
     /// The newest state, if any was learnt yet.
@@ -63,6 +74,7 @@ impl ClusterView {
 
     /// The first state known with a revision past `revision`; zero for any. Waits until there is one.
     pub async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
+        self.follow_on();
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);

@@ -28,8 +28,6 @@ struct State {
 pub struct Defaults {
     /// See [`TransactionSetting::UsedDuringCommitUnprotected`].
     pub is_commit_unprotected: bool,
-    /// See [`TransactionSetting::AutomaticIdempotency`].
-    pub has_idempotency_id: bool,
 }
 
 impl DatabaseOptions {
@@ -93,9 +91,6 @@ impl DatabaseOptions {
             }
             DatabaseSetting::Default(TransactionSetting::UsedDuringCommitUnprotected) => {
                 state.defaults.is_commit_unprotected = true;
-            }
-            DatabaseSetting::Default(TransactionSetting::AutomaticIdempotency) => {
-                state.defaults.has_idempotency_id = true;
             }
             DatabaseSetting::Default(_) | DatabaseSetting::Ignored => {}
         }

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use ferrisdb_client::{Error, Priority, TransactionOption};
+use ferrisdb_core::{digest::ValueDigest, transaction::IdempotencyId};
 
 use crate::errors::{self, Code};
 
@@ -74,6 +75,7 @@ const TIMEOUT: i32 = 500;
 const RETRY_LIMIT: i32 = 501;
 const RETRY_DELAY_MAX: i32 = 502;
 const SIZE_LIMIT: i32 = 503;
+const IDEMPOTENCY_ID: i32 = 504;
 const AUTOMATIC_IDEMPOTENCY: i32 = 505;
 const SNAPSHOT_RYW_ENABLE: i32 = 600;
 const SNAPSHOT_RYW_DISABLE: i32 = 601;
@@ -116,7 +118,7 @@ const TRANSACTION: &[(i32, Takes)] = &[
     (RETRY_LIMIT, Number),
     (RETRY_DELAY_MAX, Number),
     (SIZE_LIMIT, Number),
-    (504, Bytes),
+    (IDEMPOTENCY_ID, Bytes),
     (AUTOMATIC_IDEMPOTENCY, Nothing),
     (507, Nothing),
     (508, Nothing),
@@ -148,6 +150,8 @@ const TRANSACTION: &[(i32, Takes)] = &[
 
 /// A transaction's tag is at most so long.
 const TAG_BYTES_MAX: usize = 16;
+/// How long an idempotency id may be.
+const ID_BYTES: std::ops::Range<usize> = 16..256;
 /// The context that a span's parent is passed as has this length.
 const SPAN_BYTES: usize = 33;
 
@@ -209,8 +213,6 @@ pub enum TransactionSetting {
     UsedDuringCommitUnprotected,
     /// Special keys may be written.
     SpecialKeyWrites,
-    /// The transaction has an id of its own, and commits at most once.
-    AutomaticIdempotency,
     /// A tag, for the throttling of many transactions at once.
     Tag(Vec<u8>),
     /// Nothing here.
@@ -252,11 +254,12 @@ pub fn of_transaction(option: i32, value: Option<&[u8]>) -> Result<TransactionSe
         (REPORT_CONFLICTS, _) => TransactionOption::ReportConflicts,
         (SPECIAL_KEYS_RELAXED, _) => TransactionOption::SpecialKeysRelaxed,
         (BYPASS_UNREADABLE, _) => TransactionOption::BypassUnreadable,
+        (IDEMPOTENCY_ID, Given::Bytes(id)) => TransactionOption::IdempotencyId(idempotency_id(id)?),
+        (AUTOMATIC_IDEMPOTENCY, _) => TransactionOption::AutomaticIdempotency,
         (USED_DURING_COMMIT_UNPROTECTED, _) => {
             return Ok(TransactionSetting::UsedDuringCommitUnprotected);
         }
         (SPECIAL_KEY_WRITES, _) => return Ok(TransactionSetting::SpecialKeyWrites),
-        (AUTOMATIC_IDEMPOTENCY, _) => return Ok(TransactionSetting::AutomaticIdempotency),
         (TAG | AUTO_THROTTLE_TAG, Given::Bytes(tag)) if tag.len() > TAG_BYTES_MAX => {
             return Err(errors::TAG_TOO_LONG);
         }
@@ -269,6 +272,18 @@ pub fn of_transaction(option: i32, value: Option<&[u8]>) -> Result<TransactionSe
         _ => return Ok(TransactionSetting::Ignored),
     };
     Ok(TransactionSetting::Client(client))
+}
+
+/// An id of the program's: as it is, if it has the length of ours; otherwise a digest of it.
+fn idempotency_id(id: &[u8]) -> Result<IdempotencyId, Code> {
+    if !ID_BYTES.contains(&id.len()) {
+        return Err(errors::INVALID_OPTION);
+    }
+    let first = match id.first_chunk() {
+        Some(whole) if id.len() == whole.len() => *whole,
+        _ => ValueDigest::of(id).first_bytes(),
+    };
+    Ok(IdempotencyId::from_be_bytes(first))
 }
 
 fn milliseconds(number: i64) -> Result<Duration, Code> {
@@ -304,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_of_sixteen_bytes_or_a_digest_of_more() {
+        let id = |bytes: &[u8]| match of_transaction(504, Some(bytes))? {
+            TransactionSetting::Client(TransactionOption::IdempotencyId(id)) => Ok(id),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(id(&7u128.to_be_bytes()), Ok(7));
+        assert_eq!(id(b"fifteen bytes.."), Err(errors::INVALID_OPTION));
+        assert_eq!(id(&[1; 256]), Err(errors::INVALID_OPTION));
+        assert_ne!(id(&[1; 255]), id(&[1; 254]));
+        assert_eq!(id(&[1; 255]), id(&[1; 255]));
+    }
+
+    #[test]
     fn defaults_are_options_of_transactions() {
         let number = 7i64.to_le_bytes();
         let limit = TransactionSetting::Client(TransactionOption::RetryLimit(Some(7)));
@@ -311,6 +339,8 @@ mod tests {
         assert_eq!(of_database(20, Some(&number)), Ok(DatabaseSetting::WatchesMax(7)));
         let negative = (-1i64).to_le_bytes();
         assert_eq!(of_database(20, Some(&negative)), Err(errors::INVALID_OPTION_VALUE));
+        let automatic = TransactionSetting::Client(TransactionOption::AutomaticIdempotency);
+        assert_eq!(of_database(506, None), Ok(DatabaseSetting::Default(automatic)));
         assert_eq!(of_database(10, Some(&number)), Ok(DatabaseSetting::Ignored));
         assert_eq!(of_database(301, None), Err(errors::INVALID_OPTION));
     }

@@ -18,7 +18,7 @@ use ferrisdb_client::{
     AtomicOp, Error, ErrorCode, Key, KeyRange, KeySelector, RangePage, RangeQuery, StreamingMode,
     Transaction as Client, TransactionOption,
 };
-use ferrisdb_core::{limits, runtime, transaction::METADATA_VERSION_KEY};
+use ferrisdb_core::{limits, transaction::METADATA_VERSION_KEY};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
@@ -203,7 +203,6 @@ impl<P: Promise> Transaction<P> {
             TransactionSetting::SpecialKeyWrites => {
                 self.state.lock().may_write_special_keys = true;
             }
-            TransactionSetting::AutomaticIdempotency => self.draw_idempotency_id(),
             TransactionSetting::Tag(tag) => {
                 let mut state = self.state.lock();
                 if !state.tags.contains(&tag) {
@@ -237,7 +236,13 @@ impl<P: Promise> Transaction<P> {
     pub fn commit(self: &Arc<Self>) -> Arc<P> {
         let itself = Arc::clone(self);
         self.run_raw(async move |client: Client| {
-            let committed = client.commit().await.map_err(|error| errors::number_of(&error));
+            let committed = client.commit().await.map_err(|error| {
+                // FoundationDB's timer fails what is under way, whatever may have become of it.
+                match error.is_maybe_committed() && client.is_timed_out() {
+                    true => Code::from(ErrorCode::TransactionTimedOut.number()),
+                    false => errors::number_of(&error),
+                }
+            });
             // Not between two polls, as the commit ends in the one before the result is seen.
             if itself.state.lock().is_poisoned {
                 return Err(errors::USED_DURING_COMMIT);
@@ -604,19 +609,7 @@ impl<P: Promise> Transaction<P> {
     }
 
     fn apply_defaults(&self) {
-        let defaults = self.database.defaults();
-        self.state.lock().defaults = defaults;
-        if defaults.has_idempotency_id {
-            self.draw_idempotency_id();
-        }
-    }
-
-    fn draw_idempotency_id(&self) {
-        let id = u128::from(runtime::random_u64()) << 64 | u128::from(runtime::random_u64());
-        if let Ok(client) = &self.client {
-            // One that has ended needs none.
-            let _ = client.set_option(TransactionOption::IdempotencyId(id));
-        }
+        self.state.lock().defaults = self.database.defaults();
     }
 
     fn defer(&self, code: Code) {

@@ -41,5 +41,10 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ResendUnknown => &["exactly-once"],
         Plant::SelectorConflictTooSmall => &["conflicts"],
         Plant::ReuseReadVersion => &["side-channel"],
+        Plant::RedrawId
+        | Plant::LookWithoutFence
+        | Plant::FoundAtWrongVersion
+        | Plant::DeafToTimeout
+        | Plant::CommitBeforeReads => &["c-interface"],
     }
 }

@@ -85,6 +85,7 @@ built_in!(
     "bad-disks",
     "bank",
     "bulk",
+    "c-interface",
     "cascades",
     "clocks",
     "conflicts",
