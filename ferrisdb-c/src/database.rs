@@ -7,16 +7,16 @@ use std::{
     time::Duration,
 };
 
-use ferrisdb_client::{Connection, Database as Client, Key, Settings, Stage, TransactionOption};
+use ferrisdb_client::{Connection, Database as Client, Key, Settings, Stage};
 use ferrisdb_core::runtime;
-use parking_lot::Mutex;
+use ferrisdb_fdb::{Ended, Output, database::DatabaseOptions};
 use serde_json::json;
 
 use crate::{
     errors::{self, Code},
-    future::{Ended, Future, Output},
+    future::Future,
     network,
-    options::{self, DatabaseSetting, TransactionSetting},
+    transaction::Transaction,
 };
 
 /// The variable that names the cluster file for programs of FoundationDB.
@@ -48,25 +48,7 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Database {
     source: Source,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    client: Option<Client>,
-    watches_max: Option<usize>,
-    /// What the client's transactions begin with, in the order in which it was set.
-    client_defaults: Vec<TransactionOption>,
-    defaults: Defaults,
-}
-
-/// What transactions begin with that only this library knows of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Defaults {
-    /// See [`TransactionSetting::UsedDuringCommitUnprotected`].
-    pub is_commit_unprotected: bool,
-    /// See [`TransactionSetting::AutomaticIdempotency`].
-    pub has_idempotency_id: bool,
+    options: Arc<DatabaseOptions>,
 }
 
 impl Source {
@@ -103,7 +85,7 @@ impl Database {
             Ok(_) | Err(errors::OPERATION_CANCELLED) => {}
             Err(code) => return Err(code),
         }
-        Ok(Arc::new(Database { source, state: Mutex::default() }))
+        Ok(Arc::new(Database { source, options: Arc::default() }))
     }
 
     /// The client, if the cluster file says where the cluster is.
@@ -112,39 +94,23 @@ impl Database {
     ///
     /// `no_cluster_file_found`, `connection_string_invalid`; `operation_cancelled` if the network has stopped.
     pub fn client(&self) -> Result<Client, Code> {
-        let mut state = self.state.lock();
-        if let Some(client) = &state.client {
-            return Ok(client.clone());
-        }
-        let _entered = network::entered()?;
-        let mut settings = Settings {
+        let settings = Settings {
             connect_limit: PATIENCE,
             read_version_limit: PATIENCE,
             read_limit: PATIENCE,
             ..Settings::default()
         };
-        if let Some(watches_max) = state.watches_max {
-            settings.watches_max = watches_max;
-        }
-        for default in &state.client_defaults {
-            // It was checked when it was set.
-            settings.defaults.set(default.clone()).map_err(|error| errors::number_of(&error))?;
-        }
-        let opened = self
-            .source
-            .connection()
-            .and_then(|connection| Client::connect_lazily(connection, settings));
-        let client = opened.map_err(|error| {
-            tracing::warn!(%error, "the database cannot be opened");
-            errors::number_of(&error)
-        })?;
-        state.client = Some(client.clone());
-        Ok(client)
-    }
-
-    /// What transactions begin with.
-    pub fn defaults(&self) -> Defaults {
-        self.state.lock().defaults
+        self.options.client(settings, |settings| {
+            let _entered = network::entered()?;
+            let opened = self
+                .source
+                .connection()
+                .and_then(|connection| Client::connect_lazily(connection, settings));
+            opened.map_err(|error| {
+                tracing::warn!(%error, "the database cannot be opened");
+                errors::number_of(&error)
+            })
+        })
     }
 
     /// Sets an option.
@@ -153,36 +119,12 @@ impl Database {
     ///
     /// `invalid_option`, `invalid_option_value`.
     pub fn set_option(&self, option: i32, value: Option<&[u8]>) -> Result<(), Code> {
-        let setting = options::of_database(option, value)?;
-        let mut state = self.state.lock();
-        let invalid = |_| errors::INVALID_OPTION_VALUE;
-        match setting {
-            DatabaseSetting::WatchesMax(max) if max > ferrisdb_core::limits::WATCHES_MAX => {
-                return Err(errors::INVALID_OPTION_VALUE);
-            }
-            DatabaseSetting::WatchesMax(max) => {
-                state.watches_max = Some(max);
-                if let Some(client) = &state.client {
-                    client.set_watches_max(max).map_err(invalid)?;
-                }
-            }
-            DatabaseSetting::Default(TransactionSetting::Client(default)) => {
-                let mut check = ferrisdb_client::TransactionOptions::default();
-                check.set(default.clone()).map_err(invalid)?;
-                if let Some(client) = &state.client {
-                    client.set_default(default.clone()).map_err(invalid)?;
-                }
-                state.client_defaults.push(default);
-            }
-            DatabaseSetting::Default(TransactionSetting::UsedDuringCommitUnprotected) => {
-                state.defaults.is_commit_unprotected = true;
-            }
-            DatabaseSetting::Default(TransactionSetting::AutomaticIdempotency) => {
-                state.defaults.has_idempotency_id = true;
-            }
-            DatabaseSetting::Default(_) | DatabaseSetting::Ignored => {}
-        }
-        Ok(())
+        self.options.set_option(option, value)
+    }
+
+    /// A new transaction.
+    pub fn transaction(&self) -> Arc<Transaction> {
+        Transaction::new(self.client(), Arc::clone(&self.options))
     }
 
     /// What the client knows of the cluster, as JSON.

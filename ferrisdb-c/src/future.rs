@@ -20,6 +20,7 @@ use std::{
 };
 
 use ferrisdb_client::{Key, KeyRange, KeyValue, Value};
+use ferrisdb_fdb::{Ended, MappedRow, Output, Promise};
 use parking_lot::{Condvar, Mutex};
 use tokio::task::AbortHandle;
 
@@ -33,34 +34,38 @@ use crate::{
 /// What the program wants to be called when the future is complete.
 pub type Callback = unsafe extern "C" fn(*mut Future, *mut c_void);
 
-/// What work ends with.
-pub type Ended = Result<Output, Code>;
-
 /// A result, in the form in which C reads it.
 #[derive(Debug)]
-pub enum Output {
-    /// Nothing but that it is done.
+enum Laid {
     Void,
-    /// A version, a size, a number of bytes.
     Int64(i64),
-    /// A protocol version.
     Uint64(u64),
-    /// A duration in seconds.
     Double(f64),
-    /// Yes or no.
     Bool(bool),
-    /// A key, a versionstamp, or a text.
     Key(Key),
-    /// A value, if there is one.
     Value(Option<Value>),
-    /// A part of a range.
     Rows(Rows),
-    /// A part of a mapped range.
     MappedRows(MappedRows),
-    /// Several keys.
     Keys(Keys),
-    /// Several texts.
     Strings(Strings),
+}
+
+impl From<Output> for Laid {
+    fn from(output: Output) -> Laid {
+        match output {
+            Output::Void => Laid::Void,
+            Output::Int64(number) => Laid::Int64(number),
+            Output::Uint64(number) => Laid::Uint64(number),
+            Output::Double(number) => Laid::Double(number),
+            Output::Bool(answer) => Laid::Bool(answer),
+            Output::Key(key) => Laid::Key(key),
+            Output::Value(value) => Laid::Value(value),
+            Output::Rows(page) => Laid::Rows(Rows::new(page.rows, page.more)),
+            Output::MappedRows { rows, more } => Laid::MappedRows(MappedRows::new(rows, more)),
+            Output::Keys(keys) => Laid::Keys(Keys::new(keys)),
+            Output::Strings(texts) => Laid::Strings(Strings::new(texts)),
+        }
+    }
 }
 
 /// Rows as C reads them.
@@ -76,18 +81,15 @@ pub struct Rows {
 pub struct MappedRows {
     rows: Box<[FdbMappedKeyValue]>,
     more: bool,
-    _owner: Vec<MappedRow>,
+    _owner: Vec<LaidRow>,
 }
 
-/// A row with the range that was made of it.
+/// A row with what was found in the range that was made of it.
 #[derive(Debug)]
-pub struct MappedRow {
-    /// The row.
-    pub row: KeyValue,
-    /// The range.
-    pub range: KeyRange,
-    /// What is in the range.
-    pub found: Rows,
+struct LaidRow {
+    row: KeyValue,
+    range: KeyRange,
+    found: Rows,
 }
 
 /// Keys as C reads them.
@@ -128,9 +130,15 @@ impl Rows {
 
 impl MappedRows {
     /// A part of a mapped range; `more` if there may be more of it.
-    pub fn new(owner: Vec<MappedRow>, more: bool) -> MappedRows {
+    pub fn new(rows: Vec<MappedRow>, more: bool) -> MappedRows {
+        let laid = |mapped: MappedRow| LaidRow {
+            row: mapped.row,
+            range: mapped.range,
+            found: Rows::new(mapped.found, false),
+        };
+        let owner: Vec<LaidRow> = rows.into_iter().map(laid).collect();
         let selector = |key: &Key| FdbKeySelector { key: bytes_of(key), or_equal: 0, offset: 1 };
-        let of_row = |mapped: &MappedRow| FdbMappedKeyValue {
+        let of_row = |mapped: &LaidRow| FdbMappedKeyValue {
             key: bytes_of(&mapped.row.key),
             value: bytes_of(&mapped.row.value),
             range: FdbGetRange {
@@ -182,7 +190,7 @@ pub struct Future {
 #[derive(Debug)]
 enum State {
     Pending { callbacks: Vec<Registered>, task: Option<AbortHandle> },
-    Complete { result: Result<Output, Code>, reads: usize },
+    Complete { result: Result<Laid, Code>, reads: usize },
     Released,
 }
 
@@ -227,7 +235,7 @@ impl Future {
 
     /// A result that is there.
     pub fn ready(result: Ended) -> Arc<Future> {
-        let state = State::Complete { result, reads: 0 };
+        let state = State::Complete { result: result.map(Laid::from), reads: 0 };
         Arc::new(Future { state: Mutex::new(state), completed: Condvar::new() })
     }
 
@@ -265,7 +273,7 @@ impl Future {
         let mut state = self.state.lock();
         let State::Pending { callbacks, task } = &mut *state else { return None };
         let (callbacks, task) = (std::mem::take(callbacks), task.take());
-        *state = State::Complete { result, reads: 0 };
+        *state = State::Complete { result: result.map(Laid::from), reads: 0 };
         self.completed.notify_all();
         drop(state);
         // Of no effect on work that has ended.
@@ -297,10 +305,14 @@ impl Future {
     ///
     /// # Errors
     ///
-    /// `blocked_from_network_thread`, on which that would never happen.
+    /// `blocked_from_network_thread`, on which that would never happen; `network_not_setup` in a forked child, in which it would
+    /// not either.
     pub fn block_until_ready(&self) -> Result<(), Code> {
         let mut state = self.state.lock();
         while matches!(*state, State::Pending { .. }) {
+            if network::is_of_parent() {
+                return Err(errors::NETWORK_NOT_SETUP);
+            }
             if network::is_network_thread() {
                 return Err(errors::BLOCKED_FROM_NETWORK_THREAD);
             }
@@ -347,7 +359,7 @@ impl Future {
 
     /// Reads the result by `pick`, which returns `None` if it is of another kind. Pointers that it picks are good until the
     /// future is destroyed, or as often released as read.
-    fn read<T>(&self, pick: impl FnOnce(&Output) -> Option<T>) -> Result<T, Code> {
+    fn read<T>(&self, pick: impl FnOnce(&Laid) -> Option<T>) -> Result<T, Code> {
         match &mut *self.state.lock() {
             State::Pending { .. } => Err(errors::FUTURE_NOT_SET),
             State::Released => Err(errors::FUTURE_RELEASED),
@@ -368,7 +380,7 @@ impl Future {
     /// the functions that follow.
     pub fn int64(&self) -> Result<i64, Code> {
         self.read(|output| match output {
-            Output::Int64(number) => Some(*number),
+            Laid::Int64(number) => Some(*number),
             _ => None,
         })
     }
@@ -380,7 +392,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn uint64(&self) -> Result<u64, Code> {
         self.read(|output| match output {
-            Output::Uint64(number) => Some(*number),
+            Laid::Uint64(number) => Some(*number),
             _ => None,
         })
     }
@@ -392,7 +404,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn double(&self) -> Result<f64, Code> {
         self.read(|output| match output {
-            Output::Double(number) => Some(*number),
+            Laid::Double(number) => Some(*number),
             _ => None,
         })
     }
@@ -404,7 +416,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn boolean(&self) -> Result<bool, Code> {
         self.read(|output| match output {
-            Output::Bool(answer) => Some(*answer),
+            Laid::Bool(answer) => Some(*answer),
             _ => None,
         })
     }
@@ -416,7 +428,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn key(&self) -> Result<(*const u8, c_int), Code> {
         self.read(|output| match output {
-            Output::Key(key) => Some((key.as_ptr(), length_of(key))),
+            Laid::Key(key) => Some((key.as_ptr(), length_of(key))),
             _ => None,
         })
     }
@@ -428,7 +440,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn value(&self) -> Result<Option<(*const u8, c_int)>, Code> {
         self.read(|output| match output {
-            Output::Value(value) => {
+            Laid::Value(value) => {
                 Some(value.as_ref().map(|value| (value.as_ptr(), length_of(value))))
             }
             _ => None,
@@ -442,7 +454,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn rows(&self) -> Result<(*const FdbKeyValue, c_int, bool), Code> {
         self.read(|output| match output {
-            Output::Rows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
+            Laid::Rows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
             _ => None,
         })
     }
@@ -454,7 +466,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn mapped_rows(&self) -> Result<(*const FdbMappedKeyValue, c_int, bool), Code> {
         self.read(|output| match output {
-            Output::MappedRows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
+            Laid::MappedRows(rows) => Some((rows.rows.as_ptr(), count_of(&rows.rows), rows.more)),
             _ => None,
         })
     }
@@ -466,7 +478,7 @@ impl Future {
     /// See [`Future::int64`].
     pub fn keys(&self) -> Result<(*const FdbKey, c_int), Code> {
         self.read(|output| match output {
-            Output::Keys(keys) => Some((keys.keys.as_ptr(), count_of(&keys.keys))),
+            Laid::Keys(keys) => Some((keys.keys.as_ptr(), count_of(&keys.keys))),
             _ => None,
         })
     }
@@ -478,9 +490,31 @@ impl Future {
     /// See [`Future::int64`].
     pub fn strings(&self) -> Result<(*const *const c_char, c_int), Code> {
         self.read(|output| match output {
-            Output::Strings(texts) => Some((texts.pointers.as_ptr(), count_of(&texts.pointers))),
+            Laid::Strings(texts) => Some((texts.pointers.as_ptr(), count_of(&texts.pointers))),
             _ => None,
         })
+    }
+}
+
+impl Promise for Future {
+    fn ready(result: Ended) -> Arc<Future> {
+        Future::ready(result)
+    }
+
+    fn start(work: impl Work<Output = Ended> + Send + 'static) -> Arc<Future> {
+        Future::start(work)
+    }
+
+    fn fail(self: &Arc<Self>, code: Code) {
+        Future::fail(self, code);
+    }
+
+    fn is_ready(&self) -> bool {
+        Future::is_ready(self)
+    }
+
+    fn error(&self) -> Result<(), Code> {
+        Future::error(self)
     }
 }
 
@@ -514,6 +548,8 @@ pub fn lend_ready(result: Ended) -> *mut Future {
 mod tests {
     use std::sync::atomic::{AtomicI32, Ordering};
 
+    use ferrisdb_client::RangePage;
+
     use super::*;
 
     #[test]
@@ -540,7 +576,7 @@ mod tests {
             value: value.into(),
             commit_version: None,
         };
-        let rows = Rows::new(vec![row("a", "1"), row("bb", "")], true);
+        let rows = RangePage { rows: vec![row("a", "1"), row("bb", "")], more: true };
         let future = Future::ready(Ok(Output::Rows(rows)));
         let (pointer, count, more) = future.rows().unwrap();
         assert_eq!((count, more), (2, true));

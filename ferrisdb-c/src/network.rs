@@ -6,7 +6,8 @@
 //! ```
 //!
 //! There is no other thread, and none at all before the setup: programs load the library, fork, and let each child have a
-//! network of its own.
+//! network of its own. A child that is forked after the setup has none: threads are not forked. It is told so at once
+//! (`network_not_setup`), whatever it asks for, because nobody would ever answer.
 
 use std::{
     cell::Cell,
@@ -14,7 +15,7 @@ use std::{
     future::Future,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -52,6 +53,8 @@ struct Network {
     handle: OnceLock<Handle>,
     stop: Notify,
     is_stopped: AtomicBool,
+    /// The process that has set it up.
+    process: AtomicU32,
     hooks: Mutex<Vec<RegisteredHook>>,
 }
 
@@ -61,6 +64,7 @@ static NETWORK: Network = Network {
     handle: OnceLock::new(),
     stop: Notify::const_new(),
     is_stopped: AtomicBool::new(false),
+    process: AtomicU32::new(0),
     hooks: Mutex::new(Vec::new()),
 };
 
@@ -99,6 +103,7 @@ pub fn set_up() -> Result<(), Code> {
         tracing::error!(%error, "the runtime of the network cannot be made");
         errors::INTERNAL_ERROR
     })?;
+    NETWORK.process.store(std::process::id(), Ordering::Release);
     // It is the first one: the phase says so.
     let _ = NETWORK.handle.set(runtime.handle().clone());
     *phase = Phase::SetUp(runtime);
@@ -125,6 +130,11 @@ pub fn run() -> Result<(), Code> {
             }
         }
     };
+    if is_of_parent() {
+        // Its loop would wait for what only the parent hears.
+        std::mem::forget(runtime);
+        return Err(errors::NETWORK_NOT_SETUP);
+    }
     IS_NETWORK_THREAD.set(true);
     runtime.block_on(NETWORK.stop.notified());
     NETWORK.is_stopped.store(true, Ordering::Release);
@@ -176,13 +186,25 @@ pub fn is_network_thread() -> bool {
 /// `network_not_setup`; `operation_cancelled` once it has stopped.
 pub fn entered() -> Result<EnterGuard<'static>, Code> {
     let handle = NETWORK.handle.get().ok_or(errors::NETWORK_NOT_SETUP)?;
+    if is_of_parent() {
+        return Err(errors::NETWORK_NOT_SETUP);
+    }
     if NETWORK.is_stopped.load(Ordering::Acquire) {
         return Err(errors::OPERATION_CANCELLED);
     }
     Ok(handle.enter())
 }
 
+/// Whether the network is another process's, from which this one was forked.
+pub fn is_of_parent() -> bool {
+    let process = NETWORK.process.load(Ordering::Acquire);
+    process != 0 && process != std::process::id()
+}
+
 /// Starts a task on the network; `None` if there is none. If it has stopped, the task is dropped unrun.
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
+    if is_of_parent() {
+        return None;
+    }
     Some(NETWORK.handle.get()?.spawn(task).abort_handle())
 }

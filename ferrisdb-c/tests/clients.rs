@@ -160,6 +160,16 @@ fn the_package_foundationdb_8_0_of_pypi() {
 }
 
 #[test]
+fn answers_that_get_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = sources().join("python/lost_answers.py");
+    let mut python = Command::new(python_with("7.3.63"));
+    python.arg(program).arg(server_binary()).arg(folder.path());
+    let printed = succeed(python.env("LD_LIBRARY_PATH", library()));
+    assert_eq!(printed.matches("ok ").count(), 3, "{printed}");
+}
+
+#[test]
 fn a_program_of_an_older_version_of_the_interface() {
     python_suite("7.3.63", "630");
 }

@@ -18,12 +18,12 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
+use ferrisdb_core::simulation::{self, Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Generation, Key, KeyRange, Result, Stage, Version,
     cluster_view::ClusterView,
@@ -268,7 +268,14 @@ impl Cluster {
         }
     }
 
-    /// Commits a transaction.
+    /// Where the shards of a range begin, the first one where the range does.
+    pub(crate) async fn boundaries(&self, range: &KeyRange) -> Result<Vec<Key>> {
+        let deadline = runtime::now() + self.links.settings.read_limit;
+        Ok(self.links.locations(deadline).await?.boundaries(range))
+    }
+
+    /// Commits a transaction. `sent` says from when on the request may have been sent: a caller who stops waiting before that
+    /// knows that it did not take effect.
     ///
     /// # Errors
     ///
@@ -277,26 +284,24 @@ impl Cluster {
     pub(crate) async fn commit(
         &self,
         request: CommitRequest,
-        transaction_deadline: Option<Instant>,
+        sent: &AtomicBool,
     ) -> Result<CommitOutcome> {
         let links = &self.links;
-        let not_past =
-            |deadline: Instant| transaction_deadline.map_or(deadline, |d| d.min(deadline));
-        let deadline = not_past(runtime::now() + links.settings.read_version_limit);
+        let deadline = runtime::now() + links.settings.read_version_limit;
         let mut request = request;
         loop {
             let (state, proxies) = links.active_proxies(deadline).await?;
             let error = match links.open_proxy(&proxies, state.generation, deadline).await {
                 Ok(proxy) => {
-                    let now = runtime::now();
-                    let until = not_past(now + links.settings.commit_limit);
-                    let limit = until.saturating_duration_since(now);
+                    let limit = links.settings.commit_limit;
+                    sent.store(true, Ordering::Relaxed);
                     let commits = self.commits(&proxy, state.generation);
                     let asked = commits.ask(request);
                     match runtime::timeout(limit, Stage::Commit, asked).await {
                         Ok(Ok(CommitAnswer::Ended(outcome))) => return outcome,
                         Ok(Ok(CommitAnswer::NotSent(unsent, error))) => {
                             mark(Mark::CommitWentElsewhere);
+                            sent.store(false, Ordering::Relaxed);
                             request = unsent;
                             error
                         }
@@ -331,6 +336,11 @@ impl Cluster {
         })
         .await?
         .map_err(|error| error.at(&leader))
+    }
+
+    /// The error that says so, if the controllers are another cluster's by now.
+    pub(crate) fn is_another(&self) -> Option<Error> {
+        self.links.view.error().filter(|error| error.code() == ErrorCode::WrongCluster)
     }
 
     /// How servers are reached.
@@ -573,6 +583,10 @@ impl Links {
             transport::call(limit, Stage::Commit, |context| client.commit_all(context, requests));
         let answer = tokio::select! {
             biased;
+            () = simulation::answer_is_lost() => {
+                let detail = "the connection broke before the answer";
+                Err(Error::new(ErrorCode::Unreachable, Stage::Commit, detail))
+            }
             answer = committed => answer,
             // Whatever the proxy may say now, it says too late: nobody of its generation commits any more.
             over = self.generation_is_over(generation, Stage::Commit) => Err(over),

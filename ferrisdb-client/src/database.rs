@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -397,7 +397,7 @@ impl Database {
             Some(version) => version,
             None => self.cluster().read_version(Priority::Default).await?,
         };
-        self.cluster().commit(request, None).await?;
+        self.cluster().commit(request, &AtomicBool::new(false)).await?;
         clearing.done();
         Ok(())
     }

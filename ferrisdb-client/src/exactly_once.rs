@@ -39,13 +39,13 @@
 //! may use any version that this handle has heard of: every later attempt commits after that, and is seen. It
 //! should be a recent one, or the commit is refused as too old. Later attempts look for the record, and ask.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::atomic::AtomicBool, time::Duration};
 
 use ferrisdb_core::{
-    Key, KeyRange, Mutation, Value, Version, Versionstamp,
+    Error, ErrorCode, Key, KeyRange, Mutation, Result, Value, Version, Versionstamp,
     idempotency::record_key,
     runtime,
-    transaction::{CommitRequest, IdempotencyId},
+    transaction::{CommitOutcome, CommitRequest, IdempotencyId},
 };
 use parking_lot::Mutex;
 
@@ -96,11 +96,30 @@ pub(crate) fn add_record(request: &mut CommitRequest, id: IdempotencyId, attempt
 /// ```
 ///
 /// Whoever tries again after that sees what has become of it. (FoundationDB does the same.)
+///
+/// A commit with an id reads its record already, so that is the key that its fence writes, without changing the record:
+///
+/// ```text
+///   the commit      writes k, reads and writes the record of 7f..
+///   no answer       it may be committed, or still be on its way
+///   the fence       committed at 80
+///   the record      at 80 it is there: committed, with the versionstamp in it; or not: it never will be
+/// ```
 #[derive(Debug)]
 pub(crate) struct Fence(Key);
 
 /// How long to wait before it is tried again.
 const FENCE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Waits a little before the cluster is asked again.
+pub(crate) async fn pause() {
+    runtime::sleep(runtime::jitter(FENCE_PAUSE)).await;
+}
+
+/// Whether the cluster may give a better answer later.
+pub(crate) fn passes(error: &Error) -> bool {
+    error.is_retryable() || matches!(error.code(), ErrorCode::TimedOut | ErrorCode::Disk)
+}
 
 impl Fence {
     /// Makes a commit one that can be fenced off.
@@ -113,20 +132,36 @@ impl Fence {
         Fence(key)
     }
 
+    /// The fence of all attempts with an id.
+    pub(crate) fn of_id(id: IdempotencyId) -> Fence {
+        Fence(record_key(id))
+    }
+
     /// Sees to it that the commit has taken effect or never will, however long that takes: whoever does not want to wait gives
-    /// his transaction a timeout.
-    pub(crate) async fn close(self, cluster: &Cluster) {
+    /// his transaction a timeout. Returns a version at which everybody can see which of the two it is.
+    ///
+    /// # Errors
+    ///
+    /// Those that no waiting cures, such as [`ErrorCode::WrongCluster`].
+    pub(crate) async fn close(&self, cluster: &Cluster) -> Result<Version> {
         loop {
             let request = CommitRequest {
                 write_conflicts: vec![KeyRange::single(&self.0)],
                 may_write_system_keys: true,
                 ..CommitRequest::default()
             };
-            match cluster.commit(request, None).await {
-                Ok(_) => return,
-                Err(error) => tracing::debug!(%error, "fencing off a commit of which nobody knows"),
+            match cluster.commit(request, &AtomicBool::new(false)).await {
+                Ok(CommitOutcome::Committed(committed)) => {
+                    return Ok(committed.versionstamp.commit_version);
+                }
+                // It reads nothing that could conflict.
+                Ok(CommitOutcome::Conflict(_)) => {}
+                Err(error) if passes(&error) => {
+                    tracing::debug!(%error, "fencing off a commit of which nobody knows");
+                }
+                Err(error) => return Err(error),
             }
-            runtime::sleep(runtime::jitter(FENCE_PAUSE)).await;
+            pause().await;
         }
     }
 }

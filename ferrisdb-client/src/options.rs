@@ -5,6 +5,7 @@ use std::{ops::Range, time::Duration};
 
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Result, Stage, Value, Version, limits,
+    simulation::{Plant, planted},
     transaction::{self, IdempotencyId},
 };
 
@@ -180,8 +181,10 @@ pub enum TransactionOption {
     CausalWriteRisky,
     /// Reads of the special keyspace may span several of its modules.
     SpecialKeysRelaxed,
-    /// The first commit draws an idempotency id, so that the transaction takes effect at most once, however many attempts
-    /// `on_error` begins. `run_transaction` does this by itself.
+    /// The first commit draws an idempotency id, unless there is one, so that the transaction takes effect at most once, however
+    /// many attempts `on_error` begins. A commit whose answer is lost finds out what became of it before it returns: it succeeds
+    /// with its true version, or fails with [`ErrorCode::NotCommitted`]. May be set again in each attempt. `run_transaction`
+    /// does this by itself.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
@@ -194,8 +197,8 @@ pub enum TransactionOption {
     /// # Ok(()) }
     /// ```
     AutomaticIdempotency,
-    /// The transaction has this id: it commits at most once, however many attempts `on_error` begins. The id
-    /// must not have been used by another transaction. `run_transaction` draws one by itself.
+    /// The transaction has this id: as [`TransactionOption::AutomaticIdempotency`], with an id of the caller's. It must not have
+    /// been used by another transaction. While the outcome of an attempt is not known the transaction keeps the id that it has.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
@@ -332,7 +335,15 @@ impl TransactionOptions {
             TransactionOption::Priority(priority) => self.priority = priority,
             TransactionOption::CausalWriteRisky => self.causal_write_risky = true,
             TransactionOption::SpecialKeysRelaxed => self.special_keys_relaxed = true,
-            TransactionOption::AutomaticIdempotency => self.draws_idempotency_id = true,
+            TransactionOption::AutomaticIdempotency => {
+                if planted(Plant::RedrawId) {
+                    self.idempotency_id = None;
+                }
+                // Set again in each attempt, as loops do, it changes nothing: the id is the transaction's, not the attempt's.
+                if self.idempotency_id.is_none() {
+                    self.draws_idempotency_id = true;
+                }
+            }
             TransactionOption::IdempotencyId(id) => {
                 self.idempotency_id = Some(id);
                 self.draws_idempotency_id = false;

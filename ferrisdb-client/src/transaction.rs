@@ -9,12 +9,18 @@
 //!
 //! Everything lies in one state under one lock, which is never held across a wait. A call that waits takes
 //! with it what it needs, and compares the attempt when it comes back: an answer that arrives after a reset
-//! belongs to no attempt any more and is an error. A commit waits for the reads under way, because their conflict ranges
-//! go with it (I-15).
+//! belongs to no attempt any more and is an error. A commit sees the reads under way to their end, because their conflict ranges
+//! go with it (I-15). All that waits follows one deadline, the attempt's, wherever it moves.
 //!
 //! Start with [`Transaction::get`] in `reads.rs`, then [`Transaction::commit`] in `commit.rs`.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value, Version, Versionstamp,
@@ -25,7 +31,6 @@ use ferrisdb_core::{
 };
 use futures::FutureExt as _;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::OnceCell;
 
 use crate::{
     database::Database,
@@ -41,13 +46,17 @@ use crate::{
     watch::PendingWatch,
 };
 use outstanding::Outstanding;
+use read_version::ReadVersion;
 use stamps::Stamps;
+use timer::Timer;
 
 mod commit;
 mod outstanding;
+mod read_version;
 mod reads;
 mod snapshot;
 mod stamps;
+mod timer;
 mod watch;
 
 /// How a transaction was committed.
@@ -113,9 +122,13 @@ struct State {
     options: TransactionOptions,
     /// When the transaction was created or reset: where its timeout counts from.
     started: Instant,
+    /// What waits follows it.
+    timer: Arc<Timer>,
     backoff: Backoff,
     /// Whether the commit of an earlier attempt got no answer.
     fate: Fate,
+    /// Who finds out what became of a commit with an id.
+    settles: Settles,
     work: Work,
     committed: Option<Committed>,
     conflicting_ranges: Vec<ConflictingRange>,
@@ -127,7 +140,9 @@ struct State {
 #[derive(Default)]
 struct Work {
     outstanding: Arc<Outstanding>,
-    read_version: Arc<OnceCell<Version>>,
+    read_version: Arc<ReadVersion>,
+    /// A version that was asked for on behalf of this attempt: the one to read at, unless the caller names another.
+    own_version: Option<Version>,
     /// Shared with range reads under way, which go on seeing the writes of their beginning.
     overlay: Arc<Overlay>,
     mutations: Vec<Mutation>,
@@ -160,17 +175,27 @@ enum Fate {
     /// One may be, or may come to be: its record has to be looked for, and kept out. If it is committed, then
     /// after the version `after`.
     Open { after: Version },
-    /// The record was looked for, at this attempt's read version, and is not there.
-    Excluded { after: Version },
+    /// The record was looked for at the version `at`, and is not there. At a later version it may be.
+    Excluded { after: Version, at: Version },
     /// The record was looked for too late: it may have been there once, and have been swept.
     Lost,
+}
+
+/// When the outcome of a commit with an id is found out whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settles {
+    /// Before the commit returns: the caller cannot do it, and must not do anything else before it is known.
+    InCommit,
+    /// Before the next attempt: `run_transaction` keeps what the body has returned until then.
+    BeforeNextAttempt,
 }
 
 /// What a call that waits takes with it.
 struct Call {
     attempt: u64,
-    deadline: Option<Instant>,
-    read_version: Arc<OnceCell<Version>>,
+    timer: Arc<Timer>,
+    read_version: Arc<ReadVersion>,
+    own_version: Option<Version>,
     staleness_max: Option<Duration>,
     priority: Priority,
 }
@@ -234,14 +259,14 @@ impl Transaction {
     pub async fn read_version(&self) -> Result<Version> {
         let call = {
             let state = self.shared.state.lock();
-            let known = state.work.read_version.get().copied();
+            let known = state.work.read_version.get();
             if let (Phase::Committing | Phase::Ended, Some(version)) = (state.phase, known) {
                 return Ok(version);
             }
             drop(state);
             self.open()?.call()
         };
-        let version = within(call.deadline, self.version_for(&call)).boxed().await?;
+        let version = call.timer.within(self.version_for(&call)).boxed().await?;
         drop(self.still_open(&call)?);
         Ok(version)
     }
@@ -267,8 +292,10 @@ impl Transaction {
         if version == Version::ZERO {
             return Err(Error::new(ErrorCode::VersionInvalid, Stage::Client, "zero"));
         }
-        let set = state.work.read_version.set(version);
-        set.map_err(|_| Error::new(ErrorCode::ReadVersionAlreadySet, Stage::Client, ""))
+        match state.work.read_version.set(version) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::ReadVersionAlreadySet, Stage::Client, "")),
+        }
     }
 
     /// Lets a later write to this key be a conflict, as if it had been read.
@@ -315,6 +342,14 @@ impl Transaction {
 
     async fn fetch_key(&self, call: &Call, key: &Key) -> Result<Option<VersionedValue>> {
         let read_version = self.version_for(call).await?;
+        self.fetch_key_at(read_version, key).await
+    }
+
+    async fn fetch_key_at(
+        &self,
+        read_version: Version,
+        key: &Key,
+    ) -> Result<Option<VersionedValue>> {
         let found = self.shared.database.cluster().get(key, read_version).await?;
         Ok(found.map(|found| VersionedValue {
             value: found.value,
@@ -329,21 +364,27 @@ impl Transaction {
             call.attempt == 0 && fate == Fate::Closed && self.committing(call)?.work.is_blind();
         if is_blind && let Some(version) = self.shared.database.cluster().recent_version() {
             // Unless it has one already, or is being told one.
-            let _ = call.read_version.set(version);
+            call.read_version.set(version);
         }
         self.version_for(call).await
     }
 
     /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
     async fn version_for(&self, call: &Call) -> Result<Version> {
-        let ask = || async {
-            let cluster = self.shared.database.cluster();
-            if let Some(version) = call.staleness_max.and_then(|age| cluster.version_within(age)) {
-                return Ok(version);
+        let ask = || {
+            let database = self.shared.database.clone();
+            let (own, staleness_max, priority) =
+                (call.own_version, call.staleness_max, call.priority);
+            async move {
+                let cluster = database.cluster();
+                let known = || staleness_max.and_then(|age| cluster.version_within(age));
+                match own.or_else(known) {
+                    Some(version) => Ok(version),
+                    None => cluster.read_version(priority).await,
+                }
             }
-            cluster.read_version(call.priority).await
         };
-        call.read_version.get_or_try_init(ask).await.copied()
+        call.read_version.get_or_ask(ask).await
     }
 }
 
@@ -592,6 +633,16 @@ impl Transaction {
         }
     }
 
+    /// The state, whether or not the transaction is being committed, or was.
+    fn not_cancelled(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.shared.state.lock();
+        state.check_time()?;
+        match state.phase {
+            Phase::Open | Phase::Closing | Phase::Committing | Phase::Ended => Ok(state),
+            Phase::Cancelled => Err(cancelled()),
+        }
+    }
+
     /// The state, if it is still the one that the call began in.
     fn still_open(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
         let state = self.shared.state.lock();
@@ -614,8 +665,8 @@ impl Transaction {
         }
     }
 
-    /// When to try again after an error, and until when; the error, if not at all.
-    fn plan_retry(&self, error: Error) -> Result<(Duration, Option<Instant>)> {
+    /// When to try again after an error; the error, if not at all.
+    fn plan_retry(&self, error: Error) -> Result<Duration> {
         let mut state = self.shared.state.lock();
         state.check_time()?;
         if state.phase == Phase::Cancelled {
@@ -626,10 +677,11 @@ impl Transaction {
         let retried = (state.fate != Fate::Lost).then(|| state.backoff.next(&error, &options));
         let Some(delay) = retried.flatten() else {
             state.phase = Phase::Cancelled;
+            state.timer.end();
             state.work.watches.clear();
             return Err(error);
         };
-        Ok((delay, state.deadline()))
+        Ok(delay)
     }
 }
 
@@ -637,8 +689,9 @@ impl State {
     fn call(&self) -> Call {
         Call {
             attempt: self.attempt,
-            deadline: self.deadline(),
+            timer: Arc::clone(&self.timer),
             read_version: Arc::clone(&self.work.read_version),
+            own_version: self.work.own_version,
             staleness_max: self.options.staleness_max,
             priority: self.options.priority,
         }
@@ -670,6 +723,8 @@ impl State {
         self.attempt += 1;
         self.phase = Phase::Open;
         self.options = options;
+        self.timer.end();
+        self.timer = Timer::new(self.deadline());
         self.fate = self.fate.of_next_attempt();
         self.work = Work::default();
         self.committed = None;
@@ -683,8 +738,18 @@ impl Fate {
     fn of_next_attempt(self) -> Fate {
         match self {
             Fate::Closed => Fate::Closed,
-            Fate::Open { after } | Fate::Excluded { after } => Fate::Open { after },
+            Fate::Open { after } | Fate::Excluded { after, .. } => Fate::Open { after },
             Fate::Lost => Fate::Lost,
+        }
+    }
+
+    /// After which version the record has to be looked for by an attempt that reads at `read_version`. At one that was looked
+    /// at, or before, a record written later is a conflict.
+    fn to_look_for(self, read_version: Version) -> Option<Version> {
+        match self {
+            Fate::Open { after } => Some(after),
+            Fate::Excluded { after, at } if read_version > at => Some(after),
+            Fate::Closed | Fate::Excluded { .. } | Fate::Lost => None,
         }
     }
 }
@@ -754,23 +819,13 @@ impl Record {
     }
 }
 
-/// Waits for `future`, but not past the transaction's deadline.
-async fn within<T>(
-    deadline: Option<Instant>,
-    future: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let Some(deadline) = deadline else { return future.await };
-    let left = deadline.saturating_duration_since(runtime::now());
-    runtime::timeout(left, Stage::Client, future).await.unwrap_or_else(|_| Err(timed_out()))
-}
-
 /// Waits for a while, but not past the transaction's deadline.
-async fn wait(delay: Duration, deadline: Option<Instant>) -> Result<()> {
+async fn wait(delay: Duration, timer: &Timer) -> Result<()> {
     let pause = async {
         runtime::sleep(delay).await;
         Ok(())
     };
-    within(deadline, pause).await
+    timer.within(pause).await
 }
 
 fn timed_out() -> Error {

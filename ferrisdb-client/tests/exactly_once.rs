@@ -244,17 +244,142 @@ async fn a_transaction_by_hand_has_no_id_unless_asked() {
     transaction.on_error(error).await.unwrap();
     assert_eq!(cluster.data(records()), []);
 
-    // With an id, the commit of the next attempt is that of the one before.
+    // With an id, the commit itself finds out what became of it.
     cluster.faults([Fault::LoseAnswer]);
     transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
     transaction.add("n", 1).unwrap();
-    let error = transaction.commit().await.unwrap_err();
-    transaction.on_error(error).await.unwrap();
-    let commits = cluster.counts().commits;
-    transaction.add("n", 1).unwrap();
     let committed = transaction.commit().await.unwrap();
-    assert!(committed.versionstamp.is_some());
-    assert_eq!((cluster.counts().commits, number(&cluster)), (commits, 2));
+    let written = database.transaction().get_versioned("n").await.unwrap();
+    assert_eq!(written.unwrap().commit_version, Some(committed.version), "its true version");
+    assert_eq!(number(&cluster), 2);
+}
+
+/// Adds one as loops of FoundationDB's bindings do: the option is set in each attempt. Returns how many there were.
+async fn add_one_in_a_loop(transaction: &Transaction) -> Result<u32, Error> {
+    let mut attempts = 1;
+    loop {
+        transaction.set_option(TransactionOption::AutomaticIdempotency)?;
+        transaction.add("n", 1)?;
+        match transaction.commit().await {
+            Ok(_) => return Ok(attempts),
+            Err(error) => transaction.on_error(error).await?,
+        }
+        attempts += 1;
+    }
+}
+
+#[tokio::test]
+async fn an_option_in_the_body_of_a_loop_draws_one_id() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    for (fault, attempts) in [(Fault::LoseAnswer, 1), (Fault::LoseRequest, 2), (Fault::Hold, 2)] {
+        for _ in 0..10 {
+            cluster.faults([fault]);
+            let transaction = database.transaction();
+            assert_eq!(add_one_in_a_loop(&transaction).await.unwrap(), attempts, "{fault:?}");
+            assert!(transaction.committed_version().is_some());
+        }
+    }
+    let late = cluster.deliver_held();
+    assert!(late.iter().all(|outcome| matches!(outcome, CommitOutcome::Conflict(_))), "{late:?}");
+    assert_eq!((late.len(), number(&cluster)), (10, 30));
+    // As a default of all transactions it is the same.
+    database.set_default(TransactionOption::AutomaticIdempotency).unwrap();
+    for fault in [Fault::LoseAnswer, Fault::LoseRequest] {
+        cluster.faults([fault]);
+        let transaction = database.transaction();
+        transaction.add("n", 1).unwrap();
+        while let Err(error) = transaction.commit().await {
+            transaction.on_error(error).await.unwrap();
+            transaction.add("n", 1).unwrap();
+        }
+    }
+    assert_eq!(number(&cluster), 32);
+    // Ids are used again, so there are few records.
+    assert!(cluster.data(records()).len() < 5);
+}
+
+#[tokio::test]
+async fn a_commit_that_arrives_before_the_fence_counts() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::Hold, Fault::DeliverHeldFirst]);
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
+    transaction.set_versionstamped_value("stamp", vec![0; 10], 0).unwrap();
+    let stamp = transaction.versionstamp();
+    let committed = transaction.commit().await.unwrap();
+    let written = database.transaction().get_versioned("stamp").await.unwrap().unwrap();
+    assert_eq!(written.commit_version, Some(committed.version));
+    let stamp = stamp.await.unwrap();
+    assert_eq!(written.value, Value::from(&stamp.to_bytes()));
+    assert_eq!(committed.versionstamp, Some(stamp));
+}
+
+#[tokio::test]
+async fn the_fence_may_lose_its_answer_too() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseAnswer, Fault::LoseRequest, Fault::LoseAnswer]);
+    let transaction = database.transaction();
+    assert_eq!(add_one_in_a_loop(&transaction).await.unwrap(), 1);
+    cluster.faults([Fault::LoseRequest, Fault::LoseAnswer, Fault::LoseRequest]);
+    assert_eq!(add_one_in_a_loop(&database.transaction()).await.unwrap(), 2);
+    assert_eq!(number(&cluster), 2);
+}
+
+#[tokio::test]
+async fn an_attempt_after_one_in_doubt_may_name_its_version() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    cluster.faults([Fault::LoseRequest]);
+    let runs = &Cell::new(0);
+    let done = database.run_transaction(|transaction| async move {
+        runs.set(runs.get() + 1);
+        transaction.set_read_version(Version(1000))?;
+        transaction.add("n", 1)
+    });
+    done.await.unwrap();
+    assert_eq!((runs.get(), number(&cluster)), (2, 1));
+
+    // Even a version at which the earlier attempt has arrived after all: the result is that attempt's.
+    cluster.faults([Fault::Hold]);
+    let (runs, cluster) = (&Cell::new(0), &cluster);
+    let done = database.run_transaction(|transaction| async move {
+        runs.set(runs.get() + 1);
+        if runs.get() == 2 {
+            cluster.deliver_held();
+            transaction.set_read_version(cluster.newest_version())?;
+        }
+        transaction.add("n", 1)?;
+        Ok::<_, Error>(runs.get())
+    });
+    assert_eq!(done.await.unwrap(), 1);
+    assert_eq!((runs.get(), number(cluster)), (2, 2));
+}
+
+#[tokio::test]
+async fn an_answer_after_a_reset_leaves_the_next_id_alone() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::AutomaticIdempotency).unwrap();
+    transaction.add("n", 1).unwrap();
+    cluster.faults([Fault::Wait]);
+    let next = async {
+        while cluster.counts().commits == 0 {
+            tokio::task::yield_now().await;
+        }
+        transaction.reset();
+        transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
+        transaction.add("n", 1).unwrap();
+        cluster.go_on();
+    };
+    let (earlier, ()) = futures::join!(transaction.commit(), next);
+    earlier.unwrap();
+    transaction.commit().await.unwrap();
+    let record = ferrisdb_core::idempotency::record_key(5);
+    assert_eq!(cluster.data(KeyRange::single(&record)).len(), 1, "it was committed with its id");
 }
 
 #[tokio::test]
@@ -323,9 +448,6 @@ async fn by_hand_a_result_whose_record_may_be_swept_ends_the_retries() {
     cluster.faults([Fault::LoseAnswerThenSweep]);
     let transaction = database.transaction();
     transaction.set_option(TransactionOption::IdempotencyId(5)).unwrap();
-    transaction.add("n", 1).unwrap();
-    let error = transaction.commit().await.unwrap_err();
-    transaction.on_error(error).await.unwrap();
     transaction.add("n", 1).unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
@@ -408,19 +530,24 @@ async fn a_watch_belongs_to_the_attempt_that_was_committed() {
 async fn a_watch_of_a_commit_in_doubt_fails() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;
-    for id in [None, Some(7)] {
-        cluster.faults([Fault::LoseRequest]);
+    cluster.faults([Fault::LoseRequest]);
+    let transaction = database.transaction();
+    transaction.set("n", "1").unwrap();
+    let watch = transaction.watch("n").await.unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
+    assert!(watch.is_ready());
+    transaction.on_error(error).await.unwrap();
+    assert_eq!(watch.await.unwrap_err().code(), ErrorCode::CommitUnknownResult);
+
+    // With an id there is no doubt.
+    for (fault, is_committed) in [(Fault::LoseRequest, false), (Fault::LoseAnswer, true)] {
+        cluster.faults([fault]);
         let transaction = database.transaction();
-        if let Some(id) = id {
-            transaction.set_option(TransactionOption::IdempotencyId(id)).unwrap();
-        }
-        transaction.set("n", "1").unwrap();
+        transaction.set_option(TransactionOption::AutomaticIdempotency).unwrap();
+        transaction.set("n", "2").unwrap();
         let watch = transaction.watch("n").await.unwrap();
-        let error = transaction.commit().await.unwrap_err();
-        assert_eq!(error.code(), ErrorCode::CommitUnknownResult);
-        // With an id the next attempt finds out; what it watches is another matter.
-        assert_eq!(watch.is_ready(), id.is_none());
-        transaction.on_error(error).await.unwrap();
-        assert_eq!(watch.await.unwrap_err().code(), ErrorCode::CommitUnknownResult);
+        let committed = transaction.commit().await;
+        assert_eq!((committed.is_ok(), watch.is_ready()), (is_committed, !is_committed));
     }
 }

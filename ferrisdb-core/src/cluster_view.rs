@@ -37,10 +37,13 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// The newest known state of the cluster. Following ends when the view is dropped.
+///
+/// It happens in the runtime in which the view was made. Should that end, it goes on in the one of whoever waits next.
 #[derive(Debug)]
 pub struct ClusterView {
     shared: Arc<Shared>,
-    _following: Task,
+    controllers: Controllers,
+    following: Mutex<Task>,
 }
 
 #[derive(Debug, Default)]
@@ -60,11 +63,16 @@ impl ClusterView {
     /// Follows the cluster of these controllers, whoever of them leads.
     pub fn follow(controllers: Controllers) -> ClusterView {
         let shared = Arc::<Shared>::default();
-        let followed = Arc::clone(&shared);
-        let following = runtime::keep_running("following the cluster", move || {
-            follow(Arc::clone(&followed), controllers.clone())
-        });
-        ClusterView { shared, _following: following }
+        let following = Mutex::new(following(&shared, &controllers));
+        ClusterView { shared, controllers, following }
+    }
+
+    /// Follows on if the runtime has ended in which the cluster was followed.
+    fn follow_on(&self) {
+        let mut task = self.following.lock();
+        if task.is_finished() {
+            *task = following(&self.shared, &self.controllers);
+        }
     }
 
     /// The newest state, if any was learnt yet.
@@ -79,8 +87,16 @@ impl ClusterView {
 
     /// The first state known with a revision past `revision`; zero for any. Waits until there is one.
     pub async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
+        self.follow_on();
         self.shared.newer_than(revision).await
     }
+}
+
+fn following(shared: &Arc<Shared>, controllers: &Controllers) -> Task {
+    let (shared, controllers) = (Arc::clone(shared), controllers.clone());
+    runtime::keep_running("following the cluster", move || {
+        follow(Arc::clone(&shared), controllers.clone())
+    })
 }
 
 impl Shared {

@@ -29,6 +29,12 @@ impl ValueDigest {
     pub fn of(value: &[u8]) -> ValueDigest {
         ValueDigest(Sha256::digest(value).into())
     }
+
+    /// Its first bytes: a shorter digest.
+    pub fn first_bytes<const N: usize>(&self) -> [u8; N] {
+        const { assert!(N <= ValueDigest::LEN, "a digest is not longer") };
+        std::array::from_fn(|index| self.0[index])
+    }
 }
 
 impl std::fmt::Debug for ValueDigest {

@@ -181,6 +181,16 @@ named! {
         ForgetFence = "forget-fence",
         /// Client: a commit of which nobody knows is sent to another proxy as well (I-6).
         SendElsewhere = "send-elsewhere",
+        /// Client: each attempt draws an idempotency id of its own, and what became of the one before is not found out (I-6).
+        RedrawId = "redraw-id",
+        /// Client: the record of a commit without an answer is looked for while the commit may still be on its way (I-6).
+        LookWithoutFence = "look-without-fence",
+        /// Client: a commit that was found out later reports the version of the look (I-4).
+        FoundAtWrongVersion = "found-at-wrong-version",
+        /// Client: what waits does not hear that the timeout of its transaction has changed (I-17).
+        DeafToTimeout = "deaf-to-timeout",
+        /// Client: a commit does not wait for reads that were begun before it (I-15).
+        CommitBeforeReads = "commit-before-reads",
     }
 }
 
@@ -295,6 +305,10 @@ named! {
         CommitWentElsewhere = "client-commit-went-elsewhere",
         /// Client: a proxy kept silent over a commit, and could not be reached anew.
         ProxySilent = "client-proxy-silent",
+        /// Client: before a commit without an answer returned, it turned out to have happened.
+        SettledCommitted = "client-settled-committed",
+        /// Client: before a commit without an answer returned, it turned out not to have happened.
+        SettledNotCommitted = "client-settled-not-committed",
         /// Client: cached locations were forgotten.
         LocationsForgotten = "client-locations-forgotten",
     }
@@ -302,15 +316,40 @@ named! {
 
 #[cfg(madsim)]
 mod switches {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
+    use std::{
+        sync::{
+            OnceLock,
+            atomic::{AtomicU64, Ordering},
+        },
+        time::Duration,
     };
 
     use super::{Mark, Plant};
+    use crate::runtime;
+
+    /// An answer is lost within so many microseconds: on most links that is sometimes before the request arrives.
+    const LOST_WITHIN_US: u64 = 4_000;
 
     static PLANTED: OnceLock<Plant> = OnceLock::new();
     static REACHED: [AtomicU64; Mark::ALL.len()] = [const { AtomicU64::new(0) }; Mark::ALL.len()];
+
+    static ANSWERS_LOST_EVERY: AtomicU64 = AtomicU64::new(0);
+    static COMMITS: AtomicU64 = AtomicU64::new(0);
+
+    /// Lets clients lose the answer of every n-th request to commit, for the rest of the process; zero ends that.
+    pub fn lose_answers(every: u64) {
+        ANSWERS_LOST_EVERY.store(every, Ordering::Relaxed);
+    }
+
+    /// A request to commit was made: ends when its answer counts as lost, which is mostly never. The request may have arrived by
+    /// then, arrive later, or not at all.
+    pub async fn answer_is_lost() {
+        let every = ANSWERS_LOST_EVERY.load(Ordering::Relaxed);
+        if every == 0 || !COMMITS.fetch_add(1, Ordering::Relaxed).is_multiple_of(every) {
+            return std::future::pending().await;
+        }
+        runtime::sleep(Duration::from_micros(runtime::random_u64() % LOST_WITHIN_US)).await;
+    }
 
     /// Switches a bug on, for the rest of the process.
     ///
@@ -338,13 +377,25 @@ mod switches {
 }
 
 #[cfg(madsim)]
-pub use switches::{mark, marks, plant, planted};
+pub use switches::{answer_is_lost, lose_answers, mark, marks, plant, planted};
 
 /// Whether this bug is switched on: never.
 #[cfg(not(madsim))]
 #[inline(always)]
 pub const fn planted(_plant: Plant) -> bool {
     false
+}
+
+/// Lets clients lose answers: not outside of a simulation.
+#[cfg(not(madsim))]
+#[inline(always)]
+pub const fn lose_answers(_every: u64) {}
+
+/// Ends when the answer to a request to commit is lost on purpose: never.
+#[cfg(not(madsim))]
+#[inline(always)]
+pub async fn answer_is_lost() {
+    std::future::pending().await
 }
 
 /// Notes that a branch was taken: nothing is noted outside of a simulation.

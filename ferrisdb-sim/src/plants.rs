@@ -71,5 +71,10 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ClingToProxy => &["client-links"],
         Plant::ForgetFence => &["client-lives", "client-links"],
         Plant::SendElsewhere => &["client-lives", "client-links"],
+        Plant::RedrawId
+        | Plant::LookWithoutFence
+        | Plant::FoundAtWrongVersion
+        | Plant::DeafToTimeout
+        | Plant::CommitBeforeReads => &["c-interface"],
     }
 }

@@ -86,6 +86,7 @@ built_in!(
     "bank",
     "broken-links",
     "bulk",
+    "c-interface",
     "cascades",
     "client-lives",
     "client-links",

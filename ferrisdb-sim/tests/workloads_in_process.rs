@@ -18,6 +18,7 @@ use ferrisdb_sim::{
     workload::{
         Client, Workload,
         bank::BankWorkload,
+        c_interface::CInterface,
         cycle::Cycle,
         exactly_once::ExactlyOnce,
         external_consistency::ExternalConsistency,
@@ -38,6 +39,7 @@ async fn all_pass_side_by_side_on_an_honest_database() {
     let workloads: Vec<Arc<dyn Workload>> = vec![
         Arc::new(BankWorkload::new(Default::default())),
         Arc::new(RecordedBankWorkload::new(Default::default())),
+        Arc::new(CInterface::new(Default::default())),
         Arc::new(Cycle::new(Default::default())),
         Arc::new(Serializability::new(Default::default())),
         Arc::new(Serializability::new(range_clears)),

@@ -76,7 +76,7 @@ pub unsafe extern "C" fn fdb_database_create_transaction(
 ) -> Code {
     guarded(|| {
         // SAFETY: the contract of the interface, see the module.
-        let transaction = Transaction::new(unsafe { borrow(database) }?);
+        let transaction = unsafe { borrow(database) }?.transaction();
         // SAFETY: the contract of the interface, see the module.
         unsafe { put(out, lend(transaction)) };
         Ok(())

@@ -5,9 +5,11 @@
 
 use std::{ffi::c_void, sync::Arc};
 
+use ferrisdb_fdb::{Ended, Output};
+
 use crate::{
     errors::{self, Code},
-    future::{self, Ended, Future, Output},
+    future::{self, Future},
 };
 
 /// Functions that give a future.

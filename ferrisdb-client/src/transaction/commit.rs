@@ -11,13 +11,17 @@ use super::*;
 impl Transaction {
     pub(crate) fn new(database: Database) -> Transaction {
         let options = database.defaults();
+        let started = runtime::now();
+        let timer = Timer::new(options.timeout.map(|timeout| started + timeout));
         let state = State {
             attempt: 0,
             phase: Phase::Open,
             options,
-            started: runtime::now(),
+            started,
+            timer,
             backoff: Backoff::default(),
             fate: Fate::Closed,
+            settles: Settles::InCommit,
             work: Work::default(),
             committed: None,
             conflicting_ranges: Vec::new(),
@@ -26,9 +30,11 @@ impl Transaction {
         Transaction { shared: Arc::new(Shared { database, state: Mutex::new(state) }) }
     }
 
-    /// Has the first commit draw an idempotency id.
+    /// Has the first commit draw an idempotency id, by which `run_transaction` finds out what became of it.
     pub(crate) fn draw_idempotency_id(&self) {
-        self.shared.state.lock().options.draws_idempotency_id = true;
+        let mut state = self.shared.state.lock();
+        state.options.draws_idempotency_id = true;
+        state.settles = Settles::BeforeNextAttempt;
     }
 
     /// Sets an option.
@@ -47,17 +53,27 @@ impl Transaction {
     ///
     /// [`ErrorCode::InvalidArgument`] if the option does not take the value, or not at this point.
     pub fn set_option(&self, option: TransactionOption) -> Result<()> {
-        let mut state = self.open()?;
-        // An attempt after one in doubt has a read version already: by that it has found out what became of the other.
-        let has_read = state.fate == Fate::Closed && state.work.read_version.initialized();
-        let is_begun = has_read || state.work.is_begun();
+        let mut state = match option {
+            // What governs the transaction as a whole may change while it is committed, and the commit follows.
+            TransactionOption::Timeout(_)
+            | TransactionOption::RetryLimit(_)
+            | TransactionOption::RetryDelayMax(_) => self.not_cancelled()?,
+            _ => self.open()?,
+        };
+        let is_begun = state.work.read_version.get().is_some() || state.work.is_begun();
         if option == TransactionOption::ReadYourWritesDisabled && is_begun {
             let detail = "reads can be turned away from own writes before the first operation only";
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
         }
+        let is_in_doubt = state.fate != Fate::Closed && state.options.idempotency_id.is_some();
+        if is_in_doubt && matches!(option, TransactionOption::IdempotencyId(_)) {
+            // By its id the attempt before is found out.
+            return Ok(());
+        }
         state.options.set(option)?;
         // It may have been the timeout.
         let deadline = state.deadline();
+        state.timer.set(deadline);
         state.work.watches.iter().for_each(|watch| watch.set_deadline(deadline));
         Ok(())
     }
@@ -80,8 +96,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6); after any
-    /// other error the transaction did not take effect.
+    /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6), also because the
+    /// transaction's time was over before the answer came; after any other error the transaction did not take effect.
     pub async fn commit(&self) -> Result<Committed> {
         let (call, outstanding) = {
             let mut state = self.open()?;
@@ -103,12 +119,12 @@ impl Transaction {
 
     /// Commits once the reads have ended that were begun before: what they see is part of the transaction.
     async fn close_and_commit(&self, call: &Call, outstanding: &Outstanding) -> Result<Committed> {
-        if !outstanding.is_none() {
+        if !planted(Plant::CommitBeforeReads) {
             let ended = async {
                 outstanding.all_ended().await;
                 Ok(())
             };
-            within(call.deadline, ended).await?;
+            call.timer.within(ended).await?;
         }
         {
             let mut state = self.shared.state.lock();
@@ -122,21 +138,26 @@ impl Transaction {
 
     async fn commit_attempt(&self, call: &Call) -> Result<Committed> {
         let Some((fate, options)) = self.to_commit(call)? else {
-            let version = call.read_version.get().copied().unwrap_or_default();
+            let version = call.read_version.get().unwrap_or_default();
             return Ok(Committed { version, versionstamp: None });
         };
-        let read_version = within(call.deadline, self.version_to_commit(call, fate)).await?;
+        let read_version = call.timer.in_time(self.version_to_commit(call, fate)).await?;
         let options = match options.draws_idempotency_id && fate == Fate::Closed {
             true => self.draw_id(call, read_version)?,
             false => options,
         };
         let (id, before) = (options.idempotency_id, options.record_before);
-        if let (Fate::Open { after }, Some(id)) = (fate, id)
-            && let Some(record) =
-                within(call.deadline, self.find_record(call, id, before, after)).await?
-        {
-            self.acknowledge(&options, id, record.committed().version);
-            return Ok(record.committed());
+        if let (Some(after), Some(id)) = (fate.to_look_for(read_version), id) {
+            let found = self.find_record(call, id, before, after, read_version);
+            if let Some(record) = call.timer.in_time(found).await? {
+                if matches!(fate, Fate::Excluded { .. }) {
+                    // It came between the look and the version that the caller has set. What it returned is to count.
+                    self.committing(call)?.fate = Fate::Open { after };
+                    return Err(not_committed("an earlier attempt has taken effect meanwhile"));
+                }
+                self.acknowledge(call, &options, id, record.committed().version);
+                return Ok(record.committed());
+            }
         }
         if fate == Fate::Lost {
             return Err(swept());
@@ -150,17 +171,21 @@ impl Transaction {
         let fence = (clearing.is_none() && !options.causal_write_risky)
             .then(|| exactly_once::Fence::add_to(&mut request));
         let cluster = self.shared.database.cluster();
-        let outcome = match cluster.commit(request, call.deadline).await {
+        let sent = AtomicBool::new(false);
+        let outcome = match call.timer.in_time(cluster.commit(request, &sent)).await {
+            Err(late) if late.code() == ErrorCode::TransactionTimedOut => {
+                return Err(match sent.load(Ordering::Relaxed) {
+                    true => late.with_code(ErrorCode::CommitUnknownResult),
+                    false => late,
+                });
+            }
             Err(error) if error.is_maybe_committed() => {
-                if let Some(fence) = fence.filter(|_| !planted(Plant::ForgetFence)) {
-                    let closed = async {
-                        fence.close(cluster).await;
-                        Ok(())
-                    };
-                    // Whether or not there was time for that, this is what the caller has to know.
-                    let _ = within(call.deadline, closed).await;
-                }
-                return Err(error);
+                let fence = fence.filter(|_| !planted(Plant::ForgetFence));
+                let sent_at = match fate {
+                    Fate::Open { after } | Fate::Excluded { after, .. } => after.min(read_version),
+                    Fate::Closed | Fate::Lost => read_version,
+                };
+                return self.settle(call, &options, fence, sent_at, error).await;
             }
             outcome => outcome?,
         };
@@ -168,8 +193,9 @@ impl Transaction {
             CommitOutcome::Committed(committed) => {
                 clearing.into_iter().for_each(exactly_once::Clearing::done);
                 let versionstamp = committed.versionstamp;
-                id.into_iter()
-                    .for_each(|id| self.acknowledge(&options, id, versionstamp.commit_version));
+                id.into_iter().for_each(|id| {
+                    self.acknowledge(call, &options, id, versionstamp.commit_version)
+                });
                 Ok(Committed {
                     version: versionstamp.commit_version,
                     versionstamp: Some(versionstamp),
@@ -180,7 +206,87 @@ impl Transaction {
                 if state.attempt == call.attempt {
                     state.note_conflicts(&conflict.reads);
                 }
-                Err(Error::new(ErrorCode::NotCommitted, Stage::Resolve, ""))
+                Err(not_committed(""))
+            }
+        }
+    }
+
+    /// The commit got no answer: sees to it that its outcome is known before anything new is sent, as far as there is something
+    /// to know it by. `sent_at` is a version that it comes after, if it has taken effect.
+    async fn settle(
+        &self,
+        call: &Call,
+        options: &TransactionOptions,
+        fence: Option<exactly_once::Fence>,
+        sent_at: Version,
+        unknown: Error,
+    ) -> Result<Committed> {
+        let cluster = self.shared.database.cluster();
+        let Some(id) = options.idempotency_id else {
+            if let Some(fence) = fence {
+                // Whether or not there was time for that, this is what the caller has to know.
+                let _ = call.timer.in_time(fence.close(cluster)).await;
+            }
+            return Err(unknown);
+        };
+        let settles = self.shared.state.lock().settles;
+        if settles == Settles::BeforeNextAttempt || planted(Plant::RedrawId) {
+            return Err(unknown);
+        }
+        let found = self.find_out(call, id, options.record_before, sent_at);
+        match call.timer.in_time(found).await {
+            Ok((_, Some(record))) => {
+                mark(Mark::SettledCommitted);
+                self.acknowledge(call, options, id, record.committed().version);
+                Ok(record.committed())
+            }
+            Ok((version, None)) => {
+                mark(Mark::SettledNotCommitted);
+                let mut state = self.shared.state.lock();
+                if state.attempt == call.attempt {
+                    // To read before the fence would be a conflict with it, as with a record.
+                    state.options.record_before = version;
+                    state.fate = Fate::Closed;
+                }
+                Err(not_committed("its answer was lost, and it did not take effect"))
+            }
+            // Its record may have been swept: nobody can find out any more.
+            Err(error) if error.is_maybe_committed() => Err(error),
+            Err(_) => Err(unknown),
+        }
+    }
+
+    /// What became of a commit that got no answer: its record, if it has taken effect; otherwise it never will. And a version
+    /// by which that is so.
+    async fn find_out(
+        &self,
+        call: &Call,
+        id: IdempotencyId,
+        before: Version,
+        sent_at: Version,
+    ) -> Result<(Version, Option<Record>)> {
+        let cluster = self.shared.database.cluster();
+        let fence = exactly_once::Fence::of_id(id);
+        loop {
+            let found = async {
+                let version = match planted(Plant::LookWithoutFence) {
+                    true => cluster.read_version(call.priority).await?,
+                    false => fence.close(cluster).await?,
+                };
+                let mut record = self.find_record(call, id, before, sent_at, version).await?;
+                if let Some(found) = &mut record
+                    && planted(Plant::FoundAtWrongVersion)
+                {
+                    found.versionstamp.commit_version = version;
+                }
+                Ok((version, record))
+            };
+            match found.await {
+                Err(error) if exactly_once::passes(&error) && !error.is_maybe_committed() => {
+                    tracing::debug!(%error, "finding out what became of a commit");
+                    exactly_once::pause().await;
+                }
+                known => return known,
             }
         }
     }
@@ -204,12 +310,22 @@ impl Transaction {
     }
 
     /// It is known that the transaction of an id was committed: nobody will look at its record any more.
-    fn acknowledge(&self, options: &TransactionOptions, id: IdempotencyId, committed: Version) {
+    fn acknowledge(
+        &self,
+        call: &Call,
+        options: &TransactionOptions,
+        id: IdempotencyId,
+        committed: Version,
+    ) {
         let ids = self.shared.database.acknowledged_ids();
         match options.draws_idempotency_id {
             true => {
-                // Somebody else may draw it from here on.
-                self.shared.state.lock().options.idempotency_id = None;
+                let mut state = self.shared.state.lock();
+                // Somebody else may draw it from here on. After a reset there is another transaction, with its own id.
+                if state.attempt == call.attempt {
+                    state.options.idempotency_id = None;
+                }
+                drop(state);
                 ids.give_back(id, committed);
             }
             false => ids.add(id),
@@ -281,13 +397,14 @@ impl Transaction {
             self.set_fate_open();
         }
         // The reset comes first: should the caller stop waiting, the transaction is clean all the same.
-        let (delay, deadline) = self.plan_retry(error)?;
-        {
+        let delay = self.plan_retry(error)?;
+        let timer = {
             let mut state = self.shared.state.lock();
             let options = state.options.after_error(&self.shared.database.defaults());
             state.begin_attempt(options);
-        }
-        wait(delay, deadline).boxed().await
+            Arc::clone(&state.timer)
+        };
+        wait(delay, &timer).boxed().await
     }
 
     /// Forgets everything, options included, as if the transaction was new.
@@ -303,8 +420,8 @@ impl Transaction {
     /// ```
     pub fn reset(&self) {
         let mut state = self.shared.state.lock();
-        state.begin_attempt(self.shared.database.defaults());
         state.started = runtime::now();
+        state.begin_attempt(self.shared.database.defaults());
         state.backoff = Backoff::default();
         state.fate = Fate::Closed;
     }
@@ -326,8 +443,24 @@ impl Transaction {
     pub fn cancel(&self) {
         let mut state = self.shared.state.lock();
         state.phase = Phase::Cancelled;
+        state.timer.end();
         state.stamps = Stamps::default();
         state.work.watches.clear();
+    }
+
+    /// Whether its time is over: all that is still asked of it fails with [`ErrorCode::TransactionTimedOut`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::TransactionOption;
+    /// transaction.set_option(TransactionOption::Timeout(std::time::Duration::from_secs(60)))?;
+    /// assert!(!transaction.is_timed_out());
+    /// # Ok(()) }
+    /// ```
+    pub fn is_timed_out(&self) -> bool {
+        self.shared.state.lock().check_time().is_err()
     }
 
     /// How the transaction was committed, once it was.
@@ -437,16 +570,20 @@ impl Transaction {
             next.attempt = state.attempt + 1;
             next.options = state.options.after_error(&self.shared.database.defaults());
             next.started = state.started;
+            let deadline = next.deadline();
+            next.timer.set(deadline);
             next.backoff = state.backoff;
             next.fate = state.fate.of_next_attempt();
+            next.settles = state.settles;
         }
         successor
     }
 
     /// Waits until it is time for the next attempt.
     pub(crate) async fn wait_to_retry(&self, error: Error) -> Result<()> {
-        let (delay, deadline) = self.plan_retry(error)?;
-        wait(delay, deadline).boxed().await
+        let delay = self.plan_retry(error)?;
+        let timer = Arc::clone(&self.shared.state.lock().timer);
+        wait(delay, &timer).boxed().await
     }
 
     /// Commits, unless the body has done so itself.
@@ -466,16 +603,23 @@ impl Transaction {
         let (Fate::Open { after }, Some(id)) = (fate, options.idempotency_id) else {
             return Ok(None);
         };
-        let found = self.find_record(&call, id, options.record_before, after);
-        let record = within(call.deadline, found).boxed().await?;
+        let found = async {
+            // Not the attempt's read version: the body may name one.
+            let at = self.shared.database.cluster().read_version(call.priority).await?;
+            let record = self.find_record(&call, id, options.record_before, after, at).await?;
+            Ok((at, record))
+        };
+        let (at, record) = call.timer.within(found).boxed().await?;
         match record {
             Some(record) => {
                 mark(Mark::FoundCommitted);
-                self.acknowledge(&options, id, record.committed().version);
+                self.acknowledge(&call, &options, id, record.committed().version);
             }
             None => {
                 mark(Mark::FoundNotCommitted);
-                self.still_open(&call)?.fate = Fate::Excluded { after };
+                let mut state = self.still_open(&call)?;
+                state.fate = Fate::Excluded { after, at };
+                state.work.own_version = Some(at);
             }
         }
         Ok(record)
@@ -503,17 +647,17 @@ impl Transaction {
             return;
         }
         // An attempt is committed after the version that it has read at, if it is.
-        let sent_at = state.work.read_version.get().copied().unwrap_or(Version::ZERO);
+        let sent_at = state.work.read_version.get().unwrap_or(Version::ZERO);
         state.fate = match state.fate {
             Fate::Closed => Fate::Open { after: sent_at },
-            Fate::Open { after } | Fate::Excluded { after } => {
+            Fate::Open { after } | Fate::Excluded { after, .. } => {
                 Fate::Open { after: after.min(sent_at) }
             }
             Fate::Lost => Fate::Lost,
         };
     }
 
-    /// The record of an id, at the read version, if it is later than what an earlier use of the id has left (`before`). Its
+    /// The record of an id, at a version, if it is later than what an earlier use of the id has left (`before`). Its
     /// key becomes a read conflict with the commit.
     ///
     /// # Errors
@@ -526,10 +670,11 @@ impl Transaction {
         id: IdempotencyId,
         before: Version,
         after: Version,
+        read_version: Version,
     ) -> Result<Option<Record>> {
         let (found, mark) = futures::future::try_join(
-            self.fetch_key(call, &idempotency::record_key(id)),
-            self.fetch_key(call, &idempotency::swept_key()),
+            self.fetch_key_at(read_version, &idempotency::record_key(id)),
+            self.fetch_key_at(read_version, &idempotency::swept_key()),
         )
         .await?;
         let Some(found) = found else {
@@ -555,6 +700,10 @@ impl Transaction {
         // Or else it is of the transaction that has used the id before this one.
         Ok(Some(record).filter(|record| record.versionstamp.commit_version > before))
     }
+}
+
+fn not_committed(detail: &str) -> Error {
+    Error::new(ErrorCode::NotCommitted, Stage::Resolve, detail)
 }
 
 fn swept() -> Error {

@@ -163,7 +163,7 @@ impl Transaction {
     ///
     /// What is wrong with the range, or what became of the request.
     pub async fn estimated_range_size(&self, range: impl Into<KeyRange>) -> Result<u64> {
-        let (range, call, _outstanding) = self.begin_measure(range.into())?;
+        let (range, call) = self.begin_measure(range.into())?;
         let estimated = async {
             let read_version = self.version_for(&call).await?;
             let cluster = self.shared.database.cluster();
@@ -175,7 +175,7 @@ impl Transaction {
             }
             Ok(bytes)
         };
-        within(call.deadline, estimated).await
+        call.timer.within(estimated).await
     }
 
     /// Keys that divide a range into parts of about so many bytes, the range's own begin and end included; at most
@@ -211,7 +211,7 @@ impl Transaction {
             let detail = "chunks of zero bytes";
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
         }
-        let (range, call, _outstanding) = self.begin_measure(range.into())?;
+        let (range, call) = self.begin_measure(range.into())?;
         let points_max = points_max.unwrap_or(usize::MAX);
         let split = async {
             let read_version = self.version_for(&call).await?;
@@ -227,7 +227,7 @@ impl Transaction {
             points.truncate(points_max);
             Ok(points)
         };
-        let mut points = within(call.deadline, split).await?;
+        let mut points = call.timer.within(split).await?;
         points.insert(0, range.begin);
         points.push(range.end);
         Ok(points)
@@ -254,17 +254,17 @@ impl Transaction {
             transaction::check_key(&key, &Key::SYSTEM_END, Stage::Client)?;
             state.call()
         };
-        let addresses = within(call.deadline, self.shared.database.cluster().addresses_of(&key));
+        let addresses = call.timer.within(self.shared.database.cluster().addresses_of(&key));
         Ok(addresses.await?.iter().map(ToString::to_string).collect())
     }
 }
 
 /// How they work.
 impl Transaction {
-    fn begin_measure(&self, range: KeyRange) -> Result<(KeyRange, Call, outstanding::Guard)> {
+    fn begin_measure(&self, range: KeyRange) -> Result<(KeyRange, Call)> {
         let state = self.open()?;
         transaction::check_range(&range, &Key::SYSTEM_END, Stage::Client)?;
-        Ok((range, state.call(), state.work.outstanding.begin()))
+        Ok((range, state.call()))
     }
 
     pub(super) async fn read_key(
@@ -274,33 +274,35 @@ impl Transaction {
     ) -> Result<Option<VersionedValue>> {
         if special_keys::is_special(&key) {
             // Boxed, as it is rare: every other read would carry its size.
-            let value = special_keys::get(self, &key).boxed().await?;
+            let timer = Arc::clone(&self.shared.state.lock().timer);
+            let value = timer.within(special_keys::get(self, &key)).boxed().await?;
             return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
         }
-        let (call, lookup, _outstanding) = {
+        let read = {
             let state = self.open()?;
             state.options.check_readable(&key)?;
-            let lookup = state.overlay(isolation).lookup(&key)?;
-            (state.call(), lookup, state.work.outstanding.begin())
+            let operations = match state.overlay(isolation).lookup(&key)? {
+                Lookup::Known(value) => {
+                    return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
+                }
+                Lookup::Database(operations) => operations,
+            };
+            let (itself, call) = (self.clone(), state.call());
+            state.work.outstanding.begin(async move {
+                let found = call.timer.within(itself.fetch_key(&call, &key)).await?;
+                let mut state = itself.still_open(&call)?;
+                if isolation == Isolation::Serializable {
+                    state.work.read_conflicts.insert(&KeyRange::single(&key));
+                }
+                if operations.is_empty() {
+                    return Ok(found);
+                }
+                let found = found.as_ref().map(|found| &found.value);
+                let value = Lookup::Database(operations).resolve(found);
+                Ok(value.map(|value| VersionedValue { value, commit_version: None }))
+            })
         };
-        let operations = match lookup {
-            Lookup::Known(value) => {
-                return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
-            }
-            Lookup::Database(operations) => operations,
-        };
-        // In a box without a type, as all that asks the network: or the types of futures nest so deep that a program with a
-        // few functions around its reads reaches the compiler's limits, of layouts and of what may move between threads.
-        let found = within(call.deadline, self.fetch_key(&call, &key)).boxed().await?;
-        let mut state = self.still_open(&call)?;
-        if isolation == Isolation::Serializable {
-            state.work.read_conflicts.insert(&KeyRange::single(&key));
-        }
-        if operations.is_empty() {
-            return Ok(found);
-        }
-        let value = Lookup::Database(operations).resolve(found.as_ref().map(|found| &found.value));
-        Ok(value.map(|value| VersionedValue { value, commit_version: None }))
+        read.await
     }
 
     pub(super) async fn read_selector(
@@ -308,16 +310,19 @@ impl Transaction {
         selector: KeySelector,
         isolation: Isolation,
     ) -> Result<Key> {
-        let (call, overlay, read_end, _outstanding) = {
+        let read = {
             let state = self.open()?;
             let read_end = state.options.read_end();
             check_selector(&selector, &read_end)?;
-            (state.call(), state.overlay(isolation), read_end, state.work.outstanding.begin())
+            let (itself, call, overlay) = (self.clone(), state.call(), state.overlay(isolation));
+            state.work.outstanding.begin(async move {
+                let resolved = itself.resolve(&call, &overlay, &selector, &read_end);
+                let (key, observed) = call.timer.within(resolved).await?;
+                itself.observe(&call, isolation, &observed)?;
+                Ok(key)
+            })
         };
-        let resolved = self.resolve(&call, &overlay, &selector, &read_end);
-        let (key, observed) = within(call.deadline, resolved).boxed().await?;
-        self.observe(&call, isolation, &observed)?;
-        Ok(key)
+        read.await
     }
 
     pub(crate) async fn read_range(
@@ -326,9 +331,10 @@ impl Transaction {
         isolation: Isolation,
     ) -> Result<RangePage> {
         if special_keys::is_special(&query.begin.key) {
-            return special_keys::get_range(self, &query).boxed().await;
+            let timer = Arc::clone(&self.shared.state.lock().timer);
+            return timer.within(special_keys::get_range(self, &query)).boxed().await;
         }
-        let (call, overlay, read_end, _outstanding) = {
+        let read = {
             let state = self.open()?;
             let read_end = state.options.read_end();
             if let Some(range) = query.plain_range() {
@@ -337,29 +343,41 @@ impl Transaction {
             check_selector(&query.begin, &read_end)?;
             check_selector(&query.end, &read_end)?;
             check_limits(&query)?;
-            (state.call(), state.overlay(isolation), read_end, state.work.outstanding.begin())
+            let (itself, call, overlay) = (self.clone(), state.call(), state.overlay(isolation));
+            state.work.outstanding.begin(async move {
+                let rows = itself.rows_of(&call, &overlay, &query, &read_end);
+                let (page, observed) = call.timer.within(rows).await?;
+                itself.observe(&call, isolation, &observed)?;
+                Ok(page)
+            })
         };
-        let read = async {
-            let begin = self.bound(&call, &overlay, &query.begin, &read_end);
-            let end = self.bound(&call, &overlay, &query.end, &read_end);
-            let ((begin, mut observed), (end, of_end)) = futures::try_join!(begin, end)?;
-            observed.extend(&of_end);
-            if begin >= end {
-                return Ok((RangePage { rows: Vec::new(), more: false }, observed));
-            }
-            let scan = Scan {
-                range: KeyRange { begin, end },
-                rows_max: query.rows_max,
-                bytes_max: query.bytes_max,
-                reverse: query.reverse,
-            };
-            let (page, of_rows) = self.scan(&call, &overlay, scan).await?;
-            observed.extend(&of_rows);
-            Ok((page, observed))
+        read.await
+    }
+
+    /// The rows of a query, with what had to be looked at.
+    async fn rows_of(
+        &self,
+        call: &Call,
+        overlay: &Arc<Overlay>,
+        query: &RangeQuery,
+        read_end: &Key,
+    ) -> Result<(RangePage, RangeSet)> {
+        let begin = self.bound(call, overlay, &query.begin, read_end);
+        let end = self.bound(call, overlay, &query.end, read_end);
+        let ((begin, mut observed), (end, of_end)) = futures::try_join!(begin, end)?;
+        observed.extend(&of_end);
+        if begin >= end {
+            return Ok((RangePage { rows: Vec::new(), more: false }, observed));
+        }
+        let scan = Scan {
+            range: KeyRange { begin, end },
+            rows_max: query.rows_max,
+            bytes_max: query.bytes_max,
+            reverse: query.reverse,
         };
-        let (page, observed) = within(call.deadline, read).boxed().await?;
-        self.observe(&call, isolation, &observed)?;
-        Ok(page)
+        let (page, of_rows) = self.scan(call, overlay, scan).await?;
+        observed.extend(&of_rows);
+        Ok((page, observed))
     }
 
     /// A read has ended: a later write to what it saw is a conflict (I-15).

@@ -1,6 +1,6 @@
 //! Who waits for the versionstamp of a transaction.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use ferrisdb_core::{Error, ErrorCode, Result, Stage, Versionstamp};
 use tokio::sync::oneshot;
@@ -46,9 +46,9 @@ impl Transaction {
     /// The future returns the error of the commit; [`ErrorCode::NoCommitVersion`] if the transaction wrote nothing;
     /// [`ErrorCode::TransactionCancelled`] if it was reset, cancelled or dropped before its commit.
     pub fn versionstamp(&self) -> impl Future<Output = Result<Versionstamp>> + Send + use<> {
-        let known_or_waiter = {
+        let (timer, known_or_waiter) = {
             let mut state = self.shared.state.lock();
-            match (state.phase, state.committed) {
+            let known_or_waiter = match (state.phase, state.committed) {
                 (Phase::Ended, Some(committed)) => Ok(of_commit(committed)),
                 (Phase::Ended | Phase::Cancelled, _) => Ok(Err(cancelled())),
                 _ => {
@@ -56,12 +56,16 @@ impl Transaction {
                     state.stamps.0.push(tell);
                     Err(waiter)
                 }
-            }
+            };
+            (Arc::clone(&state.timer), known_or_waiter)
         };
         async move {
             match known_or_waiter {
                 Ok(known) => known,
-                Err(waiter) => waiter.await.unwrap_or_else(|_| Err(cancelled())),
+                Err(waiter) => {
+                    let told = async { waiter.await.unwrap_or_else(|_| Err(cancelled())) };
+                    timer.in_time(told).await
+                }
             }
         }
     }

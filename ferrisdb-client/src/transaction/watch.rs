@@ -86,7 +86,7 @@ impl State {
 
     /// This attempt has taken effect.
     pub(super) fn arm_watches(&mut self, database: &Database, version: Version) {
-        let read_version = self.work.read_version.get().copied().unwrap_or_default();
+        let read_version = self.work.read_version.get().unwrap_or_default();
         let watches = std::mem::take(&mut self.work.watches);
         database.watches().arm(watches, version.max(read_version));
     }

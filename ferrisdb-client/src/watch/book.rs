@@ -148,6 +148,13 @@ impl Book {
         closed.watches.into_values().map(|entry| entry.armed.signal).collect()
     }
 
+    /// All watches are over, for a reason that no waiting cures. Returns whom to tell.
+    pub(super) fn fail_all(&mut self) -> Vec<Arc<Signal>> {
+        let failed =
+            std::mem::replace(self, Book { closed: self.closed.take(), ..Book::default() });
+        failed.watches.into_values().map(|entry| entry.armed.signal).collect()
+    }
+
     /// When [`Book::begin_due`] has something to do next.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(until, _)| *until)
@@ -305,6 +312,15 @@ impl Book {
             }
             self.wait_a_while(number, Step::Begin, now);
         }
+    }
+
+    /// Whoever held sessions has ended, and the reads that he waited for.
+    pub(super) fn on_all_sessions_failed(&mut self, now: Instant) {
+        let sessions: Vec<WatchSessionId> = self.sessions.keys().copied().collect();
+        sessions.into_iter().for_each(|id| self.on_session_failed(id, now));
+        let confirming = |entry: &Entry| matches!(entry.place, Place::Confirming { .. });
+        let watches = self.watches.iter().filter(|(_, entry)| confirming(entry));
+        self.doubtful = watches.map(|(&number, _)| number).collect();
     }
 
     fn remove_session(&mut self, id: WatchSessionId) -> Option<Session> {

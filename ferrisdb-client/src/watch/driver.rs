@@ -39,6 +39,8 @@ pub(super) async fn drive(shared: Arc<Shared>) {
     let sessions = TaskGroup::default();
     let mut looks = FuturesUnordered::new();
     let mut revision = 0;
+    // Sessions of a driver before this one ended with it.
+    shared.book.lock().on_all_sessions_failed(runtime::now());
     loop {
         let woken = shared.woken.notified();
         let due = begin_due(&shared, &sessions, &mut revision);
@@ -120,6 +122,11 @@ async fn hold(shared: Arc<Shared>, session: NewSession) {
             shared.cluster.storage_failed(&session.server);
         }
         shared.book.lock().on_session_failed(session.id, runtime::now());
+        if let Some(foreign) = shared.cluster.is_another() {
+            // Wiped and made anew, it will never have those keys again.
+            let waiting = shared.book.lock().fail_all();
+            waiting.into_iter().for_each(|signal| signal.give(Err(foreign.clone())));
+        }
         shared.woken.notify_one();
     }
 }

@@ -40,7 +40,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -48,7 +48,7 @@ use std::{
 use ferrisdb_core::{
     Error, ErrorCode, Key, Result, Stage, Value, Version,
     digest::ValueDigest,
-    runtime::{self, Instant, TaskGroup},
+    runtime::{self, Instant, Task},
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -75,7 +75,7 @@ use crate::{cluster::Cluster, database::Database};
 /// [`ErrorCode::TransactionCancelled`] if the transaction was reset, cancelled or dropped before it was committed, or if
 /// its commit failed; [`ErrorCode::TransactionTimedOut`] as soon as the transaction's time is over, if it was not committed by
 /// then; [`ErrorCode::CommitUnknownResult`] if nobody knows; [`ErrorCode::ShuttingDown`] if the database was embedded and
-/// is closed.
+/// is closed; [`ErrorCode::WrongCluster`] if another cluster has taken the place of the one that was watched.
 #[must_use = "dropping a watch ends it"]
 pub struct Watch {
     number: u64,
@@ -108,6 +108,9 @@ impl Future for Watch {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             let outcome = self.signal.poll(context);
+            if outcome.is_pending() {
+                self.database.watches().drive_on();
+            }
             // Nothing bounds a watch that is armed, or the transaction has no timeout.
             let Some(deadline) = self.signal.deadline().filter(|_| outcome.is_pending()) else {
                 self.alarm = None;
@@ -189,8 +192,8 @@ pub(crate) struct Watches {
     max: AtomicUsize,
     next_number: AtomicU64,
     outstanding: Arc<AtomicUsize>,
-    is_driven: AtomicBool,
-    tasks: TaskGroup,
+    /// Sees to all of them, since the first was armed.
+    driver: Mutex<Option<Task>>,
 }
 
 /// What the handle and its tasks share. Not the handle itself: it would never end.
@@ -210,8 +213,7 @@ impl Watches {
             max: AtomicUsize::new(max),
             next_number: AtomicU64::new(0),
             outstanding: Arc::default(),
-            is_driven: AtomicBool::new(false),
-            tasks: TaskGroup::default(),
+            driver: Mutex::default(),
         }
     }
 
@@ -255,13 +257,26 @@ impl Watches {
             let armed = self.shared.book.lock().arm(armed, now);
             armed.unwrap_or_else(|closed| signal.give(Err(closed)));
         }
-        if !self.is_driven.swap(true, Ordering::AcqRel) {
-            let shared = Arc::clone(&self.shared);
-            let driving =
-                runtime::keep_running("watches", move || driver::drive(Arc::clone(&shared)));
-            self.tasks.add(driving);
+        {
+            let mut driver = self.driver.lock();
+            if driver.as_ref().is_none_or(Task::is_finished) {
+                *driver = Some(self.driving());
+            }
         }
         self.shared.woken.notify_one();
+    }
+
+    /// Somebody waits: should the runtime have ended in which the watches were seen to, his takes over.
+    fn drive_on(&self) {
+        let mut driver = self.driver.lock();
+        if driver.as_ref().is_some_and(Task::is_finished) {
+            *driver = Some(self.driving());
+        }
+    }
+
+    fn driving(&self) -> Task {
+        let shared = Arc::clone(&self.shared);
+        runtime::keep_running("watches", move || driver::drive(Arc::clone(&shared)))
     }
 
     /// Nothing can be watched any more.

@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     Hold,
     /// The requests that are held are done first.
     DeliverHeldFirst,
+    /// It is done, and its answer waits for [`Cluster::go_on`].
+    Wait,
 }
 
 type Data = BTreeMap<Key, (Value, Version)>;
@@ -80,6 +82,8 @@ struct World {
     held: Vec<CommitRequest>,
     counts: Counts,
     state: ClusterState,
+    /// Its processes belong to another cluster now.
+    is_another: bool,
 }
 
 /// The cluster. Clones are the same.
@@ -87,6 +91,7 @@ struct World {
 pub(crate) struct Cluster {
     world: Arc<Mutex<World>>,
     changed: Arc<Notify>,
+    may_go_on: Arc<Notify>,
     router: Router,
     network: Network,
 }
@@ -139,10 +144,12 @@ impl Cluster {
             held: Vec::new(),
             counts: Counts::default(),
             state,
+            is_another: false,
         };
         let cluster = Cluster {
             world: Arc::new(Mutex::new(world)),
             changed: Arc::default(),
+            may_go_on: Arc::default(),
             router: Router::new(),
             network: Network::new(),
         };
@@ -173,6 +180,15 @@ impl Cluster {
         let mut world = self.world.lock();
         let held = std::mem::take(&mut world.held);
         held.into_iter().map(|request| world.commit(request)).collect()
+    }
+
+    /// Lets an answer go that waits, or the next one that will.
+    pub(crate) fn go_on(&self) {
+        self.may_go_on.notify_one();
+    }
+
+    pub(crate) fn newest_version(&self) -> Version {
+        self.world.lock().newest().0
     }
 
     /// Clears all records of idempotency ids, as if the time had come for all that is there.
@@ -241,6 +257,19 @@ impl Cluster {
         world.state.revision += 1;
         drop(world);
         self.changed.notify_waiters();
+    }
+
+    /// From now on the processes at its addresses are those of another cluster.
+    pub(crate) fn become_another(&self) {
+        self.world.lock().is_another = true;
+        self.changed.notify_waiters();
+    }
+
+    fn check_cluster(&self) -> Result<()> {
+        match self.world.lock().is_another {
+            true => Err(Error::new(ErrorCode::WrongCluster, Stage::Connect, "made anew")),
+            false => Ok(()),
+        }
     }
 
     /// Breaks the proxy's connections, this request's included.
@@ -362,6 +391,11 @@ impl Proxy for Cluster {
                 self.deliver_held();
                 Ok(self.world.lock().commit(request))
             }
+            Fault::Wait => {
+                let outcome = self.world.lock().commit(request);
+                self.may_go_on.notified().await;
+                Ok(outcome)
+            }
         }
     }
 }
@@ -426,12 +460,14 @@ impl Storage for Cluster {
 
     /// It has too many watches already, whatever it is told: clients have to look for themselves.
     async fn change_watches(self, _: Context, changes: WatchChanges) -> Result<()> {
+        self.check_cluster()?;
         let refused = changes.begin.iter().map(|watched| (watched.number, WatchEnd::TooMany));
         self.world.lock().watches.extend(refused);
         Ok(())
     }
 
     async fn watch_news(self, _: Context, _: WatchSessionId, _: u32) -> Result<WatchNews> {
+        self.check_cluster()?;
         let ended = std::mem::take(&mut self.world.lock().watches);
         if ended.is_empty() {
             ferrisdb_core::runtime::sleep(std::time::Duration::from_millis(10)).await;
@@ -442,6 +478,7 @@ impl Storage for Cluster {
 
 impl Controller for Cluster {
     async fn leader(self, _: Context) -> Result<Leader> {
+        self.check_cluster()?;
         Ok(Leader { address: Some(Address::new(ADDRESS)), controllers: Vec::new() })
     }
 
@@ -458,6 +495,7 @@ impl Controller for Cluster {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            self.check_cluster()?;
             let state = self.world.lock().state.clone();
             if state.revision > known_revision {
                 return Ok(StateNews { state: Some(state), is_led: true });

@@ -17,6 +17,7 @@ pub mod atomic_operations;
 pub mod availability;
 pub mod bank;
 pub mod bulk;
+pub mod c_interface;
 mod common;
 pub mod conflict_ranges;
 pub mod contents;

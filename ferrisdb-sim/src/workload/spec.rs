@@ -10,6 +10,7 @@ use super::{
     availability::{Availability, AvailabilitySettings},
     bank::{BankSettings, BankWorkload},
     bulk::{Bulk, BulkSettings},
+    c_interface::{CInterface, CInterfaceSettings},
     conflict_ranges::{ConflictRanges, ConflictRangesSettings},
     cycle::{Cycle, CycleSettings},
     deleted_keys::{DeletedKeys, DeletedKeysSettings},
@@ -68,6 +69,8 @@ pub enum WorkloadSpec {
     Availability(AvailabilitySettings),
     /// [`Bulk`].
     Bulk(BulkSettings),
+    /// [`CInterface`].
+    CInterface(CInterfaceSettings),
     /// [`ConflictRanges`].
     ConflictRanges(ConflictRangesSettings),
     /// [`Queue`].
@@ -107,6 +110,7 @@ impl WorkloadSpec {
             WorkloadSpec::AtomicOperations(settings) => Box::new(AtomicOperations::new(settings)),
             WorkloadSpec::Availability(settings) => Box::new(Availability::new(settings)),
             WorkloadSpec::Bulk(settings) => Box::new(Bulk::new(settings)),
+            WorkloadSpec::CInterface(settings) => Box::new(CInterface::new(settings)),
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::Repeatable(settings) => Box::new(Repeatable::new(settings)),

@@ -4,6 +4,7 @@ Run by ../../python.rs, with FDB_CLUSTER_FILE and LD_LIBRARY_PATH set: suite.py 
 """
 
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -431,6 +432,56 @@ def a_program_forks_before_it_uses_the_network():
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
     assert db[b"forked0"] == b"1" and db[b"forked1"] == b"1"
+
+
+@case
+def a_child_forked_later_is_told_that_it_has_no_network():
+    program = (
+        "import fdb, os; fdb.api_version(%d)\n"
+        "db = fdb.open(); db[b'x']; pending = db.create_transaction().watch(b'x')\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "    db[b'forked'] = b'parent'\n"
+        "else:\n"
+        "    codes = []\n"
+        "    for use in (lambda: db[b'x'], lambda: db.create_transaction().commit().wait(), pending.wait):\n"
+        "        try: use(); codes.append(0)\n"
+        "        except fdb.FDBError as error: codes.append(error.code)\n"
+        "    os._exit(codes != [2008] * 3)" % VERSION
+    )
+    began = time.time()
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+    assert time.time() - began < 10
+    assert db[b"forked"] == b"parent"
+
+
+@case
+def a_timeout_set_late_ends_what_waits():
+    # Somebody who never says anything.
+    silent = socket.create_server(("127.0.0.1", 0))
+    path = os.path.join(os.path.dirname(os.environ["FDB_CLUSTER_FILE"]), "silent.cluster")
+    with open(path, "w") as file:
+        file.write("silent:1@127.0.0.1:%d" % silent.getsockname()[1])
+    nobody = fdb.open(path)
+
+    def commit(tr):
+        tr[b"x"] = b""
+        return tr.commit()
+
+    begins = [
+        lambda tr: tr.get(b"x"),
+        lambda tr: tr.get_read_version(),
+        lambda tr: tr.watch(b"x"),
+        lambda tr: tr.get(b"\xff\xff/cluster_id"),
+        commit,
+    ]
+    for begin in begins:
+        tr = nobody.create_transaction()
+        waits = begin(tr)
+        assert not waits.is_ready()
+        tr.options.set_timeout(20)
+        expect_error(1031, waits.wait)
 
 
 @case

@@ -54,7 +54,7 @@ codes! {
     /// There is no such option.
     INVALID_OPTION = 2007, "there is no such option";
     /// The network has not been set up.
-    NETWORK_NOT_SETUP = 2008, "call fdb_setup_network first";
+    NETWORK_NOT_SETUP = 2008, "the network of this process is not set up (a forked child has none of its parent's)";
     /// It was set up before.
     NETWORK_ALREADY_SETUP = 2009, "the network was set up before";
     /// The version is not one that can be read.
