@@ -12,6 +12,9 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ShardMapLate => &["operations"],
         Plant::FailedPushIsConflict => &["bank", "exactly-once", "serializability"],
         Plant::VersionstampOfFirst => &["atomic-operations", "serializability"],
+        Plant::OneResolverDecides => &["resolvers", "cycle"],
+        Plant::RangeCutAtResolver => &["resolvers", "serializability"],
+        Plant::StampedConflictUnnamed => &["resolvers", "conflicts"],
         Plant::SkipReadConflict => &["cycle", "serializability"],
         Plant::IgnoreConflictsInBatch => &["exactly-once", "cycle", "serializability"],
         Plant::AcceptTooOld => &["serializability", "cycle"],
@@ -40,6 +43,9 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::RangeConflictTooSmall => &["api", "serializability"],
         Plant::ResendUnknown => &["exactly-once"],
         Plant::SelectorConflictTooSmall => &["conflicts"],
+        Plant::MergedClearsLast => &["api", "edges"],
+        Plant::WatchBelowWrites => &["watches"],
+        Plant::ActUnchecked => &["directories"],
         Plant::ReuseReadVersion => &["side-channel"],
     }
 }

@@ -12,6 +12,7 @@ use super::{
     bulk::{Bulk, BulkSettings},
     conflict_ranges::{ConflictRanges, ConflictRangesSettings},
     cycle::{Cycle, CycleSettings},
+    directories::{Directories, DirectoriesSettings},
     exactly_once::{ExactlyOnce, ExactlyOnceSettings},
     external_consistency::{ExternalConsistency, ExternalConsistencySettings},
     hot_key::{HotKey, HotKeySettings},
@@ -58,6 +59,8 @@ pub enum WorkloadSpec {
     Bulk(BulkSettings),
     /// [`ConflictRanges`].
     ConflictRanges(ConflictRangesSettings),
+    /// [`Directories`].
+    Directories(DirectoriesSettings),
     /// [`Queue`].
     Queue(QueueSettings),
     /// [`ReplicaCheck`].
@@ -87,6 +90,7 @@ impl WorkloadSpec {
             WorkloadSpec::Availability(settings) => Box::new(Availability::new(settings)),
             WorkloadSpec::Bulk(settings) => Box::new(Bulk::new(settings)),
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
+            WorkloadSpec::Directories(settings) => Box::new(Directories::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
             WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
