@@ -17,6 +17,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use ferrisdb_client::{Key, KeyRange, KeyValue, Value};
@@ -189,7 +190,7 @@ pub struct Future {
 
 #[derive(Debug)]
 enum State {
-    Pending { callbacks: Vec<Registered>, task: Option<AbortHandle> },
+    Pending { callbacks: Vec<Registered>, task: Option<(AbortHandle, Held)> },
     Complete { result: Result<Laid, Code>, reads: usize },
     Released,
 }
@@ -257,12 +258,14 @@ impl Future {
         drop(entered);
         let future = Future::pending();
         let completion = Completion(Arc::clone(&future));
+        let held = Held(Arc::new(Mutex::new(Some(work))));
+        let polled = held.clone();
         let task = network::spawn(async move {
-            let result = NoPanic(work).await;
+            let result = polled.await;
             drop(completion.0.complete(result));
         });
         if let (State::Pending { task: slot, .. }, Some(task)) = (&mut *future.state.lock(), task) {
-            *slot = Some(task);
+            *slot = Some((task, held));
         }
         future
     }
@@ -276,8 +279,11 @@ impl Future {
         *state = State::Complete { result: result.map(Laid::from), reads: 0 };
         self.completed.notify_all();
         drop(state);
-        // Of no effect on work that has ended.
-        task.iter().for_each(AbortHandle::abort);
+        if let Some((task, held)) = task {
+            held.drop_work();
+            // Of no effect on work that has ended.
+            task.abort();
+        }
         Some(Due { future: Arc::clone(self), callbacks })
     }
 
@@ -522,15 +528,45 @@ fn count_of<T>(items: &[T]) -> c_int {
     c_int::try_from(items.len()).unwrap_or(c_int::MAX)
 }
 
-/// Work whose panic is an error of its own, not of the network thread.
-struct NoPanic<F>(F);
+/// Work that the network thread polls, and that whoever gives it up drops at once: a watch that is cancelled must not count
+/// among those of the database when the call returns.
+#[derive(Clone)]
+struct Held(Arc<Mutex<Option<Pin<Box<dyn Work<Output = Ended> + Send>>>>>);
 
-impl<F: Work<Output = Ended> + Unpin> Work for NoPanic<F> {
+impl Held {
+    /// Drops the work. If it is being polled at this moment, that is waited for, but not for long: should it wait for
+    /// something that this thread holds, its task drops it later.
+    fn drop_work(&self) {
+        let polled = match network::is_network_thread() {
+            true => Duration::ZERO,
+            false => Duration::from_millis(10),
+        };
+        let work = self.0.try_lock_for(polled).and_then(|mut work| work.take());
+        let _entered = network::entered();
+        drop(work);
+    }
+}
+
+impl Work for Held {
     type Output = Ended;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.0).poll(context)));
-        polled.unwrap_or(Poll::Ready(Err(errors::INTERNAL_ERROR)))
+    /// A panic ends the work with an error: it must not reach the program.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        let mut work = self.0.lock();
+        // It was given up; the task will be, too.
+        let Some(polled) = &mut *work else { return Poll::Pending };
+        let polled = catch_unwind(AssertUnwindSafe(|| polled.as_mut().poll(context)));
+        let result = polled.unwrap_or(Poll::Ready(Err(errors::INTERNAL_ERROR)));
+        if result.is_ready() {
+            *work = None;
+        }
+        result
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
     }
 }
 

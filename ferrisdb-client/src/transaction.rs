@@ -40,7 +40,7 @@ use crate::{
         TransactionOptions, VersionedValue,
     },
     range_stream::RangeStream,
-    read_your_writes::{Lookup, Overlay, RangeRead, RangeSet, Scan, stamped_range},
+    read_your_writes::{Lookup, Overlay, RangeSet, Writes, stamped_range},
     retry::Backoff,
     selector::KeySelector,
     watch::PendingWatch,
@@ -49,14 +49,18 @@ use outstanding::Outstanding;
 use read_version::ReadVersion;
 use stamps::Stamps;
 use timer::Timer;
+use turns::Turns;
+pub(crate) use turns::{Act, Turn};
 
 mod commit;
 mod outstanding;
+mod ranges;
 mod read_version;
 mod reads;
 mod snapshot;
 mod stamps;
 mod timer;
+mod turns;
 mod watch;
 
 /// How a transaction was committed.
@@ -113,6 +117,7 @@ pub struct Transaction {
 struct Shared {
     database: Database,
     state: Mutex<State>,
+    turns: Turns,
 }
 
 struct State {
@@ -145,8 +150,7 @@ struct Work {
     own_version: Option<Version>,
     /// Shared with range reads under way, which go on seeing the writes of their beginning.
     overlay: Arc<Overlay>,
-    mutations: Vec<Mutation>,
-    mutations_bytes: usize,
+    writes: Writes,
     read_conflicts: RangeSet,
     write_conflicts: RangeSet,
     watches: Vec<PendingWatch>,
@@ -271,6 +275,21 @@ impl Transaction {
         Ok(version)
     }
 
+    /// The version that all reads see, if it is known already: set, asked for, or got with a read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert_eq!(transaction.known_read_version(), None);
+    /// let version = transaction.read_version().await?;
+    /// assert_eq!(transaction.known_read_version(), Some(version));
+    /// # Ok(()) }
+    /// ```
+    pub fn known_read_version(&self) -> Option<Version> {
+        self.shared.state.lock().work.read_version.get().copied()
+    }
+
     /// Reads at this version, not at one that the cluster gives. Only before the first read.
     ///
     /// ```
@@ -319,7 +338,8 @@ impl Transaction {
         self.add_read_conflict_range(KeyRange::single(&key.into()))
     }
 
-    /// Lets a later write to any of these keys be a conflict, as if they had been read.
+    /// Lets a later write to any of these keys be a conflict, as if they had been read: all but those whose value this
+    /// transaction has set or cleared itself, which does not depend on what others write.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
@@ -336,7 +356,8 @@ impl Transaction {
         let range = range.into();
         let mut state = self.open()?;
         transaction::check_range(&range, &state.options.read_end(), Stage::Client)?;
-        state.work.read_conflicts.insert(&range);
+        let observed = state.work.overlay.observed(&range);
+        state.work.read_conflicts.extend(&observed);
         Ok(())
     }
 
@@ -495,7 +516,8 @@ impl Transaction {
 
     /// Sets a key that will contain the transaction's versionstamp, in the ten bytes from `offset` on.
     ///
-    /// Until the commit no key that it may become can be read.
+    /// Until the commit no key that it may become can be read: those with a stamp later than the read version, if that is
+    /// known already, or else with any. Others conflict with it only if they read the very key that it becomes.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
@@ -601,21 +623,27 @@ impl Transaction {
     }
 
     fn write(&self, mutation: Mutation) -> Result<()> {
+        self.write_as(mutation, None)
+    }
+
+    /// Writes without a write conflict: for layers, which share their transaction with others who may use the option for
+    /// that at the same time.
+    pub(crate) fn write_without_conflict(&self, mutation: Mutation) -> Result<()> {
+        self.write_as(mutation, Some(false))
+    }
+
+    fn write_as(&self, mutation: Mutation, with_conflict: Option<bool>) -> Result<()> {
         let mut state = self.open()?;
         state.options.check_may_write()?;
         transaction::check_mutation(&mutation, &state.options.write_end(), Stage::Client)?;
-        let size = state.work.size() + mutation.size();
-        if size > state.options.size_limit {
-            let detail = format!("{size} bytes, {} are allowed", state.options.size_limit);
-            return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
-        }
-        if state.work.mutations.len() >= limits::TRANSACTION_ITEMS_MAX {
-            let detail = format!("more than {} mutations", limits::TRANSACTION_ITEMS_MAX);
-            return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
-        }
-        let with_conflict = !std::mem::take(&mut state.options.next_write_without_conflict);
+        state.work.check_room(&mutation, state.options.size_limit)?;
+        let with_conflict = with_conflict
+            .unwrap_or_else(|| !std::mem::take(&mut state.options.next_write_without_conflict));
         let with_overlay = state.options.read_your_writes;
-        state.work.apply(mutation, with_conflict, with_overlay);
+        let changed = state.work.apply(mutation, with_conflict, with_overlay);
+        drop(state);
+        // Whoever waits for these is not woken while the state is locked.
+        changed.into_iter().for_each(PendingWatch::changed);
         Ok(())
     }
 }
@@ -756,22 +784,45 @@ impl Fate {
 
 impl Work {
     fn is_begun(&self) -> bool {
-        !self.mutations.is_empty() || !self.read_conflicts.is_empty()
+        !self.writes.is_empty() || !self.read_conflicts.is_empty()
     }
 
-    /// Whether nothing of the commit depends on the read version. Stamped keys do: the conflicts that they are
-    /// for others begin there.
+    /// Whether nothing of the commit depends on the read version.
     fn is_blind(&self) -> bool {
-        let is_stamped =
-            |mutation: &Mutation| matches!(mutation, Mutation::SetVersionstampedKey { .. });
-        self.read_conflicts.is_empty() && !self.mutations.iter().any(is_stamped)
+        self.read_conflicts.is_empty()
     }
 
     fn size(&self) -> usize {
-        self.mutations_bytes + self.read_conflicts.bytes() + self.write_conflicts.bytes()
+        self.writes.bytes() + self.read_conflicts.bytes() + self.write_conflicts.bytes()
     }
 
-    fn apply(&mut self, mutation: Mutation, with_conflict: bool, with_overlay: bool) {
+    /// Checks that a mutation can be taken: that the transaction does not get too large.
+    fn check_room(&self, mutation: &Mutation, size_limit: usize) -> Result<()> {
+        let is_far = self.size() + mutation.size() <= size_limit
+            && self.writes.count() < limits::TRANSACTION_ITEMS_MAX;
+        if is_far {
+            return Ok(());
+        }
+        // It may take the place of others.
+        let (bytes, count) = self.writes.bytes_and_count_with(mutation);
+        let size = self.size() - self.writes.bytes() + bytes;
+        let detail = if size > size_limit {
+            format!("{size} bytes, {size_limit} are allowed")
+        } else if count > limits::TRANSACTION_ITEMS_MAX {
+            format!("more than {} mutations", limits::TRANSACTION_ITEMS_MAX)
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail))
+    }
+
+    /// Takes a mutation. Returns the watches that it makes ready.
+    fn apply(
+        &mut self,
+        mutation: Mutation,
+        with_conflict: bool,
+        with_overlay: bool,
+    ) -> Vec<PendingWatch> {
         if with_conflict {
             match &mutation {
                 Mutation::Set { key, .. }
@@ -781,26 +832,39 @@ impl Work {
                     self.write_conflicts.insert(&KeyRange::single(key));
                 }
                 Mutation::ClearRange { range } => self.write_conflicts.insert(range),
-                // The key is known no better than the read version is: see `add_stamped_conflicts`.
+                // The proxy adds the key that this becomes, with an option or without.
                 Mutation::SetVersionstampedKey { .. } => {}
             }
         }
+        let mut changed = Vec::new();
         if with_overlay {
-            Arc::make_mut(&mut self.overlay).apply(&mutation);
+            let before = self.earliest_stamp();
+            let overlay = Arc::make_mut(&mut self.overlay);
+            overlay.apply(&mutation, before);
+            let is_changed = |watch: &mut PendingWatch| watch.is_changed_by(&mutation, overlay);
+            changed = self.watches.extract_if(.., is_changed).collect();
         }
-        self.mutations_bytes += mutation.size();
-        self.mutations.push(mutation);
+        self.writes.apply(mutation);
+        changed
     }
 
-    /// Where the stamped keys can come to lie: with a stamp later than the read version, so that readers of
-    /// earlier ones do not conflict.
-    fn add_stamped_conflicts(&mut self, read_version: Version) {
-        let least = Versionstamp { commit_version: read_version, batch_index: u16::MAX };
-        for mutation in &self.mutations {
-            if let Mutation::SetVersionstampedKey { key, offset, .. } = mutation {
-                self.write_conflicts.insert(&stamped_range(key, *offset, least.to_bytes()));
-            }
+    /// The transaction commits with a versionstamp later than this one, as far as is known now.
+    fn earliest_stamp(&self) -> Versionstamp {
+        match self.read_version.get() {
+            Some(&commit_version) => Versionstamp { commit_version, batch_index: u16::MAX },
+            None => Versionstamp { commit_version: Version::ZERO, batch_index: 0 },
         }
+    }
+
+    /// What counts as written, with everything that the stamped keys can become.
+    fn possible_write_conflicts(&self, end: &Key) -> RangeSet {
+        let mut conflicts = self.write_conflicts.clone();
+        for (key, offset) in self.writes.stamped_keys() {
+            let mut range = stamped_range(key, offset, self.earliest_stamp());
+            range.end = range.end.min(end.clone());
+            conflicts.insert(&range);
+        }
+        conflicts
     }
 }
 

@@ -131,6 +131,74 @@ async fn directories_are_created_at_the_same_time() {
 }
 
 #[tokio::test]
+async fn operations_of_one_transaction_see_each_other() {
+    let database = Database::memory().await.unwrap();
+    let layer = &DirectoryLayer::new();
+    for round in 0..10 {
+        let path = |rest: &'static str| {
+            let names = rest.split('/').filter(|name| !name.is_empty()).map(str::to_string);
+            std::iter::once(format!("round {round}")).chain(names).collect::<Vec<_>>()
+        };
+        let transaction = &database.transaction();
+        let create = |rest| layer.create_or_open(transaction, path(rest));
+        // Two of one path, and children of one parent that is not there yet.
+        let (one, two) = future::try_join(create("x"), create("x")).await.unwrap();
+        assert_eq!(one.prefix().unwrap(), two.prefix().unwrap());
+        let names: Vec<_> =
+            (0..20).map(|index| ["p/a", "p/b", "p/c", "p/c/d"][index % 4]).collect();
+        let made = future::try_join_all(names.iter().map(|&name| create(name))).await.unwrap();
+        let prefixes: BTreeSet<_> = made.iter().map(|each| each.prefix().unwrap()).collect();
+        assert_eq!(prefixes.len(), 4);
+        assert_eq!(layer.list(transaction, path("p")).await.unwrap(), ["a", "b", "c"]);
+        assert_eq!(layer.list(transaction, path("p/c")).await.unwrap(), ["d"]);
+
+        // A move and a removal beside what is created below.
+        let moved = layer.move_path(transaction, path("p"), path("q"));
+        let (below, moved) = future::join(create("p/e"), moved).await;
+        moved.unwrap();
+        below.unwrap();
+        let names = |of: &'static str| layer.list(transaction, path(of));
+        let (old, new) = (names("p").await.unwrap_or_default(), names("q").await.unwrap());
+        let all: BTreeSet<_> = old.iter().chain(&new).collect();
+        assert_eq!(all.len(), 4, "{old:?} {new:?}");
+        let removed = layer.remove_if_exists(transaction, path("q"));
+        let (removed, below) = future::join(removed, create("q/f")).await;
+        assert!(removed.unwrap());
+        below.unwrap();
+        let left = names("q").await.unwrap_or_default();
+        assert!(left.is_empty() || left == ["f"], "{left:?}");
+        let only_once = future::join(
+            layer.create(transaction, path("y")),
+            layer.create(transaction, path("y")),
+        );
+        let (first, second) = only_once.await;
+        assert!(first.is_ok() != second.is_ok());
+        transaction.commit().await.unwrap();
+
+        // In a partition, as well.
+        let transaction = &database.transaction();
+        let options = CreateOptions::new().layer(PARTITION);
+        let tenant = &layer.create_with(transaction, path("tenant"), options).await.unwrap();
+        let create = || tenant.create_or_open(transaction, ["deep", "down"]);
+        let (one, two) = future::try_join(create(), create()).await.unwrap();
+        assert_eq!(one.prefix().unwrap(), two.prefix().unwrap());
+        transaction.commit().await.unwrap();
+    }
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operation_that_nobody_waits_for_keeps_no_other_from_anything() {
+    let database = Database::memory().await.unwrap();
+    let (layer, transaction) = (DirectoryLayer::new(), database.transaction());
+    let mut left = Box::pin(layer.create_or_open(&transaction, ["a", "b"]));
+    assert!(futures::poll!(&mut left).is_pending());
+    let there = layer.create_or_open(&transaction, ["a", "b"]).await.unwrap();
+    assert_eq!(left.await.unwrap().prefix().unwrap(), there.prefix().unwrap());
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_directory_is_used_like_a_subspace() {
     let database = Database::memory().await.unwrap();
     let transaction = database.transaction();

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use fake::Cluster;
 use ferrisdb_client::{
-    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeyValue, RangeQuery, TransactionOption,
-    Value, Version,
+    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeySelector, KeyValue, RangeQuery,
+    TransactionOption, Value, Version,
 };
 use ferrisdb_core::{limits, service::controller::Phase};
 use futures::{StreamExt as _, TryStreamExt as _, future};
@@ -152,26 +152,157 @@ async fn a_write_to_what_was_read_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_stamped_key_conflicts_with_readers_of_later_keys_only() {
+async fn a_stamped_key_is_a_conflict_for_readers_of_what_it_becomes() {
     let database = Cluster::new().connect().await;
-    let append = async || {
+    let append = async |key: &str, offset| {
         let transaction = database.transaction();
-        transaction.set_versionstamped_key("q/0123456789", 2, "item").unwrap();
+        transaction.set_versionstamped_key(key, offset, "item").unwrap();
         transaction.commit().await.unwrap().versionstamp.unwrap()
     };
-    let first = append().await;
+    let first = append("q/0123456789", 2).await;
     let of_stamp = |stamp: [u8; 10]| Key::from([b"q/", &stamp[..]].concat());
 
-    let reader = database.transaction();
-    let found = reader.get_range(RangeQuery::from("q/".."q0").rows(1)).await.unwrap();
+    let head = database.transaction();
+    let found = head.get_range(RangeQuery::from("q/".."q0").rows(1)).await.unwrap();
     assert_eq!(found[0].key, of_stamp(first.to_bytes()));
-    reader.set("result", "1").unwrap();
+    let beside = database.transaction();
+    beside.get(of_stamp([0xff; 10])).await.unwrap();
     let tail = database.transaction();
     tail.get_range("q/".."q0").await.unwrap();
-    tail.set("result", "1").unwrap();
-    append().await;
-    reader.commit().await.unwrap();
+    for reader in [&head, &beside, &tail] {
+        reader.set("result", "1").unwrap();
+    }
+    append("q/0123456789", 2).await;
+    head.commit().await.unwrap();
+    beside.commit().await.unwrap();
     assert_eq!(code(tail.commit().await), Some(ErrorCode::NotCommitted));
+
+    // A key may be nothing but the stamp.
+    let alone = append("0123456789", 0).await;
+    let found = database.transaction().get(alone.to_bytes().to_vec()).await.unwrap();
+    assert_eq!(found, Some("item".into()));
+}
+
+#[tokio::test]
+async fn older_entries_are_read_beside_a_stamped_key() {
+    let database = Cluster::new().connect().await;
+    put(&database, &[("q/\0\0\0\0\0\0\0\x01\0\0", "old"), ("a", "1")]).await;
+    let push = |transaction: &ferrisdb_client::Transaction| {
+        transaction.set_versionstamped_key("q/0123456789", 2, "item").unwrap();
+    };
+    let transaction = database.transaction();
+    push(&transaction);
+    let head = || RangeQuery::from("q/".."q0").rows(1);
+    let unreadable = Some(ErrorCode::AccessedUnreadable);
+    assert_eq!(code(transaction.get_range(head()).await), unreadable, "it may be any version");
+
+    let transaction = database.transaction();
+    transaction.get("a").await.unwrap();
+    push(&transaction);
+    assert_eq!(transaction.get_range(head()).await.unwrap()[0].value, "old".into());
+    assert_eq!(code(transaction.get_range("q/".."q0").await), unreadable);
+}
+
+#[tokio::test]
+async fn the_last_write_of_a_key_counts() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    for round in 0..200u8 {
+        transaction.set("same", vec![round; 100_000]).unwrap();
+    }
+    assert!(transaction.approximate_size() < 101_000);
+    transaction.commit().await.unwrap();
+    let transaction = database.transaction();
+    for round in 0..3 {
+        for index in 0..90 {
+            transaction.set(format!("s{index}"), vec![round; 100_000]).unwrap();
+        }
+        transaction.clear_range("s".."t").unwrap();
+    }
+    transaction.set("x", "1").unwrap();
+    assert!(transaction.approximate_size() < 1_000);
+    transaction.commit().await.unwrap();
+    assert_eq!(cluster.data(KeyRange::new("s", "z")).len(), 2);
+    assert_eq!(database.transaction().get("same").await.unwrap().unwrap()[0], 199);
+}
+
+/// What a read leaves to conflict with: the keys of these, each written by itself after the read.
+async fn conflicts(database: &Database, query: RangeQuery, own: &[&str]) -> String {
+    let mut found = String::new();
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"] {
+        let reader = database.transaction();
+        for key in own {
+            reader.set(*key, "own").unwrap();
+        }
+        reader.get_range(query.clone()).await.unwrap();
+        reader.add_write_conflict_key("\u{7f}").unwrap();
+        let writer = database.transaction();
+        writer.add_write_conflict_key(key).unwrap();
+        writer.commit().await.unwrap();
+        if reader.commit().await.is_err() {
+            found.push_str(key);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_range_between_selectors_observes_what_matters() {
+    let database = Cluster::new().connect().await;
+    put(&database, &[("b", "1"), ("d", "1"), ("f", "1"), ("h", "1"), ("j", "1")]).await;
+    let from = |key: &str| KeySelector::first_greater_or_equal(key);
+    let before = |key: &str| KeySelector::last_less_than(key);
+    let between = RangeQuery::between;
+    let cases = [
+        // A begin behind the end, whatever keys there are.
+        (between(from("c") + 2, from("c")), ""),
+        (between(from("h") + 1, from("c") + 1), ""),
+        // ... and one because of the keys there are.
+        (between(from("c") + 2, from("e")), "cd"),
+        (between(from("c") + 3, from("e") + 1), "cd"),
+        (between(from("g"), from("c") + 1), "cd"),
+        // The end is so many keys further on: where the next one is does not matter.
+        (between(from("a"), from("c") + 1), "abcd"),
+        (between(from("a"), from("c") + 1).reverse(), "abcd"),
+        (between(before("g"), from("i")), "fgh"),
+        (between(before("g"), from("i")).reverse(), "fgh"),
+        // A limit comes first.
+        (between(from("a"), from("c") + 2).rows(1), "ab"),
+        (between(from("a"), from("c") + 2).rows(3), "abcdef"),
+        (between(before("c") - 1, from("i")).reverse().rows(1), "h"),
+        (between(before("e") - 1, from("i")).reverse().rows(3), "defgh"),
+        // An end below its anchor matters all the same.
+        (between(from("a"), before("k")).rows(1), "abj"),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(conflicts(&database, query.clone(), &[]).await, expected, "{query:?}");
+    }
+    // What the transaction has set itself does not depend on others.
+    let own = ["d", "e"];
+    assert_eq!(conflicts(&database, between(from("a"), from("c") + 1), &own).await, "abc");
+    assert_eq!(conflicts(&database, between(from("c") + 2, from("f")), &own).await, "c");
+}
+
+#[tokio::test]
+async fn a_read_conflict_over_own_writes_is_none() {
+    let database = Cluster::new().connect().await;
+    let ends = async |key: &str| {
+        let transaction = database.transaction();
+        transaction.read_version().await.unwrap();
+        transaction.set("b", "1").unwrap();
+        transaction.clear_range("d".."f").unwrap();
+        transaction.add("h", 1).unwrap();
+        transaction.add_read_conflict_range("a".."z").unwrap();
+        put(&database, &[(key, "")]).await;
+        code(transaction.commit().await)
+    };
+    for known in ["b", "d", "e"] {
+        assert_eq!(ends(known).await, None, "{known}");
+    }
+    for observed in ["a", "c", "f", "h"] {
+        assert_eq!(ends(observed).await, Some(ErrorCode::NotCommitted), "{observed}");
+    }
 }
 
 #[tokio::test]

@@ -106,11 +106,49 @@ async fn own_writes_count() {
     // What it writes afterwards is a change.
     let transaction = database.transaction();
     let later = transaction.watch("a").await.unwrap();
+    transaction.set("a", "1").unwrap();
+    assert!(!later.is_ready(), "it is the same");
     transaction.set("a", "2").unwrap();
-    assert!(!later.is_ready(), "nothing is committed");
+    assert!(later.is_ready(), "at once");
     transaction.commit().await.unwrap();
     soon(later).await.unwrap();
     soon(a).await.unwrap();
+    for change in [
+        |transaction: &Transaction| transaction.clear("a"),
+        |transaction: &Transaction| transaction.clear_range(""..""),
+        |transaction: &Transaction| transaction.clear_range("".."b"),
+        |transaction: &Transaction| transaction.add("a", 1),
+        |transaction: &Transaction| transaction.set_versionstamped_value("a", &[0; 10], 0),
+        |transaction: &Transaction| transaction.set("b", "1"),
+    ] {
+        let transaction = database.transaction();
+        let watch = transaction.watch("a").await.unwrap();
+        change(&transaction).unwrap();
+        let is_changed = transaction.get("a").await.ok() != Some(Some("2".into()));
+        assert_eq!(watch.is_ready(), is_changed);
+    }
+
+    // One that is written while the watch reads, and one that the transaction is committed with meanwhile.
+    let transaction = database.transaction();
+    let set = async { transaction.set("a", "3") };
+    let (watch, written) = future::join(transaction.watch("a"), set).await;
+    written.unwrap();
+    assert!(watch.unwrap().is_ready());
+    let transaction = database.transaction();
+    let (watch, committed) = future::join(transaction.watch("a"), transaction.commit()).await;
+    committed.unwrap();
+    let mut watch = watch.unwrap();
+    assert_waits(&mut watch).await;
+    change(&database, |transaction| transaction.set("a", "4")).await;
+    soon(watch).await.unwrap();
+
+    // Whatever snapshots see.
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::SnapshotReadYourWritesDisabled).unwrap();
+    transaction.set("a", "5").unwrap();
+    let mut watch = transaction.watch("a").await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_waits(&mut watch).await;
 
     let transaction = database.transaction();
     transaction.set_versionstamped_value("a", &[0; 10], 0).unwrap();
@@ -119,14 +157,29 @@ async fn own_writes_count() {
 }
 
 #[tokio::test]
-async fn a_change_before_the_commit_is_none_of_its_conflicts() {
+async fn a_change_before_the_commit_is_a_conflict() {
     let database = Database::memory().await.unwrap();
     let transaction = database.transaction();
     let watch = transaction.watch("a").await.unwrap();
     change(&database, |transaction| transaction.set("a", "1")).await;
     transaction.set("b", "1").unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotCommitted);
+    assert_eq!(soon(watch).await.unwrap_err().code(), ErrorCode::NotCommitted);
+
+    // Who writes nothing is not refused, and hears of it.
+    let transaction = database.transaction();
+    let watch = transaction.watch("a").await.unwrap();
+    change(&database, |transaction| transaction.set("a", "2")).await;
     transaction.commit().await.unwrap();
     soon(watch).await.unwrap();
+    // Nor is who knows the value by itself.
+    let transaction = database.transaction();
+    transaction.set("a", "3").unwrap();
+    let watch = transaction.watch("a").await.unwrap();
+    change(&database, |transaction| transaction.set("a", "4")).await;
+    transaction.commit().await.unwrap();
+    drop(watch);
 }
 
 #[tokio::test]
@@ -153,11 +206,11 @@ async fn it_fails_with_its_transaction() {
     let transaction = database.transaction();
     transaction.get("c").await.unwrap();
     let watch = transaction.watch("a").await.unwrap();
-    transaction.set("a", "1").unwrap();
+    transaction.set("b", "1").unwrap();
     change(&database, |transaction| transaction.set("c", "1")).await;
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotCommitted);
-    cancelled(watch).await;
+    assert_eq!(soon(watch).await.unwrap_err().code(), ErrorCode::NotCommitted);
     transaction.on_error(error).await.unwrap();
     let watch = transaction.watch("a").await.unwrap();
     transaction.commit().await.unwrap();

@@ -54,6 +54,40 @@ impl AtomicOp {
         AtomicOp::ALL.iter().copied().find(|&op| op as u8 == number)
     }
 
+    /// One operand that does what two of them do one after the other, whatever the value is; `None` if there is none, or
+    /// none that is no longer than the two.
+    ///
+    /// ```
+    /// use ferrisdb_core::{Value, atomic::AtomicOp};
+    /// let (two, three) = (Value::from(&[2]), Value::from(&[3]));
+    /// assert_eq!(AtomicOp::Add.joined(&two, &three), Some(Value::from(&[5])));
+    /// assert_eq!(AtomicOp::AppendIfFits.joined(&two, &three), None, "the first may fit and the second not");
+    /// ```
+    pub fn joined(self, first: &Value, second: &Value) -> Option<Value> {
+        match self {
+            // The result has the width of the last operand: with another one before it, bytes would be lost.
+            AtomicOp::Add
+            | AtomicOp::And
+            | AtomicOp::Or
+            | AtomicOp::Xor
+            | AtomicOp::Max
+            | AtomicOp::Min
+                if first.len() != second.len() =>
+            {
+                None
+            }
+            AtomicOp::Add
+            | AtomicOp::And
+            | AtomicOp::Or
+            | AtomicOp::Xor
+            | AtomicOp::Max
+            | AtomicOp::Min
+            | AtomicOp::ByteMin
+            | AtomicOp::ByteMax => self.apply(Some(first), second),
+            AtomicOp::AppendIfFits | AtomicOp::CompareAndClear => None,
+        }
+    }
+
     /// The value after the operation; `None` when the key is cleared (or stays absent).
     ///
     /// ```

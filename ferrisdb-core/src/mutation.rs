@@ -101,6 +101,16 @@ impl Mutation {
         }
     }
 
+    /// The key that a mutation with a versionstamp in its key sets, once the stamp is known.
+    pub fn stamped_key(&self, stamp: Versionstamp) -> Option<Key> {
+        match self {
+            Mutation::SetVersionstampedKey { key, offset, .. } => {
+                Some(Key(fill_gap(&key.0, *offset, stamp)))
+            }
+            _ => None,
+        }
+    }
+
     /// Fills in the versionstamp where the mutation has a gap for one.
     ///
     /// The gap was checked to be inside when the transaction arrived; one outside leaves the bytes as they are.
@@ -372,6 +382,7 @@ mod tests {
             value: "v".into(),
         };
         let expected = Key::from(b"q/\0\0\0\0\0\0\0\x07\0\x01/");
+        assert_eq!(mutation.stamped_key(stamp), Some(expected.clone()));
         assert_eq!(mutation.substitute(stamp), Mutation::Set { key: expected, value: "v".into() });
     }
 }

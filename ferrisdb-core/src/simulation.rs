@@ -66,6 +66,12 @@ named! {
         BusyIsDeath = "busy-is-death",
         /// Proxy: all transactions of a batch get the versionstamp of the first (I-4).
         VersionstampOfFirst = "versionstamp-of-first",
+        /// Proxy: the verdict of the first resolver counts, whatever the others say (I-4).
+        OneResolverDecides = "one-resolver-decides",
+        /// Proxy: of a range over the keys of several resolvers only the first one hears (I-4).
+        RangeCutAtResolver = "range-cut-at-resolver",
+        /// Proxy: the conflict of a stamped key is the key without its stamp (I-4).
+        StampedConflictUnnamed = "stamped-conflict-unnamed",
         /// Resolver: the last read-conflict range of a transaction is not looked at (I-4).
         SkipReadConflict = "skip-read-conflict",
         /// Resolver: conflicts between transactions of the same batch are not seen (I-4).
@@ -171,6 +177,12 @@ named! {
         ResendUnknown = "resend-unknown",
         /// Client: a key selector observes the key that it found, not what it stepped over (I-15).
         SelectorConflictTooSmall = "selector-conflict-too-small",
+        /// Client: merged writes are sent with the clears of ranges behind what was written to them (I-2).
+        MergedClearsLast = "merged-clears-last",
+        /// Client: a watch knows the value without the transaction's own writes.
+        WatchBelowWrites = "watch-below-writes",
+        /// Layers: an operation acts on what it has read, whatever others of the same transaction have written since.
+        ActUnchecked = "act-unchecked",
         /// Client: transactions reuse a read version that was asked for earlier (I-1).
         ReuseReadVersion = "reuse-read-version",
         /// Controllers: only the leader hands out the state of the cluster (I-13).
@@ -219,6 +231,8 @@ named! {
         BatchOfMany = "proxy-batch-of-many",
         /// Proxy: a transaction conflicted.
         Conflict = "proxy-conflict",
+        /// Proxy: two resolvers have found a conflict of the same transaction.
+        ConflictsJoined = "proxy-conflicts-joined",
         /// Proxy: the shard map changed with a batch.
         ShardMapChanged = "proxy-shard-map-changed",
         /// Proxy: a read version was confirmed by asking the logs.

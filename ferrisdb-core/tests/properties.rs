@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrisdb_core::{
-    ErrorCode, Key, KeyRange, Shard, ShardMap, ShardRole, Tag, Teams, Version, Versionstamp,
+    ErrorCode, Key, KeyRange, Shard, ShardMap, ShardRole, Tag, Teams, Value, Version, Versionstamp,
+    atomic::AtomicOp,
     key::{escape, unescape},
 };
 use proptest::prelude::*;
@@ -18,7 +19,27 @@ fn range() -> impl Strategy<Value = KeyRange> {
     (key(), key()).prop_map(|(begin, end)| KeyRange { begin, end })
 }
 
+/// Few lengths and few bytes, so that carries, equal values and equal lengths are common.
+fn value() -> impl Strategy<Value = Value> {
+    let byte = prop::sample::select(&[0x00, 0x01, 0x80, 0xff]);
+    prop::collection::vec(byte, 0..4).prop_map(Value::from)
+}
+
 proptest! {
+    #[test]
+    fn joined_operands_do_what_both_do(
+        op in prop::sample::select(AtomicOp::ALL),
+        present in prop::option::of(value()),
+        first in value(),
+        second in value(),
+    ) {
+        if let Some(joined) = op.joined(&first, &second) {
+            let one_by_one = op.apply(op.apply(present.as_ref(), &first).as_ref(), &second);
+            prop_assert_eq!(op.apply(present.as_ref(), &joined), one_by_one);
+            prop_assert!(joined.len() <= first.len() + second.len());
+        }
+    }
+
     #[test]
     fn escape_round_trip(bytes in prop::collection::vec(any::<u8>(), 0..50)) {
         let text = escape(&bytes);

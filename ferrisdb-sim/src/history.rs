@@ -460,7 +460,10 @@ impl Recorder {
         // It is from here on that nobody may write.
         self.transaction.read_version().await.inspect(|&version| self.read_at(version))?;
         self.transaction.add_read_conflict_range(&range)?;
-        self.note(|operation| operation.read_conflicts.push(range));
+        self.note(|operation| {
+            let protected = not_written(range, &operation.mutations);
+            operation.read_conflicts.extend(protected);
+        });
         Ok(())
     }
 
@@ -581,6 +584,30 @@ impl Recorder {
     fn note<T>(&self, change: impl FnOnce(&mut Operation) -> T) -> T {
         change(self.noted.lock().as_mut().expect("an attempt is added when its recorder is gone"))
     }
+}
+
+/// The parts of a range that a transaction has not set or cleared itself: only those can be protected.
+fn not_written(range: KeyRange, mutations: &[Mutation]) -> Vec<KeyRange> {
+    let mut parts = vec![range];
+    for mutation in mutations {
+        let written = match mutation {
+            Mutation::Set { key, .. }
+            | Mutation::Clear { key }
+            | Mutation::SetVersionstampedValue { key, .. } => KeyRange::single(key),
+            Mutation::ClearRange { range } => range.clone(),
+            Mutation::Atomic { .. } | Mutation::SetVersionstampedKey { .. } => continue,
+        };
+        let without = |part: KeyRange| {
+            if !part.intersects(&written) {
+                return vec![part];
+            }
+            let before = KeyRange { begin: part.begin, end: written.begin.clone() };
+            let after = KeyRange { begin: written.end.clone(), end: part.end };
+            vec![before, after]
+        };
+        parts = parts.into_iter().flat_map(without).filter(|part| !part.is_empty()).collect();
+    }
+    parts
 }
 
 impl Drop for Recorder {

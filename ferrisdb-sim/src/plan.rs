@@ -192,6 +192,7 @@ impl RoleSettings {
                 },
                 storage_servers: topology.storage,
                 shard_boundaries: Vec::new(),
+                resolver_boundaries: Vec::new(),
                 ..ControllerSettings::default()
             },
             coordinator: CoordinatorSettings::default(),
@@ -281,6 +282,11 @@ impl RoleSettings {
     /// Cuts the keyspace into shards, at these keys.
     pub fn cut_at(&mut self, boundaries: Vec<Key>) {
         self.controller.shard_boundaries = boundaries;
+    }
+
+    /// Cuts the keyspace for the resolvers, at these keys.
+    pub fn cut_resolvers_at(&mut self, boundaries: Vec<Key>) {
+        self.controller.resolver_boundaries = boundaries;
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ferrisdb_client::{ConsistencyReport, Database, TransactionOption};
-use ferrisdb_core::{Stage, runtime};
+use ferrisdb_core::{Key, Stage, runtime};
 
 use crate::{
     dice::Dice,
@@ -102,17 +102,17 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
     let workloads: Vec<Arc<dyn Workload>> =
         scenario.workloads().into_iter().map(Arc::from).collect();
     settings.cut_at(cuts(&workloads, topology.storage, &mut Dice::new(seed, "shards")));
+    let dice = &mut Dice::new(seed, "resolvers");
+    let boundaries: Arc<[Key]> = resolver_cuts(&workloads, topology.resolvers, dice).into();
+    settings.cut_resolvers_at(boundaries.to_vec());
     trace.note(format_args!("{topology:?}"));
     trace.note(format_args!("{settings:?}"));
     let world = World::start(topology, settings, trace.clone());
 
     for workload in &workloads {
-        let set_up =
-            on_client(
-                &world,
-                workload,
-                |workload, client| async move { workload.set_up(client).await },
-            );
+        let set_up = on_client(&world, workload, &boundaries, |workload, client| async move {
+            workload.set_up(client).await
+        });
         within(STEP_LIMIT, set_up)
             .await
             .with_context(|| format!("setting up {}", workload.name()))?;
@@ -127,13 +127,15 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
                 (Arc::clone(workload), Arc::clone(&stopped), trace.clone());
             let name = workload.name().to_owned();
             let (world, worker) = (world.clone(), running.len());
+            let boundaries = Arc::clone(&boundaries);
             let client = async move {
                 loop {
                     let (workload, stopped, trace) =
                         (Arc::clone(&workload), Arc::clone(&stopped), trace.clone());
-                    let is_mortal = workload.is_mortal();
+                    let (is_mortal, boundaries) = (workload.is_mortal(), Arc::clone(&boundaries));
                     let ended = world.worker(worker, is_mortal, move |database| async move {
-                        workload.run(Client::new(number, database, stopped, trace)).await
+                        let client = Client::new(number, database, stopped, trace);
+                        workload.run(client.with_resolver_boundaries(&boundaries)).await
                     });
                     // Another one takes the place of one that was killed.
                     if let Some(ended) = ended.await {
@@ -173,12 +175,9 @@ pub async fn run(scenario: &Scenario, seed: u64, plan: Plan, trace: &Trace) -> R
 
     let mut checked = Vec::new();
     for workload in &workloads {
-        let check =
-            on_client(
-                &world,
-                workload,
-                |workload, client| async move { workload.check(client).await },
-            );
+        let check = on_client(&world, workload, &boundaries, |workload, client| async move {
+            workload.check(client).await
+        });
         let line = within(CHECK_LIMIT, check).await.with_context(|| workload.name().to_owned())?;
         trace.note(format_args!("{}: {line}", workload.name()));
         checked.push(format!("{}: {line}", workload.name()));
@@ -222,9 +221,8 @@ fn check_disks(world: &World) -> Result<()> {
 }
 
 /// Where the keyspace is cut: so that each workload meets several shards, as many as there are servers or more.
-fn cuts(workloads: &[Arc<dyn Workload>], storage: u32, dice: &mut Dice) -> Vec<ferrisdb_core::Key> {
-    let mut candidates: Vec<ferrisdb_core::Key> =
-        workloads.iter().flat_map(|workload| workload.cuts()).collect();
+fn cuts(workloads: &[Arc<dyn Workload>], storage: u32, dice: &mut Dice) -> Vec<Key> {
+    let mut candidates: Vec<Key> = workloads.iter().flat_map(|workload| workload.cuts()).collect();
     candidates.sort();
     candidates.dedup();
     let wanted = if storage == 1 { dice.below(3) } else { dice.between(1, 2 * u64::from(storage)) };
@@ -235,9 +233,27 @@ fn cuts(workloads: &[Arc<dyn Workload>], storage: u32, dice: &mut Dice) -> Vec<f
     candidates
 }
 
+/// Where the keyspace is cut for the resolvers: mostly so that the keys of some workload are in several hands.
+fn resolver_cuts(workloads: &[Arc<dyn Workload>], resolvers: u32, dice: &mut Dice) -> Vec<Key> {
+    let mut candidates: Vec<Key> =
+        workloads.iter().flat_map(|workload| workload.resolver_cuts()).collect();
+    candidates.sort();
+    candidates.dedup();
+    let wanted = resolvers.saturating_sub(1) as usize;
+    if dice.one_in(6) || candidates.len() < wanted {
+        return Vec::new();
+    }
+    while candidates.len() > wanted {
+        let index = dice.below(candidates.len() as u64) as usize;
+        candidates.remove(index);
+    }
+    candidates
+}
+
 fn on_client<F, Fut, T>(
     world: &World,
     workload: &Arc<dyn Workload>,
+    boundaries: &Arc<[Key]>,
     work: F,
 ) -> impl Future<Output = Result<T>>
 where
@@ -246,8 +262,10 @@ where
     T: Send + 'static,
 {
     let (workload, trace) = (Arc::clone(workload), world.trace().clone());
+    let boundaries = Arc::clone(boundaries);
     world.client(move |database| {
-        work(workload, Client::new(0, database, Arc::new(AtomicBool::new(false)), trace))
+        let client = Client::new(0, database, Arc::new(AtomicBool::new(false)), trace);
+        work(workload, client.with_resolver_boundaries(&boundaries))
     })
 }
 

@@ -30,16 +30,12 @@ use std::{
     task::Poll,
 };
 
-use ferrisdb_core::{Key, KeyRange, runtime};
+use ferrisdb_core::{Key, KeyRange, Mutation, Value, runtime};
 use futures::future::{self, maybe_done};
 use parking_lot::Mutex;
 
 use super::error::DirectoryError;
-use crate::{
-    options::{RangeQuery, TransactionOption},
-    subspace::Subspace,
-    transaction::Transaction,
-};
+use crate::{options::RangeQuery, subspace::Subspace, transaction::Transaction};
 
 /// Draws a number below its argument.
 pub(super) type Draw = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
@@ -167,8 +163,8 @@ impl HighContentionAllocator {
         };
         transaction.clear_range(before(&self.counters)?)?;
         // Whoever claims a number of an old window right now must not fail for this.
-        transaction.set_option(TransactionOption::NextWriteWithoutConflict)?;
-        transaction.clear_range(before(&self.recent)?)?;
+        let range = before(&self.recent)?;
+        transaction.write_without_conflict(Mutation::ClearRange { range })?;
         Ok(())
     }
 
@@ -190,11 +186,8 @@ impl HighContentionAllocator {
                 let _turn = STEP.lock();
                 let _ = latest_window.as_mut().poll(context);
                 let _ = claimed.as_mut().poll(context);
-                Poll::Ready(
-                    transaction
-                        .set_option(TransactionOption::NextWriteWithoutConflict)
-                        .and_then(|()| transaction.set(key.clone(), "")),
-                )
+                let (key, value) = (key.clone(), Value::default());
+                Poll::Ready(transaction.write_without_conflict(Mutation::Set { key, value }))
             })
             .await?;
             future::join(latest_window.as_mut(), claimed.as_mut()).await;

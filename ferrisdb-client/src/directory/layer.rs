@@ -12,7 +12,11 @@ use super::{
     node::{Access, Node, Place},
     path::DirectoryPath,
 };
-use crate::{options::RangeQuery, subspace::Subspace, transaction::Transaction};
+use crate::{
+    options::RangeQuery,
+    subspace::Subspace,
+    transaction::{Act, Isolation, Transaction, Turn},
+};
 
 /// A tree of directories. Clones are the same; it keeps nothing but where its rows are, so it can be made anew at
 /// any time, and everything that it knows it reads in the transaction it is given.
@@ -395,25 +399,32 @@ impl DirectoryLayer {
         options: CreateOptions,
         wanted: Wanted,
     ) -> Result<Directory, DirectoryError> {
-        let (mut tree, mut path) = (self.clone(), path);
+        let mut turn = transaction.turn();
+        let (mut tree, mut further) = (self.clone(), path.clone());
         loop {
             if options.prefix.is_some() {
                 tree.check_manual_prefix()?;
             }
-            if path.is_empty() {
+            if further.is_empty() {
                 return Err(DirectoryError::Root);
             }
-            match tree.look_up(transaction, &path, Access::Read).await? {
-                Place::InPartition { partition, path: at, further } => {
+            match tree.look_up(&turn, &further, Access::Read).await? {
+                Place::InPartition { partition, path: at, further: inside } => {
                     tree = tree.inside(&partition, &at);
-                    path = further;
+                    further = inside;
                 }
-                Place::Here(node) => return tree.open_node(&node, &path, &options, wanted),
+                Place::Here(node) => return tree.open_node(&node, &further, &options, wanted),
                 Place::Absent { .. } if wanted == Wanted::Open => {
-                    return Err(DirectoryError::DoesNotExist { path: tree.absolute(&path) });
+                    return Err(DirectoryError::DoesNotExist { path: tree.absolute(&further) });
                 }
                 Place::Absent { parent, depth } => {
-                    return tree.create_nodes(transaction, &path, parent, depth, options).await;
+                    let created = tree.create_nodes(&turn, &further, parent, depth, &options);
+                    if let Some(created) = created.await? {
+                        return Ok(created);
+                    }
+                    // Another operation of this transaction was faster: what it has made is looked at.
+                    turn = transaction.turn();
+                    (tree, further) = (self.clone(), path.clone());
                 }
             }
         }
@@ -455,49 +466,55 @@ impl DirectoryLayer {
     /// into `parent`.
     async fn create_nodes(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
         path: &DirectoryPath,
         parent: Node,
         depth: usize,
-        options: CreateOptions,
-    ) -> Result<Directory, DirectoryError> {
-        self.check_version(transaction, Access::Write).await?;
+        options: &CreateOptions,
+    ) -> Result<Option<Directory>, DirectoryError> {
+        self.check_version(turn, Access::Write).await?;
         // From the end of the path up: a wrong prefix is found before anything is written.
-        let prefix = match options.prefix {
-            None => self.allocate(transaction).await?,
+        let prefix = match &options.prefix {
+            None => self.allocate(turn).await?,
             Some(prefix) => {
-                if !self.is_prefix_free(transaction, &prefix, true).await? {
-                    return Err(DirectoryError::PrefixInUse { prefix });
+                if !self.is_prefix_free(turn, prefix, Isolation::Serializable).await? {
+                    return Err(DirectoryError::PrefixInUse { prefix: prefix.clone() });
                 }
-                prefix
+                prefix.clone()
             }
         };
-        let created = self.create_node(transaction, prefix, options.layer)?;
-        let mut below = created.clone();
+        let mut above = Vec::new();
         for name in path[depth + 1..].iter().rev() {
-            let prefix = self.allocate(transaction).await?;
-            let node = self.create_node(transaction, prefix, Vec::new())?;
-            transaction.set(node.entry_of(name)?, below.prefix.as_slice())?;
-            below = node;
+            above.push((name, self.allocate(turn).await?));
         }
-        transaction.set(parent.entry_of(&path[depth])?, below.prefix.as_slice())?;
-        Ok(self.directory(&created, path))
+        turn.act(|act| {
+            let created = self.create_node(act, prefix, options.layer.clone())?;
+            let mut below = created.clone();
+            for (name, prefix) in above {
+                let node = self.create_node(act, prefix, Vec::new())?;
+                act.set(node.entry_of(name)?, below.prefix.as_slice())?;
+                below = node;
+            }
+            act.set(parent.entry_of(&path[depth])?, below.prefix.as_slice())?;
+            Ok(self.directory(&created, path))
+        })
     }
 
     fn create_node(
         &self,
-        transaction: &Transaction,
+        act: &mut Act<'_>,
         prefix: Key,
         layer: Vec<u8>,
     ) -> Result<Node, DirectoryError> {
         let rows = self.rows_of(&prefix);
         let node = Node { prefix, rows, layer, entry: Vec::new() };
-        transaction.set(node.layer_key()?, node.layer.as_slice())?;
+        act.set(node.layer_key()?, node.layer.as_slice())?;
         Ok(node)
     }
 
     /// A prefix that no directory has and under which there is no data.
-    async fn allocate(&self, transaction: &Transaction) -> Result<Key, DirectoryError> {
+    async fn allocate(&self, turn: &Turn<'_>) -> Result<Key, DirectoryError> {
+        let transaction = turn.transaction();
         let chosen = self.shared.allocator.allocate(transaction).await?;
         let prefix = Key::from([self.shared.contents.prefix().as_slice(), &chosen].concat());
         let content = RangeQuery::from(KeyRange::prefix(&prefix)).rows(1);
@@ -506,7 +523,7 @@ impl DirectoryLayer {
         }
         // Without conflicts: the allocator keeps its own numbers apart, and this is about manual prefixes, which
         // are looked for with conflicts when they come.
-        if !self.is_prefix_free(transaction, &prefix, false).await? {
+        if !self.is_prefix_free(turn, &prefix, Isolation::Snapshot).await? {
             return Err(DirectoryError::PrefixConflictsWithManual { prefix });
         }
         Ok(prefix)
@@ -541,15 +558,17 @@ impl DirectoryLayer {
         from: impl Into<DirectoryPath>,
         to: impl Into<DirectoryPath>,
     ) -> Result<Directory, DirectoryError> {
-        let (mut tree, mut from, mut to) = (self.clone(), from.into(), to.into());
+        let begun = (self.clone(), from.into(), to.into());
+        let (mut tree, mut from, mut to) = begun.clone();
+        let mut turn = transaction.turn();
         loop {
             let absolute = || (tree.absolute(&from), tree.absolute(&to));
             if to.starts_with(&from) {
                 let (path, to) = absolute();
                 return Err(DirectoryError::MoveIntoItself { path, to });
             }
-            let source = tree.look_up(transaction, &from, Access::Write);
-            let (source, target) = future::join(source, tree.find(transaction, &to)).await;
+            let source = tree.look_up(&turn, &from, Access::Write);
+            let (source, target) = future::join(source, tree.find(&turn, &to)).await;
             let (source, target) = (source?, target?);
             match (source, target) {
                 (Place::Absent { .. }, _) => {
@@ -577,9 +596,16 @@ impl DirectoryLayer {
                         let path = tree.absolute(&to_parent);
                         return Err(DirectoryError::ParentDoesNotExist { path });
                     }
-                    transaction.set(parent.entry_of(name)?, node.prefix.as_slice())?;
-                    transaction.clear(node.entry.clone())?;
-                    return Ok(tree.directory(&node, &to));
+                    let moved = turn.act(|act| {
+                        act.set(parent.entry_of(name)?, node.prefix.as_slice())?;
+                        act.clear(node.entry.clone())?;
+                        Ok(tree.directory(&node, &to))
+                    });
+                    if let Some(moved) = moved? {
+                        return Ok(moved);
+                    }
+                    turn = transaction.turn();
+                    (tree, from, to) = begun.clone();
                 }
             }
         }
@@ -641,21 +667,30 @@ impl DirectoryLayer {
         transaction: &Transaction,
         path: impl Into<DirectoryPath>,
     ) -> Result<bool, DirectoryError> {
-        let (mut tree, mut path) = (self.clone(), path.into());
+        let begun = (self.clone(), path.into());
+        let (mut tree, mut path) = begun.clone();
+        let mut turn = transaction.turn();
         loop {
             if path.is_empty() {
                 return Err(DirectoryError::Root);
             }
-            match tree.look_up(transaction, &path, Access::Write).await? {
+            match tree.look_up(&turn, &path, Access::Write).await? {
                 Place::Absent { .. } => return Ok(false),
                 Place::InPartition { partition, path: at, further } => {
                     tree = tree.inside(&partition, &at);
                     path = further;
                 }
                 Place::Here(node) => {
-                    transaction.clear(node.entry.clone())?;
-                    tree.remove_all(transaction, node).await?;
-                    return Ok(true);
+                    let nodes = tree.with_all_below(&turn, &node).await?;
+                    let removed = turn.act(|act| {
+                        act.clear(node.entry.clone())?;
+                        nodes.iter().try_for_each(|node| node.remove(act))
+                    });
+                    if removed?.is_some() {
+                        return Ok(true);
+                    }
+                    turn = transaction.turn();
+                    (tree, path) = begun.clone();
                 }
             }
         }
@@ -685,8 +720,9 @@ impl DirectoryLayer {
         path: impl Into<DirectoryPath>,
     ) -> Result<Vec<String>, DirectoryError> {
         let (mut tree, mut path) = (self.clone(), path.into());
+        let turn = transaction.turn();
         loop {
-            match tree.look_up(transaction, &path, Access::Read).await? {
+            match tree.look_up(&turn, &path, Access::Read).await? {
                 Place::Absent { .. } => {
                     return Err(DirectoryError::DoesNotExist { path: tree.absolute(&path) });
                 }
@@ -699,7 +735,7 @@ impl DirectoryLayer {
                     path = DirectoryPath::default();
                 }
                 Place::Here(node) => {
-                    let entries = node.entries(transaction).await?;
+                    let entries = node.entries(&turn).await?;
                     return Ok(entries.into_iter().map(|(name, _)| name).collect());
                 }
             }
@@ -729,8 +765,9 @@ impl DirectoryLayer {
         path: impl Into<DirectoryPath>,
     ) -> Result<bool, DirectoryError> {
         let (mut tree, mut path) = (self.clone(), path.into());
+        let turn = transaction.turn();
         loop {
-            match tree.look_up(transaction, &path, Access::Read).await? {
+            match tree.look_up(&turn, &path, Access::Read).await? {
                 Place::Absent { .. } => return Ok(false),
                 Place::Here(_) => return Ok(true),
                 Place::InPartition { partition, path: at, further } => {

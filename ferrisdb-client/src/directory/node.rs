@@ -4,7 +4,11 @@ use ferrisdb_core::{Key, KeyRange};
 use futures::future;
 
 use super::{PARTITION, error::DirectoryError, layer::DirectoryLayer, path::DirectoryPath};
-use crate::{options::RangeQuery, subspace::Subspace, transaction::Transaction};
+use crate::{
+    options::RangeQuery,
+    subspace::Subspace,
+    transaction::{Act, Isolation, Turn},
+};
 
 /// The version of the format that this writes.
 const VERSION: [u32; 3] = [1, 0, 0];
@@ -63,10 +67,10 @@ impl Node {
     /// Names and prefixes of the directories in this one, by name.
     pub(super) async fn entries(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
     ) -> Result<Vec<(String, Key)>, DirectoryError> {
         let entries = self.rows.nested(&ENTRIES)?;
-        let rows = transaction.get_range(entries.range()).await?;
+        let rows = turn.get_range(entries.range().into(), Isolation::Serializable).await?;
         rows.into_iter()
             .map(|row| {
                 let name = entries.unpack(&row.key).map_err(|error| DirectoryError::Malformed {
@@ -109,12 +113,12 @@ impl DirectoryLayer {
     /// Checks the version and follows a path, at the same time.
     pub(super) async fn look_up(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
         path: &DirectoryPath,
         access: Access,
     ) -> Result<Place, DirectoryError> {
-        let version = self.check_version(transaction, access);
-        let (version, place) = future::join(version, self.find(transaction, path)).await;
+        let version = self.check_version(turn, access);
+        let (version, place) = future::join(version, self.find(turn, path)).await;
         // Of another version, nothing that was found means anything.
         version?;
         place
@@ -123,11 +127,11 @@ impl DirectoryLayer {
     /// Follows a path, up to its end or to the first partition.
     pub(super) async fn find(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
         path: &DirectoryPath,
     ) -> Result<Place, DirectoryError> {
         let mut node = self.root();
-        let mut found = self.entry(transaction, &node, path.first()).await?;
+        let mut found = self.entry(turn, &node, path.first()).await?;
         for depth in 0..path.len() {
             let Some((entry, prefix)) = found else {
                 return Ok(Place::Absent { parent: node, depth });
@@ -137,8 +141,8 @@ impl DirectoryLayer {
             let names = depth + 1;
             // In a partition the next entry is nowhere, but in all others it saves waiting once more.
             let layer_key = node.layer_key()?;
-            let layer = async { Ok(transaction.get(layer_key).await?) };
-            let next = self.entry(transaction, &node, path.get(names));
+            let layer = async { Ok(turn.get(layer_key).await?) };
+            let next = self.entry(turn, &node, path.get(names));
             let (layer, next) = future::try_join(layer, next).await?;
             node.layer = layer.unwrap_or_default().to_vec();
             if node.is_partition() && names < path.len() {
@@ -156,28 +160,29 @@ impl DirectoryLayer {
     /// The row of a node that leads to a directory in it, and that directory's prefix.
     async fn entry(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
         node: &Node,
         name: Option<&String>,
     ) -> Result<Option<(Vec<u8>, Key)>, DirectoryError> {
         let Some(name) = name else { return Ok(None) };
         let entry = node.entry_of(name)?;
-        let Some(prefix) = transaction.get(entry.clone()).await? else { return Ok(None) };
+        let Some(prefix) = turn.get(entry.clone()).await? else { return Ok(None) };
         let prefix = checked_prefix(&entry, &prefix)?;
         Ok(Some((entry, prefix)))
     }
 
-    /// Checks the version of the format, and writes it if there is none and something is about to be written.
+    /// Checks the version of the format, and writes it if there is none and something is about to be written. It is the
+    /// same whoever writes it, so that it need not wait for the operation to act.
     pub(super) async fn check_version(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
         access: Access,
     ) -> Result<(), DirectoryError> {
         let key = self.root_rows().pack(VERSION_KEY)?;
-        let Some(value) = transaction.get(key.clone()).await? else {
+        let Some(value) = turn.get(key.clone()).await? else {
             if access == Access::Write {
                 let bytes: Vec<u8> = VERSION.iter().flat_map(|part| part.to_le_bytes()).collect();
-                transaction.set(key, bytes)?;
+                turn.transaction().set(key, bytes)?;
             }
             return Ok(());
         };
@@ -195,9 +200,9 @@ impl DirectoryLayer {
     /// Whether a prefix neither begins with that of a directory nor is the beginning of one.
     pub(super) async fn is_prefix_free(
         &self,
-        transaction: &Transaction,
+        turn: &Turn<'_>,
         prefix: &Key,
-        with_conflicts: bool,
+        isolation: Isolation,
     ) -> Result<bool, DirectoryError> {
         if prefix.is_empty() || prefix.starts_with(self.nodes().prefix()) {
             return Ok(false);
@@ -210,12 +215,10 @@ impl DirectoryLayer {
         let end = KeyRange::prefix(prefix).end;
         let below = KeyRange::new(self.nodes().pack(prefix)?, self.nodes().pack(&end)?);
         let below = RangeQuery::from(below).rows(1);
-        let (before, below) = if with_conflicts {
-            futures::try_join!(transaction.get_range(before), transaction.get_range(below))?
-        } else {
-            let snapshot = transaction.snapshot();
-            futures::try_join!(snapshot.get_range(before), snapshot.get_range(below))?
-        };
+        let (before, below) = futures::try_join!(
+            turn.get_range(before, isolation),
+            turn.get_range(below, isolation)
+        )?;
         if let Some(row) = before.first() {
             let found = self.prefix_of_row(&row.key)?;
             if prefix.starts_with(&found) {
@@ -237,21 +240,30 @@ impl DirectoryLayer {
         }
     }
 
-    /// Removes a directory's rows and content, and those of all below. The row that leads to it stays.
-    pub(super) async fn remove_all(
+    /// A directory and all below it.
+    pub(super) async fn with_all_below(
         &self,
-        transaction: &Transaction,
-        node: Node,
-    ) -> Result<(), DirectoryError> {
-        let mut left = vec![node];
-        while let Some(node) = left.pop() {
-            for (_, prefix) in node.entries(transaction).await? {
+        turn: &Turn<'_>,
+        node: &Node,
+    ) -> Result<Vec<Node>, DirectoryError> {
+        let mut nodes = vec![node.clone()];
+        let mut looked_at = 0;
+        while looked_at < nodes.len() {
+            for (_, prefix) in nodes[looked_at].entries(turn).await? {
                 let rows = self.rows_of(&prefix);
-                left.push(Node { prefix, rows, layer: Vec::new(), entry: Vec::new() });
+                nodes.push(Node { prefix, rows, layer: Vec::new(), entry: Vec::new() });
             }
-            transaction.clear_range(KeyRange::prefix(&node.prefix))?;
-            transaction.clear_range(node.rows.range())?;
+            looked_at += 1;
         }
+        Ok(nodes)
+    }
+}
+
+impl Node {
+    /// Removes a directory's rows and content. The row that leads to it stays.
+    pub(super) fn remove(&self, act: &mut Act<'_>) -> Result<(), DirectoryError> {
+        act.clear_range(KeyRange::prefix(&self.prefix))?;
+        act.clear_range(self.rows.range())?;
         Ok(())
     }
 }

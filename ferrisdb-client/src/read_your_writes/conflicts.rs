@@ -100,6 +100,11 @@ impl RangeSet {
         self.ends.is_empty()
     }
 
+    /// How many ranges there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// The bytes of all begins and ends, which count against the transaction's limit.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -179,6 +184,7 @@ mod tests {
                 prop_assert!(ranges.iter().all(|range| !range.is_empty()));
                 let bytes: usize = ranges.iter().map(|r| r.begin.len() + r.end.len()).sum();
                 prop_assert_eq!(set.bytes(), bytes);
+                prop_assert_eq!(set.len(), ranges.len());
             }
         }
     }

@@ -14,14 +14,16 @@
 //!
 //! Keeps I-15. Knows nothing of versions, servers or time: all of it is plain data, and a range read is a
 //! machine that says what to fetch next.
-//! Start with [`Overlay::lookup`], then [`RangeRead`].
+//! Start with [`Overlay::lookup`], then [`RangeRead`]. What the commit sends stands in [`Writes`].
 
 mod conflicts;
 #[cfg(test)]
 mod model;
 mod overlay;
 mod range_read;
+mod writes;
 
 pub(crate) use conflicts::RangeSet;
 pub(crate) use overlay::{Lookup, Overlay, stamped_range};
 pub(crate) use range_read::{Fetch, RangeRead, Scan};
+pub(crate) use writes::Writes;

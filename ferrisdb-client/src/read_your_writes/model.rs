@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ferrisdb_core::{
-    ErrorCode, Key, KeyRange, Mutation, Value, Version, atomic::AtomicOp, service::storage::Row,
+    ErrorCode, Key, KeyRange, Mutation, Value, Version, Versionstamp, atomic::AtomicOp,
+    service::storage::Row,
 };
 use proptest::prelude::*;
 
@@ -88,9 +89,12 @@ fn scan(begin: &str, end: &str) -> Scan {
     Scan { range: KeyRange::new(begin, end), rows_max: None, bytes_max: None, reverse: false }
 }
 
+/// Nothing is known of the versionstamp.
+const ANY: Versionstamp = Versionstamp { commit_version: Version::ZERO, batch_index: 0 };
+
 fn overlay_of(mutations: &[Mutation]) -> Overlay {
     let mut overlay = Overlay::default();
-    mutations.iter().for_each(|mutation| overlay.apply(mutation));
+    mutations.iter().for_each(|mutation| overlay.apply(mutation, ANY));
     overlay
 }
 
@@ -264,9 +268,35 @@ fn versionstamps_cannot_be_read_before_the_commit() {
         assert_eq!(failed.code(), ErrorCode::AccessedUnreadable);
     }
 
-    // Later writes are known again.
-    overlay.apply(&Mutation::Set { key: "last".into(), value: "1".into() });
-    overlay.apply(&Mutation::ClearRange { range: KeyRange::new("q/", "q0") });
+    // Whatever is written over them, until they are cleared.
+    let set = |key: &str| Mutation::Set { key: key.into(), value: "1".into() };
+    overlay.apply(&set("last"), ANY);
+    overlay.apply(&set("q/abcdefghij/x"), ANY);
+    assert_eq!(unreadable(&overlay, "last"), expected);
+    assert_eq!(unreadable(&overlay, "q/abcdefghij/x"), expected);
+    overlay.apply(&Mutation::Clear { key: "last".into() }, ANY);
+    overlay.apply(&Mutation::ClearRange { range: KeyRange::new("q/", "q0") }, ANY);
+    overlay.apply(&set("last"), ANY);
     assert_eq!(unreadable(&overlay, "last"), None);
     assert_eq!(unreadable(&overlay, "q/abcdefghij/x"), None);
+}
+
+#[test]
+fn stamped_keys_of_earlier_commits_can_be_read() {
+    let at = |version: u64| {
+        let stamp = Versionstamp { commit_version: Version(version), batch_index: 3 };
+        Key::from([b"q/".as_slice(), &stamp.to_bytes()].concat())
+    };
+    let push = Mutation::SetVersionstampedKey { key: at(0), offset: 2, value: "".into() };
+    let before = Versionstamp { commit_version: Version(40), batch_index: u16::MAX };
+    let mut overlay = Overlay::default();
+    overlay.apply(&push, before);
+    assert!(overlay.lookup(&at(40)).is_ok());
+    assert!(overlay.lookup(&at(41)).is_err());
+    let mut head =
+        RangeRead::new(Arc::new(overlay), Scan { rows_max: Some(1), ..scan("q/", "q0") });
+    let fetch = head.next().unwrap().unwrap();
+    let row = Row { key: at(30), value: "".into(), commit_version: Version(30) };
+    head.supply(fetch.range, vec![row]).unwrap();
+    assert_eq!(head.finish().0.rows[0].key, at(30));
 }

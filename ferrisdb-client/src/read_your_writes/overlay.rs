@@ -29,8 +29,9 @@ enum Entry {
     Absent,
     /// These operations apply to whatever the database holds; at least one.
     Pending(Vec<(AtomicOp, Value)>),
-    /// Its value holds a versionstamp.
-    Unreadable,
+    /// Its value holds a versionstamp, or a stamped key may come to lie here. It stays so whatever is written to it, until it
+    /// is cleared: as in FoundationDB. It depends on what the database holds if it begins with an operation.
+    Unreadable { is_dependent: bool },
 }
 
 /// What the own writes say about a key.
@@ -43,15 +44,15 @@ pub(crate) enum Lookup {
 }
 
 impl Overlay {
-    /// Takes a mutation.
-    pub(crate) fn apply(&mut self, mutation: &Mutation) {
+    /// Takes a mutation. The transaction commits with a versionstamp later than `before`, as far as is known.
+    pub(crate) fn apply(&mut self, mutation: &Mutation, before: Versionstamp) {
         match mutation {
             Mutation::Set { key, value } => self.set(key.clone(), value.clone()),
             Mutation::Clear { key } => self.clear(key.clone()),
             Mutation::ClearRange { range } => self.clear_range(range),
             Mutation::Atomic { key, op, operand } => self.atomic(*op, key.clone(), operand.clone()),
             Mutation::SetVersionstampedKey { key, offset, .. } => {
-                self.set_versionstamped_key(key, *offset);
+                self.set_versionstamped_key(key, *offset, before);
             }
             Mutation::SetVersionstampedValue { key, .. } => {
                 self.set_versionstamped_value(key.clone());
@@ -60,7 +61,15 @@ impl Overlay {
     }
 
     fn set(&mut self, key: Key, value: Value) {
-        self.entries.insert(key, Entry::Value(value));
+        let is_unreadable = match self.entries.get(&key) {
+            Some(entry) => matches!(entry, Entry::Unreadable { .. }),
+            None => self.unreadable.contains(&key),
+        };
+        let entry = match is_unreadable {
+            true => Entry::Unreadable { is_dependent: false },
+            false => Entry::Value(value),
+        };
+        self.entries.insert(key, entry);
     }
 
     fn clear(&mut self, key: Key) {
@@ -79,11 +88,11 @@ impl Overlay {
             Some(Entry::Value(value)) => known(op.apply(Some(&value), &operand)),
             Some(Entry::Absent) => known(op.apply(None, &operand)),
             Some(Entry::Pending(mut ops)) => {
-                ops.push((op, operand));
+                push_operation(&mut ops, op, operand);
                 Entry::Pending(ops)
             }
-            Some(Entry::Unreadable) => Entry::Unreadable,
-            None if self.unreadable.contains(&key) => Entry::Unreadable,
+            Some(unreadable @ Entry::Unreadable { .. }) => unreadable,
+            None if self.unreadable.contains(&key) => Entry::Unreadable { is_dependent: true },
             None if self.cleared.contains(&key) => known(op.apply(None, &operand)),
             None => Entry::Pending(vec![(op, operand)]),
         };
@@ -91,12 +100,12 @@ impl Overlay {
     }
 
     fn set_versionstamped_value(&mut self, key: Key) {
-        self.entries.insert(key, Entry::Unreadable);
+        self.entries.insert(key, Entry::Unreadable { is_dependent: false });
     }
 
     /// Any key that the stamp can make of `key` may be the one: none of them can be read any more.
-    fn set_versionstamped_key(&mut self, key: &Key, offset: u32) {
-        let range = stamped_range(key, offset, [0; Versionstamp::LEN]);
+    fn set_versionstamped_key(&mut self, key: &Key, offset: u32, before: Versionstamp) {
+        let range = stamped_range(key, offset, before);
         self.remove_entries(&range);
         self.unreadable.insert(&range);
     }
@@ -111,7 +120,7 @@ impl Overlay {
             Some(Entry::Value(value)) => Ok(Lookup::Known(Some(value.clone()))),
             Some(Entry::Absent) => Ok(Lookup::Known(None)),
             Some(Entry::Pending(ops)) => Ok(Lookup::Database(ops.clone())),
-            Some(Entry::Unreadable) => Err(unreadable(key)),
+            Some(Entry::Unreadable { .. }) => Err(unreadable(key)),
             None if self.unreadable.contains(key) => Err(unreadable(key)),
             None if self.cleared.contains(key) => Ok(Lookup::Known(None)),
             None => Ok(Lookup::Database(Vec::new())),
@@ -183,14 +192,18 @@ impl Overlay {
     }
 
     /// The parts of a range that a read of it observes in the database (I-15).
-    pub(super) fn observed(&self, range: &KeyRange) -> RangeSet {
+    pub(crate) fn observed(&self, range: &KeyRange) -> RangeSet {
         let mut observed = RangeSet::default();
         observed.insert(range);
         for cleared in self.cleared.iter_in(range) {
             observed.remove(&cleared);
         }
         for key in self.keys_in(range, false) {
-            if !matches!(self.entries.get(key), Some(Entry::Pending(_))) {
+            let is_dependent = match self.entries.get(key) {
+                Some(Entry::Unreadable { is_dependent }) => *is_dependent,
+                entry => matches!(entry, Some(Entry::Pending(_))),
+            };
+            if !is_dependent {
                 observed.remove(&KeyRange::single(key));
             }
         }
@@ -219,15 +232,31 @@ impl Lookup {
     }
 }
 
-/// The keys that `key` can become with a versionstamp from `least` on in its gap.
-pub(crate) fn stamped_range(key: &Key, offset: u32, least: [u8; Versionstamp::LEN]) -> KeyRange {
+/// Adds an operation to those that wait for the value: to the last of them, where one can do what both do.
+pub(super) fn push_operation(
+    operations: &mut Vec<(AtomicOp, Value)>,
+    op: AtomicOp,
+    operand: Value,
+) {
+    if let Some((last_op, last)) = operations.last_mut()
+        && *last_op == op
+        && let Some(joined) = op.joined(last, &operand)
+    {
+        *last = joined;
+    } else {
+        operations.push((op, operand));
+    }
+}
+
+/// The keys that `key` can become with a versionstamp later than `before` in its gap.
+pub(crate) fn stamped_range(key: &Key, offset: u32, before: Versionstamp) -> KeyRange {
     let gap = offset as usize..offset as usize + Versionstamp::LEN;
     let fill = |stamp: [u8; Versionstamp::LEN]| {
         let mut bytes = key.to_vec();
         bytes[gap.clone()].copy_from_slice(&stamp);
         Key::from(bytes)
     };
-    KeyRange { begin: fill(least), end: fill([0xff; Versionstamp::LEN]).successor() }
+    KeyRange { begin: fill(before.to_bytes()), end: fill([0xff; Versionstamp::LEN]).successor() }
 }
 
 fn unreadable(key: &Key) -> Error {

@@ -27,7 +27,8 @@ impl Transaction {
             conflicting_ranges: Vec::new(),
             stamps: Stamps::default(),
         };
-        Transaction { shared: Arc::new(Shared { database, state: Mutex::new(state) }) }
+        let shared = Shared { database, state: Mutex::new(state), turns: Turns::default() };
+        Transaction { shared: Arc::new(shared) }
     }
 
     /// Has the first commit draw an idempotency id, by which `run_transaction` finds out what became of it.
@@ -335,7 +336,7 @@ impl Transaction {
     /// What a commit has to regard; `None` if there is nothing to commit.
     fn to_commit(&self, call: &Call) -> Result<Option<(Fate, TransactionOptions)>> {
         let state = self.committing(call)?;
-        let is_empty = state.work.mutations.is_empty() && state.work.write_conflicts.is_empty();
+        let is_empty = state.work.writes.is_empty() && state.work.write_conflicts.is_empty();
         // An earlier attempt may be on its way: only a commit that writes the record keeps it out.
         if is_empty && state.fate == Fate::Closed {
             return Ok(None);
@@ -343,7 +344,7 @@ impl Transaction {
         Ok(Some((state.fate, state.options.clone())))
     }
 
-    /// Makes the request of everything that was done. The mutations are moved into it.
+    /// Makes the request of everything that was done.
     fn request(
         &self,
         call: &Call,
@@ -352,7 +353,6 @@ impl Transaction {
     ) -> Result<CommitRequest> {
         let mut state = self.committing(call)?;
         let work = &mut state.work;
-        work.add_stamped_conflicts(read_version);
         let size = work.size();
         if size > options.size_limit {
             let detail = format!("{size} bytes, {} are allowed", options.size_limit);
@@ -362,7 +362,7 @@ impl Transaction {
             read_version,
             read_conflicts: work.read_conflicts.iter().collect(),
             write_conflicts: work.write_conflicts.iter().collect(),
-            mutations: std::mem::take(&mut work.mutations),
+            mutations: std::mem::take(&mut work.writes).mutations().collect(),
             idempotency_id: None,
             report_conflicts: options.report_conflicts,
             changes_shard_map: false,
@@ -495,7 +495,8 @@ impl Transaction {
         committed.versionstamp.map(|_| committed.version)
     }
 
-    /// The bytes of mutations and conflict ranges so far, which count against the transaction's limit.
+    /// The bytes of mutations and conflict ranges so far, which count against the transaction's limit: of what will be
+    /// committed, without what was overwritten or cleared since.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
@@ -549,7 +550,8 @@ impl Transaction {
 
     /// What was written so far.
     pub(crate) fn write_conflicts(&self) -> Vec<KeyRange> {
-        self.shared.state.lock().work.write_conflicts.iter().collect()
+        let state = self.shared.state.lock();
+        state.work.possible_write_conflicts(&state.options.read_end()).iter().collect()
     }
 
     pub(crate) fn reads_special_keys_relaxed(&self) -> bool {

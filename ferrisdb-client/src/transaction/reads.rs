@@ -3,16 +3,14 @@
 //! ```text
 //!   get(key)                 own writes, then the database          observed: the key
 //!   get_key(selector)        own writes over the database           from the anchor through the key that was found
-//!   get_range(query)         selectors first, if there are any      and then the range, up to the last row returned
+//!   get_range(query)         see `ranges.rs`
 //!   keys from \xff\xff on    nobody's data: see `special_keys`      nothing
 //! ```
 //!
 //! A read takes its view of the own writes when it is first polled; writes after that are not in it.
 
-use ferrisdb_core::simulation::{Plant, planted};
-
 use super::*;
-use crate::{options::StreamingMode, special_keys};
+use crate::special_keys;
 
 /// Reads.
 impl Transaction {
@@ -304,157 +302,6 @@ impl Transaction {
         };
         read.await
     }
-
-    pub(super) async fn read_selector(
-        &self,
-        selector: KeySelector,
-        isolation: Isolation,
-    ) -> Result<Key> {
-        let read = {
-            let state = self.open()?;
-            let read_end = state.options.read_end();
-            check_selector(&selector, &read_end)?;
-            let (itself, call, overlay) = (self.clone(), state.call(), state.overlay(isolation));
-            state.work.outstanding.begin(async move {
-                let resolved = itself.resolve(&call, &overlay, &selector, &read_end);
-                let (key, observed) = call.timer.within(resolved).await?;
-                itself.observe(&call, isolation, &observed)?;
-                Ok(key)
-            })
-        };
-        read.await
-    }
-
-    pub(crate) async fn read_range(
-        &self,
-        query: RangeQuery,
-        isolation: Isolation,
-    ) -> Result<RangePage> {
-        if special_keys::is_special(&query.begin.key) {
-            let timer = Arc::clone(&self.shared.state.lock().timer);
-            return timer.within(special_keys::get_range(self, &query)).boxed().await;
-        }
-        let read = {
-            let state = self.open()?;
-            let read_end = state.options.read_end();
-            if let Some(range) = query.plain_range() {
-                transaction::check_range(&range, &read_end, Stage::Client)?;
-            }
-            check_selector(&query.begin, &read_end)?;
-            check_selector(&query.end, &read_end)?;
-            check_limits(&query)?;
-            let (itself, call, overlay) = (self.clone(), state.call(), state.overlay(isolation));
-            state.work.outstanding.begin(async move {
-                let rows = itself.rows_of(&call, &overlay, &query, &read_end);
-                let (page, observed) = call.timer.within(rows).await?;
-                itself.observe(&call, isolation, &observed)?;
-                Ok(page)
-            })
-        };
-        read.await
-    }
-
-    /// The rows of a query, with what had to be looked at.
-    async fn rows_of(
-        &self,
-        call: &Call,
-        overlay: &Arc<Overlay>,
-        query: &RangeQuery,
-        read_end: &Key,
-    ) -> Result<(RangePage, RangeSet)> {
-        let begin = self.bound(call, overlay, &query.begin, read_end);
-        let end = self.bound(call, overlay, &query.end, read_end);
-        let ((begin, mut observed), (end, of_end)) = futures::try_join!(begin, end)?;
-        observed.extend(&of_end);
-        if begin >= end {
-            return Ok((RangePage { rows: Vec::new(), more: false }, observed));
-        }
-        let scan = Scan {
-            range: KeyRange { begin, end },
-            rows_max: query.rows_max,
-            bytes_max: query.bytes_max,
-            reverse: query.reverse,
-        };
-        let (page, of_rows) = self.scan(call, overlay, scan).await?;
-        observed.extend(&of_rows);
-        Ok((page, observed))
-    }
-
-    /// A read has ended: a later write to what it saw is a conflict (I-15).
-    fn observe(&self, call: &Call, isolation: Isolation, observed: &RangeSet) -> Result<()> {
-        let mut state = self.still_open(call)?;
-        if isolation == Isolation::Serializable {
-            state.work.read_conflicts.extend(observed);
-        }
-        Ok(())
-    }
-
-    /// Where a range begins or ends, with what had to be looked at to know it.
-    async fn bound(
-        &self,
-        call: &Call,
-        overlay: &Arc<Overlay>,
-        selector: &KeySelector,
-        read_end: &Key,
-    ) -> Result<(Key, RangeSet)> {
-        match selector.as_bound() {
-            Some(key) => Ok((key.min(read_end.clone()), RangeSet::default())),
-            None => self.resolve(call, overlay, selector, read_end).boxed().await,
-        }
-    }
-
-    /// The key that a selector names, with what had to be looked at.
-    async fn resolve(
-        &self,
-        call: &Call,
-        overlay: &Arc<Overlay>,
-        selector: &KeySelector,
-        read_end: &Key,
-    ) -> Result<(Key, RangeSet)> {
-        let anchor = selector.anchor().min(read_end.clone());
-        let (reverse, steps) = selector.steps();
-        let (range, beyond) = match reverse {
-            true => (KeyRange { begin: Key::MIN, end: anchor }, Key::MIN),
-            false => (KeyRange { begin: anchor, end: read_end.clone() }, read_end.clone()),
-        };
-        // Only the last row counts: they are read in parts, or a far selector would fill the memory.
-        const ROWS_AT_ONCE: usize = 1_000;
-        let (mut rest, mut observed, mut left) = (range, RangeSet::default(), steps);
-        loop {
-            let rows_max = Some(left.min(ROWS_AT_ONCE));
-            let scan = Scan { range: rest.clone(), rows_max, bytes_max: None, reverse };
-            let (page, of_rows) = self.scan(call, overlay, scan).await?;
-            observed.extend(&of_rows);
-            left -= page.rows.len();
-            match page.rows.into_iter().next_back() {
-                Some(last) if left == 0 => {
-                    if planted(Plant::SelectorConflictTooSmall) {
-                        observed = RangeSet::default();
-                        observed.insert(&KeyRange::single(&last.key));
-                    }
-                    return Ok((last.key, observed));
-                }
-                Some(last) if page.more && reverse => rest.end = last.key,
-                Some(last) if page.more => rest.begin = last.key.successor(),
-                _ => return Ok((beyond, observed)),
-            }
-        }
-    }
-
-    async fn scan(
-        &self,
-        call: &Call,
-        overlay: &Arc<Overlay>,
-        scan: Scan,
-    ) -> Result<(RangePage, RangeSet)> {
-        let mut read = RangeRead::new(Arc::clone(overlay), scan);
-        while let Some(fetch) = read.next()? {
-            let read_version = self.version_for(call).await?;
-            let part = self.shared.database.cluster().get_range(&fetch, read_version).await?;
-            read.supply(part.covered, part.rows)?;
-        }
-        Ok(read.finish())
-    }
 }
 
 impl State {
@@ -468,27 +315,10 @@ impl State {
         if !self.options.bypass_unreadable {
             return Arc::clone(&self.work.overlay);
         }
-        let mut overlay = Overlay::default();
-        for mutation in &self.work.mutations {
-            overlay.apply(&mutation.without_stamp());
+        let (mut overlay, before) = (Overlay::default(), self.work.earliest_stamp());
+        for mutation in self.work.writes.mutations() {
+            overlay.apply(&mutation.without_stamp(), before);
         }
         Arc::new(overlay)
     }
-}
-
-fn check_selector(selector: &KeySelector, read_end: &Key) -> Result<()> {
-    let range = KeyRange { begin: Key::MIN, end: selector.key.clone() };
-    transaction::check_range(&range, read_end, Stage::Client)
-}
-
-fn check_limits(query: &RangeQuery) -> Result<()> {
-    if query.rows_max == Some(0) {
-        let detail = "a range read of zero rows";
-        return Err(Error::new(ErrorCode::RangeLimitsInvalid, Stage::Client, detail));
-    }
-    let is_exact = query.mode == StreamingMode::Exact;
-    if is_exact && query.rows_max.is_none() && query.bytes_max.is_none() {
-        return Err(Error::new(ErrorCode::ExactModeWithoutLimits, Stage::Client, ""));
-    }
-    Ok(())
 }

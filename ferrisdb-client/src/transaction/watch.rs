@@ -1,5 +1,7 @@
 //! Watches of a transaction, until it has ended: see [`crate::watch`].
 
+use ferrisdb_core::simulation::{Plant, planted};
+
 use super::*;
 use crate::watch::{Watch, Watches};
 
@@ -9,9 +11,9 @@ impl Transaction {
     /// own writes included. It is armed by the commit, also by one of a transaction that only reads, and lives on
     /// after the transaction.
     ///
-    /// This reads the key, but adds no read conflict: whoever changes it before the commit makes the watch ready at
-    /// once. So does a later write of this same transaction. [`TransactionOption::Timeout`] counts until the watch is
-    /// armed; from then on neither that nor any other option does.
+    /// This reads the key, with a read conflict: the commit fails if others have changed it before, unless the transaction
+    /// writes nothing; then the watch is ready at once. It also is if this same transaction changes the value afterwards.
+    /// [`TransactionOption::Timeout`] counts until the watch is armed; from then on neither that nor any other option does.
     ///
     /// ```
     /// # use ferrisdb_client::{Database, Error};
@@ -49,18 +51,40 @@ impl Transaction {
     /// became of the read. What the watch itself fails with: see [`Watch`].
     pub async fn watch(&self, key: impl Into<Key>) -> Result<Watch> {
         let key = key.into();
-        let call = {
+        // As a read under way: a commit that begins meanwhile waits until the watch is there to be armed.
+        let (call, seen, _outstanding) = {
             let state = self.open()?;
             if !state.options.read_your_writes {
                 return Err(Error::new(ErrorCode::WatchesDisabled, Stage::Client, ""));
             }
             state.options.check_readable(&key)?;
-            state.call()
+            let seen = match planted(Plant::WatchBelowWrites) {
+                true => Lookup::Database(Vec::new()),
+                false => state.work.overlay.lookup(&key)?,
+            };
+            (state.call(), seen, state.work.outstanding.begin())
         };
         let (mut pending, watch) = Watches::reserve(&self.shared.database, key.clone())?;
-        let seen = self.read_key(key, Isolation::Snapshot).await?;
-        pending.set_known(seen.as_ref().map(|seen| &seen.value));
+        let found = match &seen {
+            Lookup::Known(_) => None,
+            Lookup::Database(_) => {
+                within(call.deadline, self.fetch_key(&call, &key)).boxed().await?
+            }
+        };
+        let value = seen.clone().resolve(found.as_ref().map(|found| &found.value));
+        pending.set_known(value.as_ref());
         let mut state = self.still_open(&call)?;
+        if let Lookup::Database(_) = seen {
+            state.work.read_conflicts.insert(&KeyRange::single(&key));
+        }
+        // What was written while the value was read is a change like any other.
+        let now = state.work.overlay.lookup(&key).ok();
+        let is_written = now.as_ref() != Some(&seen) && !planted(Plant::WatchBelowWrites);
+        if is_written && pending.is_changed(now) {
+            drop(state);
+            pending.changed();
+            return Ok(watch);
+        }
         pending.set_deadline(state.deadline());
         state.work.watches.push(pending);
         Ok(watch)
@@ -73,14 +97,13 @@ impl State {
     pub(super) fn settle_watches(&mut self, database: &Database, result: &Result<Committed>) {
         match result {
             Ok(committed) => self.arm_watches(database, committed.version),
-            Err(error) if error.is_maybe_committed() => {
+            Err(error) => {
                 self.work.watches.iter_mut().for_each(|watch| watch.set_error(error.clone()));
                 // With an id it may turn out that this was the attempt that has taken effect.
-                if self.options.idempotency_id.is_none() {
+                if !error.is_maybe_committed() || self.options.idempotency_id.is_none() {
                     self.work.watches.clear();
                 }
             }
-            Err(_) => self.work.watches.clear(),
         }
     }
 

@@ -46,7 +46,7 @@ use std::{
 };
 
 use ferrisdb_core::{
-    Error, ErrorCode, Key, Result, Stage, Value, Version,
+    Error, ErrorCode, Key, Mutation, Result, Stage, Value, Version,
     digest::ValueDigest,
     runtime::{self, Instant, Task},
 };
@@ -57,7 +57,11 @@ use self::{
     book::{Armed, Book},
     signal::Signal,
 };
-use crate::{cluster::Cluster, database::Database};
+use crate::{
+    cluster::Cluster,
+    database::Database,
+    read_your_writes::{Lookup, Overlay},
+};
 
 /// Waits until a key has another value than the one that a transaction saw: made by
 /// [`Transaction::watch`](crate::Transaction::watch).
@@ -66,16 +70,16 @@ use crate::{cluster::Cluster, database::Database};
 /// ends the watch. It outlives its transaction, and keeps the database handle alive that it was made by.
 ///
 /// The watch is armed when its transaction commits. From then on it is ready, with `Ok(())`, as soon as the key is
-/// known to have had another committed value. A change that is undone soon may go unnoticed, one that stays never
+/// known to have had another committed value. A change by the transaction itself makes it ready at once. A change that is undone soon may go unnoticed, one that stays never
 /// does, whatever happens to the servers. Writing the same value again is no change. What the value is now, a new
 /// transaction can tell.
 ///
 /// # Errors
 ///
-/// [`ErrorCode::TransactionCancelled`] if the transaction was reset, cancelled or dropped before it was committed, or if
-/// its commit failed; [`ErrorCode::TransactionTimedOut`] as soon as the transaction's time is over, if it was not committed by
-/// then; [`ErrorCode::CommitUnknownResult`] if nobody knows; [`ErrorCode::ShuttingDown`] if the database was embedded and
-/// is closed; [`ErrorCode::WrongCluster`] if another cluster has taken the place of the one that was watched.
+/// [`ErrorCode::TransactionCancelled`] if the transaction was reset, cancelled or dropped before it was committed; the error of
+/// its commit, if that failed; [`ErrorCode::TransactionTimedOut`] as soon as the transaction's time is over, if it was not
+/// committed by then; [`ErrorCode::ShuttingDown`] if the database was embedded and is closed; [`ErrorCode::WrongCluster`] if
+/// another cluster has taken the place of the one that was watched.
 #[must_use = "dropping a watch ends it"]
 pub struct Watch {
     number: u64,
@@ -163,6 +167,33 @@ impl PendingWatch {
     /// The value that the transaction saw.
     pub(crate) fn set_known(&mut self, value: Option<&Value>) {
         self.known = value.map(|value| ValueDigest::of(value));
+    }
+
+    /// Whether a write of the transaction itself, which `overlay` has taken already, changes the value.
+    pub(crate) fn is_changed_by(&self, mutation: &Mutation, overlay: &Overlay) -> bool {
+        let is_written = match mutation {
+            Mutation::Set { key, .. }
+            | Mutation::Clear { key }
+            | Mutation::Atomic { key, .. }
+            | Mutation::SetVersionstampedValue { key, .. } => *key == self.key,
+            Mutation::ClearRange { range } => range.contains(&self.key),
+            // It will have another name.
+            Mutation::SetVersionstampedKey { .. } => false,
+        };
+        is_written && self.is_changed(overlay.lookup(&self.key).ok())
+    }
+
+    /// Whether the value is another one than the transaction saw, or may be: what it depends on is known at the commit.
+    pub(crate) fn is_changed(&self, found: Option<Lookup>) -> bool {
+        match found {
+            Some(Lookup::Known(value)) => value.map(|value| ValueDigest::of(&value)) != self.known,
+            Some(Lookup::Database(_)) | None => true,
+        }
+    }
+
+    /// The transaction itself has changed the value.
+    pub(crate) fn changed(mut self) {
+        self.signal.take().into_iter().for_each(|signal| signal.give(Ok(())));
     }
 
     /// What the watch is to fail with instead, should it fail.

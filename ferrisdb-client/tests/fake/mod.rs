@@ -314,6 +314,9 @@ impl World {
         let (newest, data) = self.newest();
         let (version, mut data) = (Version(newest.0 + 10), data.clone());
         let versionstamp = Versionstamp { commit_version: version, batch_index: 0 };
+        let stamped = request.mutations.iter().filter_map(|each| each.stamped_key(versionstamp));
+        let stamped = stamped.map(|key| KeyRange::single(&key));
+        let written: Vec<KeyRange> = request.write_conflicts.into_iter().chain(stamped).collect();
         for mutation in request.mutations {
             match mutation.substitute(versionstamp) {
                 Mutation::Set { key, value } => {
@@ -333,7 +336,7 @@ impl World {
             }
         }
         self.data.insert(version, data);
-        self.written.push((version, request.write_conflicts));
+        self.written.push((version, written));
         CommitOutcome::Committed(Committed { versionstamp })
     }
 }

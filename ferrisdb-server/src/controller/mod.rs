@@ -67,6 +67,9 @@ pub struct ControllerSettings {
     pub storage_servers: u32,
     /// Where the keyspace is cut into shards when the cluster is created, ascending.
     pub shard_boundaries: Vec<Key>,
+    /// Where the keyspace is cut for the resolvers, ascending, if there is one resolver more than that; otherwise they
+    /// share it evenly by the first bytes of keys.
+    pub resolver_boundaries: Vec<Key>,
     /// A process that was silent for longer counts as failed.
     pub failure_timeout: Duration,
     /// How long the records of idempotency ids are kept, see [`limits::IDEMPOTENCY_LIFETIME`].
@@ -85,6 +88,7 @@ impl Default for ControllerSettings {
             },
             storage_servers: 1,
             shard_boundaries: Vec::new(),
+            resolver_boundaries: Vec::new(),
             failure_timeout: Duration::from_secs(1),
             idempotency_lifetime: limits::IDEMPOTENCY_LIFETIME,
         }

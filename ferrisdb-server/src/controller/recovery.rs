@@ -483,7 +483,8 @@ impl Controller {
             recovery_version: ground.recovery_version,
             end_version: None,
         };
-        let keys = split_keyspace(recruits.resolvers.len() as u32);
+        let boundaries = &self.settings.resolver_boundaries;
+        let keys = split_keyspace(boundaries, recruits.resolvers.len() as u32);
         let resolvers: Vec<(KeyRange, Endpoint)> = (0..)
             .zip(keys)
             .filter_map(|(index, keys)| Some((keys, found.get(&Slot::Resolver(index))?.clone())))

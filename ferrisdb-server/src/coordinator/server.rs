@@ -207,15 +207,22 @@ impl Drop for Coordinator {
     }
 }
 
-/// Cuts the keyspace into `count` parts of about equal numbers of first bytes. The last has the system keyspace.
-pub fn split_keyspace(count: u32) -> Vec<KeyRange> {
+/// Cuts the keyspace into `count` parts: at the boundaries, if those are as many as it takes, or else with about equal
+/// numbers of first bytes in each. The last part has the system keyspace.
+pub fn split_keyspace(boundaries: &[Key], count: u32) -> Vec<KeyRange> {
     let count = count.clamp(1, 255);
-    let boundary = |index: u32| match index {
-        0 => Key::MIN,
-        index if index == count => Key::SYSTEM_END,
-        index => Key::from(vec![u8::try_from(index * 255 / count).unwrap_or(u8::MAX)]),
-    };
-    (0..count).map(|index| KeyRange { begin: boundary(index), end: boundary(index + 1) }).collect()
+    let is_given = boundaries.len() + 1 == count as usize
+        && boundaries.iter().all(|key| *key > Key::MIN && *key <= Key::USER_END)
+        && boundaries.windows(2).all(|pair| pair[0] < pair[1]);
+    let even = |index: u32| Key::from(vec![u8::try_from(index * 255 / count).unwrap_or(u8::MAX)]);
+    let mut cuts = vec![Key::MIN];
+    match is_given {
+        true => cuts.extend_from_slice(boundaries),
+        false => cuts.extend((1..count).map(even)),
+    }
+    cuts.push(Key::SYSTEM_END);
+    let pairs = cuts.windows(2);
+    pairs.map(|pair| KeyRange { begin: pair[0].clone(), end: pair[1].clone() }).collect()
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -230,9 +237,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn resolvers_are_cut_at_the_boundaries_if_those_fit() {
+        let boundaries = ["b", "m"].map(Key::from);
+        let begins = |count| -> Vec<Key> {
+            split_keyspace(&boundaries, count).into_iter().map(|part| part.begin).collect()
+        };
+        assert_eq!(begins(3), [Key::MIN, "b".into(), "m".into()]);
+        assert_eq!(begins(2), [Key::MIN, Key::from(&[0x7f])]);
+        let in_disorder = ["m", "b"].map(Key::from);
+        assert_eq!(split_keyspace(&in_disorder, 3), split_keyspace(&[], 3));
+    }
+
+    #[test]
     fn resolvers_share_the_keyspace_without_gaps() {
         for count in [0, 1, 2, 3, 7, 255, 1_000] {
-            let parts = split_keyspace(count);
+            let parts = split_keyspace(&[], count);
             assert_eq!(parts[0].begin, Key::MIN);
             assert_eq!(parts[parts.len() - 1].end, Key::SYSTEM_END);
             assert!(parts[parts.len() - 1].begin <= Key::USER_END, "the system keyspace is whole");

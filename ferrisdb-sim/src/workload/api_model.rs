@@ -3,6 +3,7 @@
 //! ```text
 //!   api_model/003/k/004       few keys, of client 3 alone; every second one right after the one before
 //!   api_model/003/s/<stamp>a  keys that hold a versionstamp
+//!   '', '\0' .. , '\xfe' ..   the edges of the keyspace, if the scenario wants them: for the first two clients
 //!   api_model/marker/003      which attempt of client 3 was the last that took effect, and its versionstamp
 //!
 //!   attempt 17   read the marker: 16     random steps, each answer compared with the map     marker = 17, commit
@@ -48,11 +49,13 @@ pub struct ApiModelSettings {
     pub steps: u32,
     /// Longest value, in bytes.
     pub value_bytes: u32,
+    /// Whether the first two clients have the edges of the keyspace, in the place of keys below the workload's name.
+    pub edges: bool,
 }
 
 impl Default for ApiModelSettings {
     fn default() -> Self {
-        ApiModelSettings { keys: 20, clients: 3, steps: 12, value_bytes: 12 }
+        ApiModelSettings { keys: 20, clients: 3, steps: 12, value_bytes: 12, edges: false }
     }
 }
 
@@ -98,7 +101,9 @@ impl ApiModel {
     }
 
     fn keyspace(&self, client: u32) -> Keyspace {
-        Keyspace::new(client, self.settings.keys, self.settings.value_bytes)
+        let ApiModelSettings { keys, value_bytes, edges, .. } = self.settings;
+        let at_edge = Keyspace::at_edge(client, value_bytes).filter(|_| edges);
+        at_edge.unwrap_or_else(|| Keyspace::new(client, keys, value_bytes))
     }
 
     async fn work(&self, client: &Client, model: &mut Model) -> Result<()> {

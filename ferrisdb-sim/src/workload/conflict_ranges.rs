@@ -13,9 +13,17 @@
 //! each read must find, which pieces it observed (I-15), and which were written since the transaction began.
 //! Whoever observed such a piece must get `not_committed`, everybody else must be committed.
 //!
-//! Two things are in doubt. A transaction that was refused may have left its writes in one of several resolvers,
-//! which is no defect: whoever observed them may conflict. And a commit may get no answer: the round ends there
-//! and is not counted. All transactions read the client's epoch, so that writing it keeps out what is under way.
+//! A transaction that was refused leaves its writes in the resolvers that had nothing against it, which is no defect: whoever
+//! observes them conflicts. The client knows where resolvers meet, among its keys, and so it knows which.
+//!
+//! ```text
+//!   resolvers   |------ 0 ------|---- 1 ----     C is refused, because of what it read of piece 0
+//!   C writes           2             5           left: piece 5, as resolver 1 has accepted it
+//! ```
+//!
+//! Two things are in doubt. What a read between selectors has looked at is known up to what FoundationDB would count only.
+//! And a commit may get no answer: the round ends there and is not counted. All transactions read the client's epoch, so that
+//! writing it keeps out what is under way.
 //!
 //! Start with [`ConflictRanges::round`], then [`Round::verdict`].
 
@@ -26,14 +34,14 @@ use ferrisdb_client::{
     AtomicOp, Committed, Error, ErrorCode, Key, KeyRange, KeySelector, RangeQuery, Transaction,
     TransactionOption, Value, Versionstamp,
 };
-use ferrisdb_core::{Mutation, runtime};
+use ferrisdb_core::{Mutation, limits};
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::{
     Client, Workload, atomic_model,
-    contents::{Contents, Point, Selected},
+    contents::{Contents, Point, Rows, Selected},
     support::{self, Fate, draw, fate, few_bytes, one_in, passing, persist, pick},
 };
 
@@ -49,14 +57,13 @@ pub struct ConflictRangesSettings {
     pub transactions: u32,
     /// Most steps of each.
     pub steps: u32,
-    /// Whether writes of refused transactions must not count. With several resolvers they may: each of them decides without
-    /// the others.
-    pub exact: bool,
+    /// Whether the first two clients have the edges of the keyspace, in the place of keys below the workload's name.
+    pub edges: bool,
 }
 
 impl Default for ConflictRangesSettings {
     fn default() -> Self {
-        ConflictRangesSettings { keys: 10, clients: 2, transactions: 4, steps: 5, exact: false }
+        ConflictRangesSettings { keys: 10, clients: 2, transactions: 4, steps: 5, edges: false }
     }
 }
 
@@ -74,6 +81,8 @@ struct Tally {
     committed: u64,
     conflicts: u64,
     allowed_conflicts: u64,
+    /// Refused transactions that have left writes in another resolver.
+    left_behind: u64,
     skipped: u64,
 }
 
@@ -86,11 +95,15 @@ struct Map {
     /// Ascending: piece `i` begins at `bounds[i]` and ends at the next.
     bounds: Vec<Key>,
     keys: Vec<Key>,
+    /// The pieces of each resolver.
+    resolvers: Vec<Pieces>,
 }
 
 /// A transaction under way.
 struct Actor {
     transaction: Transaction,
+    /// What the database holds at its read version.
+    base: Rows,
     sees: Contents,
     writes: Vec<Mutation>,
     steps_left: u32,
@@ -101,6 +114,8 @@ struct Actor {
     /// Pieces that no read asks the database for any more.
     known: Pieces,
     observed: Pieces,
+    /// Pieces that it may have observed.
+    looked_at: Pieces,
     written: Pieces,
     has_written: bool,
 }
@@ -108,8 +123,20 @@ struct Actor {
 /// What happened in a round.
 #[derive(Default)]
 struct Round {
-    /// The commits that were tried: what they wrote, and whether they took effect.
-    log: Vec<(Pieces, bool)>,
+    /// The commits that were tried.
+    log: Vec<Entry>,
+    /// What commits of earlier rounds wrote that got no answer. They are kept out by the epoch, and may leave that with other
+    /// resolvers at any time.
+    late: Pieces,
+}
+
+/// What a commit has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    /// Pieces whose readers conflict.
+    left: Pieces,
+    /// Pieces whose readers may conflict.
+    in_doubt: Pieces,
 }
 
 /// How a commit has to end.
@@ -121,15 +148,49 @@ enum Verdict {
 }
 
 impl Map {
-    fn new(client: u32, keys: u32) -> Map {
+    fn new(client: u32, settings: &ConflictRangesSettings, resolver_boundaries: &[Key]) -> Map {
         let prefix = format!("conflict_ranges/{client:03}/");
-        let keys: Vec<Key> =
-            (0..keys.clamp(1, 30)).map(|index| format!("{prefix}{index:02}").into()).collect();
-        let KeyRange { begin, end } = KeyRange::prefix(prefix.as_bytes());
-        let mut bounds = vec![begin];
+        let keys: Vec<Key> = (0..settings.keys.clamp(1, 30))
+            .map(|index| format!("{prefix}{index:02}").into())
+            .collect();
+        match client {
+            0 if settings.edges => Map::at(Key::MIN, b"\0", b"\x01".into(), resolver_boundaries),
+            1 if settings.edges => {
+                Map::at(b"\xfe".into(), b"\xfe", Key::USER_END, resolver_boundaries)
+            }
+            _ => Map::of(KeyRange::prefix(prefix.as_bytes()), keys, resolver_boundaries),
+        }
+    }
+
+    /// Keys at an edge of the keyspace: the first one, or some of the last, and the longest.
+    fn at(begin: Key, first: &[u8], end: Key, resolver_boundaries: &[Key]) -> Map {
+        let long = |bytes: usize| {
+            let mut key = first.to_vec();
+            key.resize(bytes, 0xff);
+            Key::from(key)
+        };
+        let keys = vec![
+            begin.clone(),
+            [first, b"\0\0"].concat().into(),
+            [first, b"\x01"].concat().into(),
+            [first, b"\xff"].concat().into(),
+            long(limits::KEY_BYTES_MAX - 2),
+            long(limits::KEY_BYTES_MAX),
+        ];
+        Map::of(KeyRange { begin, end }, keys, resolver_boundaries)
+    }
+
+    fn of(all: KeyRange, keys: Vec<Key>, resolver_boundaries: &[Key]) -> Map {
+        let mut bounds = vec![all.begin];
         bounds.extend(keys.iter().flat_map(|key| [key.clone(), key.successor()]));
-        bounds.push(end);
-        Map { bounds, keys }
+        bounds.push(all.end);
+        bounds.dedup();
+        let mut resolvers = vec![0; resolver_boundaries.len() + 1];
+        for (piece, begin) in bounds[..bounds.len() - 1].iter().enumerate() {
+            let resolver = resolver_boundaries.partition_point(|boundary| boundary <= begin);
+            resolvers[resolver] |= 1 << piece;
+        }
+        Map { bounds, keys, resolvers }
     }
 
     fn all(&self) -> KeyRange {
@@ -148,6 +209,13 @@ impl Map {
         self.pieces(&KeyRange::single(key))
     }
 
+    /// The pieces that a range touches, wherever it begins and ends.
+    fn touched(&self, range: &KeyRange) -> Pieces {
+        let touches = |pair: &[Key]| range.begin < pair[1] && pair[0] < range.end;
+        let pieces = self.bounds.windows(2).enumerate();
+        pieces.filter(|(_, pair)| touches(pair)).map(|(index, _)| 1 << index).sum()
+    }
+
     fn draw_range(&self) -> KeyRange {
         let (a, b) = (pick(&self.bounds), pick(&self.bounds));
         KeyRange { begin: a.min(b).clone(), end: a.max(b).clone() }
@@ -158,8 +226,9 @@ impl Actor {
     /// One read or write that is drawn.
     async fn step(&mut self, map: &Map) -> Result<()> {
         let key = pick(&map.keys);
-        match draw(14) {
+        match draw(17) {
             12 | 13 => self.read_selector(map).await?,
+            14..=16 => self.read_between(map).await?,
             0..=2 => {
                 let is_snapshot = one_in(4);
                 let found = if is_snapshot {
@@ -188,7 +257,7 @@ impl Actor {
             7 => {
                 let range = map.draw_range();
                 self.transaction.add_read_conflict_range(&range)?;
-                self.observed |= map.pieces(&range);
+                self.on_read(map.pieces(&range), false);
             }
             8 => {
                 let range = map.draw_range();
@@ -246,6 +315,60 @@ impl Actor {
         Ok(())
     }
 
+    /// A range between selectors: whatever would change its answer is observed, and no more than FoundationDB counts.
+    async fn read_between(&mut self, map: &Map) -> Result<()> {
+        let selector = || KeySelector {
+            key: pick(&map.keys).clone(),
+            or_equal: one_in(2),
+            offset: draw(7) as i32 - 2,
+        };
+        let limit = || one_in(2).then(|| 1 + draw(3));
+        let query = RangeQuery {
+            rows_max: limit(),
+            bytes_max: limit().map(|limit| limit * 25).filter(|_| one_in(3)),
+            reverse: one_in(2),
+            ..RangeQuery::between(selector(), selector())
+        };
+        if query.plain_range().is_some() {
+            return Ok(());
+        }
+        let Some((expected, more)) = self.sees.select_rows(&query, &map.all()) else {
+            return Ok(());
+        };
+        let page = self.transaction.get_range_page(query.clone()).await?;
+        let found: Vec<_> = page.rows.into_iter().map(|row| (row.key, row.value)).collect();
+        let expected: Vec<_> = expected.into_iter().map(|(key, value, _)| (key, value)).collect();
+        ensure!(
+            found == expected && page.more == more,
+            "{query:?} found {found:?}, {}, not {expected:?}, {more} (I-2)",
+            page.more
+        );
+        self.on_read(self.depends_on(map, &query), false);
+        self.looked_at |= map.touched(&counted(&query, &expected, more)) & !self.known;
+        Ok(())
+    }
+
+    /// The pieces of the database that would change the answer of a read, each by itself, if something was written there.
+    fn depends_on(&self, map: &Map, query: &RangeQuery) -> Pieces {
+        let answer = |base: Rows| {
+            let mut sees = Contents::new(base);
+            if self.reads_own_writes {
+                self.writes.iter().for_each(|write| sees.write(write, None));
+            }
+            let (rows, more) = sees.select_rows(query, &map.all())?;
+            Some((rows.into_iter().map(|(key, value, _)| (key, value)).collect::<Vec<_>>(), more))
+        };
+        let before = answer(self.base.clone());
+        let changes_answer = |key: &Key| {
+            let (mut without, mut other) = (self.base.clone(), self.base.clone());
+            without.remove(key);
+            other.insert(key.clone(), ("another value".into(), None));
+            answer(without) != before || answer(other) != before
+        };
+        let pieces = map.bounds[..map.bounds.len() - 1].iter().enumerate();
+        pieces.filter(|(_, begin)| changes_answer(begin)).map(|(index, _)| 1 << index).sum()
+    }
+
     fn on_read(&mut self, pieces: Pieces, is_snapshot: bool) {
         if !is_snapshot {
             self.observed |= pieces & !self.known;
@@ -289,7 +412,7 @@ impl Actor {
             self.written |= pieces;
         }
         if self.reads_own_writes {
-            self.sees.write(&mutation);
+            self.sees.write(&mutation, None);
             self.known |= if is_known { pieces } else { 0 };
         }
         self.has_written = true;
@@ -311,33 +434,92 @@ fn looked_at(query: &RangeQuery, rows: &[(Key, Value)], more: bool) -> KeyRange 
     range
 }
 
+/// What FoundationDB counts as read by a range read between selectors that found these rows.
+fn counted(query: &RangeQuery, rows: &[(Key, Value)], more: bool) -> KeyRange {
+    let anchor = |selector: &KeySelector| {
+        if selector.or_equal { selector.key.successor() } else { selector.key.clone() }
+    };
+    let (begin, end) = (anchor(&query.begin), anchor(&query.end));
+    let (begin_offset, end_offset) = (query.begin.offset, query.end.offset);
+    if begin >= end && begin_offset >= end_offset {
+        return KeyRange { begin: Key::MIN, end: Key::MIN };
+    }
+    let is_in_order = begin < end;
+    let mut range =
+        KeyRange { begin: begin.clone().min(end.clone()), end: begin.clone().max(end.clone()) };
+    let lowest = rows.iter().map(|(key, _)| key).min();
+    let highest = rows.iter().map(|(key, _)| key.successor()).max();
+    let (Some(lowest), Some(highest)) = (lowest, highest) else { return range };
+    if query.reverse {
+        if is_in_order && more && begin_offset <= 1 {
+            range.begin = end;
+        }
+        range.begin = range.begin.min(lowest.clone());
+        if end_offset > 1 {
+            range.end = range.end.max(highest);
+        }
+    } else {
+        if is_in_order && more && end_offset > 0 {
+            range.end = begin;
+        }
+        range.end = range.end.max(highest);
+        if begin_offset <= 0 {
+            range.begin = range.begin.min(lowest.clone());
+        }
+    }
+    range
+}
+
 impl Round {
     /// How the commit of a transaction has to end that began after so many entries of the log.
-    fn verdict(&self, began: usize, observed: Pieces, is_empty: bool) -> Verdict {
-        if is_empty {
-            return Verdict::MustCommit;
+    fn verdict(
+        &self,
+        began: usize,
+        observed: Pieces,
+        looked_at: Pieces,
+        is_empty: bool,
+    ) -> Verdict {
+        let Entry { left, in_doubt } = self.left_since(began);
+        match (left & observed, (left | in_doubt) & (observed | looked_at)) {
+            _ if is_empty => Verdict::MustCommit,
+            (0, 0) => Verdict::MustCommit,
+            (0, _) => Verdict::MayConflict,
+            _ => Verdict::MustConflict,
         }
-        let mut verdict = Verdict::MustCommit;
-        for (written, took_effect) in &self.log[began..] {
-            match (written & observed, took_effect) {
-                (0, _) => {}
-                (_, true) => return Verdict::MustConflict,
-                (_, false) => verdict = Verdict::MayConflict,
-            }
-        }
-        verdict
     }
 
     /// All pieces that were, or may have been, written since.
-    fn written_since(&self, began: usize, with_refused: bool) -> Pieces {
-        let entries = self.log[began..].iter().filter(|(_, committed)| *committed || with_refused);
-        entries.fold(0, |all, (written, _)| all | written)
+    fn left_since(&self, began: usize) -> Entry {
+        let join = |all: Entry, entry: &Entry| Entry {
+            left: all.left | entry.left,
+            in_doubt: all.in_doubt | entry.in_doubt,
+        };
+        self.log[began..].iter().fold(Entry { left: 0, in_doubt: self.late }, join)
+    }
+
+    /// What a transaction leaves that was refused as a conflict: what it writes to the keys of those resolvers that had nothing
+    /// against it.
+    fn left_by_refused(&self, map: &Map, actor: &Actor) -> Entry {
+        let Entry { left, in_doubt } = self.left_since(actor.began);
+        let mut entry = Entry::default();
+        for keys in &map.resolvers {
+            let written = actor.written & keys;
+            if left & actor.observed & keys != 0 {
+                continue;
+            }
+            match (left | in_doubt) & (actor.observed | actor.looked_at) & keys {
+                0 => entry.left |= written,
+                _ => entry.in_doubt |= written,
+            }
+        }
+        entry
     }
 
     /// Compares the ranges that the database gave as the reason of a conflict with those that there were.
     fn check_report(&self, map: &Map, actor: &Actor, ranges: &[KeyRange]) -> Result<()> {
-        let possible = self.written_since(actor.began, true) & actor.observed;
-        let certain = self.written_since(actor.began, false) & actor.observed;
+        let Entry { left, in_doubt } = self.left_since(actor.began);
+        let possible = (left | in_doubt) & (actor.observed | actor.looked_at);
+        let certain = left & actor.observed;
         let mut reported = 0;
         for range in ranges {
             let pieces = map.pieces(range);
@@ -369,13 +551,14 @@ impl ConflictRanges {
     }
 
     async fn work(&self, client: &Client) -> Result<()> {
-        let map = Map::new(client.number, self.settings.keys);
+        let map = Map::new(client.number, &self.settings, &client.resolver_boundaries);
         let mut rows = self.begin_epoch(client, &map).await?;
+        let mut late = 0;
         while !client.is_stopped() {
             let is_clear = if one_in(10) {
                 stamped_round(client, &self.total).await.map(|()| true)
             } else {
-                self.round(client, &map, &mut rows).await
+                self.round(client, &map, &mut rows, &mut late).await
             };
             match is_clear {
                 Ok(true) => {}
@@ -400,8 +583,9 @@ impl ConflictRanges {
         client: &Client,
         map: &Map,
         rows: &mut BTreeMap<Key, Value>,
+        late: &mut Pieces,
     ) -> Result<bool> {
-        let mut round = Round::default();
+        let mut round = Round { log: Vec::new(), late: *late };
         let count = 2 + draw(self.settings.transactions.max(2) as usize - 1);
         let mut actors: Vec<Option<Actor>> = (0..count).map(|_| None).collect();
         let mut waiting: Vec<usize> = (0..count).collect();
@@ -422,7 +606,10 @@ impl ConflictRanges {
                 }
                 Some(actor) => match self.commit(map, actor, &mut round, rows).await {
                     Ok(true) => Ok(true),
-                    Ok(false) => return Ok(false),
+                    Ok(false) => {
+                        *late |= actor.written;
+                        return Ok(false);
+                    }
                     Err(error) => Err(error),
                 },
             };
@@ -461,6 +648,7 @@ impl ConflictRanges {
         let row = |(key, value): (&Key, &Value)| (key.clone(), (value.clone(), None));
         Ok(Actor {
             transaction,
+            base: rows.iter().map(row).collect(),
             sees: Contents::new(rows.iter().map(row).collect()),
             writes: Vec::new(),
             steps_left: 1 + draw(self.settings.steps.max(1) as usize) as u32,
@@ -469,6 +657,7 @@ impl ConflictRanges {
             reports,
             known: 0,
             observed: 0,
+            looked_at: 0,
             written: 0,
             has_written: false,
         })
@@ -483,14 +672,11 @@ impl ConflictRanges {
         rows: &mut BTreeMap<Key, Value>,
     ) -> Result<bool> {
         let is_empty = !actor.has_written && actor.written == 0;
-        let verdict = match round.verdict(actor.began, actor.observed, is_empty) {
-            Verdict::MayConflict if self.settings.exact => Verdict::MustCommit,
-            verdict => verdict,
-        };
+        let verdict = round.verdict(actor.began, actor.observed, actor.looked_at, is_empty);
         let ended = actor.transaction.commit().await;
         let about = |took_effect: bool| {
             check_verdict(verdict, !took_effect)
-                .with_context(|| format!("observed {:b}, {:?}", actor.observed, round.log))
+                .with_context(|| format!("observed {:b}, {:x?}", actor.observed, round.log))
         };
         match fate(ended)? {
             Fate::Committed(committed) => {
@@ -498,7 +684,7 @@ impl ConflictRanges {
                 self.total.lock().committed += 1;
                 if !is_empty {
                     apply(rows, &actor.writes, committed)?;
-                    round.log.push((actor.written, true));
+                    round.log.push(Entry { left: actor.written, in_doubt: 0 });
                 }
             }
             Fate::Refused(error) if is_conflict(&error) => {
@@ -514,11 +700,13 @@ impl ConflictRanges {
                     Verdict::MustConflict => total.conflicts += 1,
                     _ => total.allowed_conflicts += 1,
                 }
-                round.log.push((actor.written, false));
+                let entry = round.left_by_refused(map, actor);
+                total.left_behind += u64::from(entry.left != 0);
+                round.log.push(entry);
             }
             Fate::Refused(_) => {
                 self.total.lock().skipped += 1;
-                round.log.push((actor.written, false));
+                round.log.push(Entry { left: 0, in_doubt: actor.written });
             }
             Fate::Unknown => return Ok(false),
         }
@@ -556,14 +744,12 @@ fn apply(rows: &mut BTreeMap<Key, Value>, writes: &[Mutation], committed: Commit
 }
 
 /// Keys with versionstamps: one that comes into a range is a conflict for who read the range, and none for who read
-/// a key that was there before.
+/// a key that was there before. Those that were there before can be read beside it.
 async fn stamped_round(client: &Client, total: &Mutex<Tally>) -> Result<()> {
-    // Keys of its own for each round: a commit that got no answer may come later, and disturb no other.
-    let round = runtime::random_u64();
-    let prefix = format!("conflict_ranges/stamped/{:03}/{round:016x}/", client.number);
-    let template = [prefix.as_bytes(), &[0; Versionstamp::LEN]].concat();
+    let prefix = stamped_prefix(client.number);
+    let template = [&prefix, [0; Versionstamp::LEN].as_slice()].concat();
+    let offset = prefix.len() as u32;
     let add = |transaction: &Transaction| {
-        let offset = prefix.len() as u32;
         transaction.set_versionstamped_key(template.as_slice(), offset, "")
     };
     let commit = async |transaction: Transaction| match fate(transaction.commit().await)? {
@@ -576,20 +762,33 @@ async fn stamped_round(client: &Client, total: &Mutex<Tally>) -> Result<()> {
     let Some(Committed { versionstamp: Some(stamp), .. }) = commit(first).await? else {
         return Ok(());
     };
-    let key = Key::from(atomic_model::stamped(&template, prefix.len() as u32, stamp));
+    let key = Key::from(atomic_model::stamped(&template, offset, stamp));
     let (reader, scanner) = (client.database.transaction(), client.database.transaction());
     ensure!(reader.get(&key).await?.is_some(), "{key} is not there (I-1)");
-    let rows = scanner.get_range(KeyRange::prefix(prefix.as_bytes())).await?;
+    let rows = scanner.get_range(KeyRange::prefix(&prefix)).await?;
     ensure!(rows.iter().any(|row| row.key == key), "{key} is not among {rows:?} (I-1)");
-    reader.add_write_conflict_range(KeyRange::single(&key))?;
-    scanner.add_write_conflict_range(KeyRange::single(&key))?;
+    // Nobody reads these: they let the commits be decided on.
+    let mark = format!("conflict_ranges/mark/{:03}", client.number);
+    reader.add_write_conflict_key(mark.as_str())?;
+    scanner.add_write_conflict_key(mark.as_str())?;
     let second = client.database.transaction();
-    second.read_version().await?;
-    add(&second)?;
-    if commit(second).await?.is_none() {
-        return Ok(());
+    let knows_version = one_in(2);
+    if knows_version {
+        second.read_version().await?;
     }
-    // The reader first: what the scanner writes is what the reader has read.
+    add(&second)?;
+    let older = second.snapshot().get(&key).await;
+    let unreadable = |error: &Error| error.code() == ErrorCode::AccessedUnreadable;
+    match older {
+        Ok(found) => ensure!(found.is_some() && knows_version, "{key} is {found:?} (I-1)"),
+        Err(error) if unreadable(&error) => {
+            ensure!(!knows_version, "{key} is older, and was not read: {error}");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let Some(Committed { versionstamp: Some(stamp), .. }) = commit(second).await? else {
+        return Ok(());
+    };
     for (transaction, verdict) in [(reader, Verdict::MustCommit), (scanner, Verdict::MustConflict)]
     {
         let ended = transaction.commit().await;
@@ -605,15 +804,34 @@ async fn stamped_round(client: &Client, total: &Mutex<Tally>) -> Result<()> {
             Fate::Refused(_) | Fate::Unknown => total.lock().skipped += 1,
         }
     }
+    // Should this come late, it must not reach what later rounds add.
+    let end = Key::from(atomic_model::stamped(&template, offset, stamp)).successor();
     let last = client.database.transaction();
-    last.clear_range(KeyRange::prefix(prefix.as_bytes()))?;
+    last.clear_range(KeyRange { begin: prefix.into(), end })?;
     commit(last).await?;
     Ok(())
+}
+
+/// What the stamped keys of a client begin with. A commit that got no answer may come later; that disturbs only who has read
+/// all of them, and has to conflict anyway.
+fn stamped_prefix(client: u32) -> Vec<u8> {
+    format!("conflict_ranges/stamped/{client:03}/").into_bytes()
 }
 
 impl Workload for ConflictRanges {
     fn name(&self) -> &str {
         "conflict_ranges"
+    }
+
+    fn resolver_cuts(&self) -> Vec<Key> {
+        let of_client = |client| {
+            let bounds = Map::new(client, &self.settings, &[]).bounds;
+            // Stamped keys lie on the other side of what they are before they get their stamps.
+            let stamped = [&stamped_prefix(client)[..], &[0, 0, 0, 0, 0, 0, 0, 1]].concat();
+            bounds.into_iter().chain([Key::from(stamped)])
+        };
+        let cuts = (0..self.settings.clients).flat_map(of_client);
+        cuts.filter(|key| *key > Key::MIN && *key < Key::USER_END).collect()
     }
 
     fn clients(&self) -> u32 {
@@ -632,7 +850,7 @@ impl Workload for ConflictRanges {
         async move {
             let ended = self.ended.lock().clone();
             for (number, rows) in ended {
-                let all = &Map::new(number, self.settings.keys).all();
+                let all = &Map::new(number, &self.settings, &[]).all();
                 let read = || support::read_all(&client.database, all);
                 let found = persist(&client, "reading all keys", read).await?;
                 ensure!(found == rows, "client {number} left {rows:?}, there is {found:?} (I-5)");
@@ -657,7 +875,7 @@ mod tests {
 
     #[test]
     fn pieces_are_keys_and_the_gaps_between_them() {
-        let map = Map::new(1, 3);
+        let map = Map::new(1, &ConflictRangesSettings { keys: 3, ..Default::default() }, &[]);
         assert_eq!(map.pieces(&map.all()), 0b111_1111);
         assert_eq!(map.piece(&map.keys[0]), 0b10);
         assert_eq!(map.pieces(&range(&map, 2, 5)), 0b1_1100);
@@ -666,7 +884,7 @@ mod tests {
 
     #[test]
     fn a_limit_ends_what_was_observed() {
-        let map = Map::new(1, 3);
+        let map = Map::new(1, &ConflictRangesSettings { keys: 3, ..Default::default() }, &[]);
         let rows = [(map.keys[1].clone(), Value::default())];
         let query = RangeQuery::from(map.all()).rows(1);
         assert_eq!(map.pieces(&looked_at(&query, &rows, true)), 0b1111);
@@ -676,12 +894,15 @@ mod tests {
 
     #[test]
     fn conflicts_too_many_and_too_few_are_noticed() {
-        let round = Round { log: vec![(0b001, true), (0b010, true), (0b100, false)] };
-        assert_eq!(round.verdict(0, 0b001, false), Verdict::MustConflict);
-        assert_eq!(round.verdict(1, 0b001, false), Verdict::MustCommit);
-        assert_eq!(round.verdict(1, 0b110, false), Verdict::MustConflict);
-        assert_eq!(round.verdict(1, 0b100, false), Verdict::MayConflict);
-        assert_eq!(round.verdict(0, 0b111, true), Verdict::MustCommit);
+        let left = |left| Entry { left, in_doubt: 0 };
+        let in_doubt = Entry { left: 0, in_doubt: 0b100 };
+        let round = Round { log: vec![left(0b001), left(0b010), in_doubt], late: 0 };
+        assert_eq!(round.verdict(0, 0b001, 0, false), Verdict::MustConflict);
+        assert_eq!(round.verdict(1, 0b001, 0, false), Verdict::MustCommit);
+        assert_eq!(round.verdict(1, 0b110, 0, false), Verdict::MustConflict);
+        assert_eq!(round.verdict(1, 0b100, 0, false), Verdict::MayConflict);
+        assert_eq!(round.verdict(1, 0, 0b010, false), Verdict::MayConflict);
+        assert_eq!(round.verdict(0, 0b111, 0, true), Verdict::MustCommit);
         let complaint = |verdict, is_conflict| check_verdict(verdict, is_conflict).unwrap_err();
         assert!(complaint(Verdict::MustConflict, false).to_string().contains("I-4"));
         assert!(complaint(Verdict::MustCommit, true).to_string().contains("I-15"));

@@ -54,25 +54,31 @@ impl Contents {
         Contents { rows, unreadable: Vec::new() }
     }
 
-    /// Does a write of the transaction.
-    pub fn write(&mut self, mutation: &Mutation) {
+    /// Does a write of the transaction, which commits later than `before`, as far as it knows when it writes.
+    pub fn write(&mut self, mutation: &Mutation, before: Option<Version>) {
         match mutation {
             Mutation::SetVersionstampedValue { key, .. } => self.hide(KeyRange::single(key)),
             Mutation::SetVersionstampedKey { key, offset, .. } => {
-                let filled = |byte: u8| {
+                let filled = |stamp: [u8; Versionstamp::LEN]| {
                     let mut bytes = key.to_vec();
-                    bytes[*offset as usize..][..Versionstamp::LEN].fill(byte);
+                    bytes[*offset as usize..][..Versionstamp::LEN].copy_from_slice(&stamp);
                     Key::from(bytes)
                 };
-                self.hide(KeyRange { begin: filled(0), end: filled(0xff).successor() });
+                let mut least = [0; Versionstamp::LEN];
+                if let Some(version) = before {
+                    least[..8].copy_from_slice(&version.0.to_be_bytes());
+                    least[8..].fill(0xff);
+                }
+                let end = filled([0xff; Versionstamp::LEN]).successor();
+                self.hide(KeyRange { begin: filled(least), end });
             }
-            Mutation::Atomic { key, .. } if self.is_unreadable(key) => {}
+            // What cannot be read stays so until it is cleared.
+            Mutation::Set { key, .. } | Mutation::Atomic { key, .. } if self.is_unreadable(key) => {
+            }
             readable => {
                 match readable {
                     Mutation::ClearRange { range } => self.show(range),
-                    Mutation::Set { key, .. } | Mutation::Clear { key } => {
-                        self.show(&KeyRange::single(key));
-                    }
+                    Mutation::Clear { key } => self.show(&KeyRange::single(key)),
                     _ => {}
                 }
                 let no_stamp = Versionstamp { commit_version: Version::ZERO, batch_index: 0 };
@@ -147,6 +153,51 @@ impl Contents {
         (!meets).then_some((inside, is_limited))
     }
 
+    /// What a range read between selectors must return, for a model that knows the rows of `known` only; `None` if it would
+    /// leave them. What cannot be read counts as absent.
+    pub fn select_rows(&self, query: &RangeQuery, known: &KeyRange) -> Option<(Vec<Row>, bool)> {
+        let inside: Vec<(&Key, &(Value, Option<Version>))> =
+            self.rows.iter().filter(|(key, _)| known.contains(key)).collect();
+        let place = |selector: &KeySelector| {
+            let KeySelector { key, or_equal, offset } = selector;
+            let before = |found: &&Key| if *or_equal { **found <= *key } else { **found < *key };
+            let anchor = inside.iter().map(|(key, _)| *key).filter(before).count();
+            let place = anchor as i64 + i64::from(*offset) - 1;
+            let is_known = *offset == 1 || (0..inside.len() as i64).contains(&place);
+            is_known.then_some(place as usize)
+        };
+        let (begin, end) = (place(&query.begin)?, place(&query.end)?);
+        let mut rows: Vec<Row> = inside
+            .get(begin..end)
+            .unwrap_or_default()
+            .iter()
+            .map(|(key, (value, version))| ((*key).clone(), value.clone(), *version))
+            .collect();
+        if query.reverse {
+            rows.reverse();
+        }
+        let mut bytes = 0;
+        let limit = rows.iter().enumerate().position(|(index, (key, value, _))| {
+            bytes += key.len() + value.len();
+            query.rows_max.is_some_and(|max| index + 1 >= max)
+                || query.bytes_max.is_some_and(|max| bytes >= max)
+        });
+        if let Some(last) = limit {
+            rows.truncate(last + 1);
+        }
+        Some((rows, limit.is_some()))
+    }
+
+    /// Whether some key of the range cannot be read.
+    pub fn hides(&self, range: &KeyRange) -> bool {
+        self.unreadable.iter().any(|hidden| hidden.intersects(range))
+    }
+
+    /// Whether some key cannot be read.
+    pub fn hides_anything(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
     fn is_unreadable(&self, key: &Key) -> bool {
         self.unreadable.iter().any(|range| range.contains(key))
     }
@@ -186,14 +237,14 @@ mod tests {
     #[test]
     fn own_writes_lie_over_the_rows() {
         let mut contents = contents();
-        contents.write(&Mutation::ClearRange { range: KeyRange::new("b", "d") });
+        contents.write(&Mutation::ClearRange { range: KeyRange::new("b", "d") }, None);
         let append = |key: &str| Mutation::Atomic {
             key: key.into(),
             op: AtomicOp::AppendIfFits,
             operand: "x".into(),
         };
-        contents.write(&append("c"));
-        contents.write(&append("e"));
+        contents.write(&append("c"), None);
+        contents.write(&append("e"), None);
         assert_eq!(contents.point(&"c".into()), Point::Found(Some(("x".into(), None))));
         let (rows, more) = contents.range(&RangeQuery::from("a".."z").reverse().rows(2)).unwrap();
         assert_eq!(rows, [("e".into(), "5x".into(), None), ("c".into(), "x".into(), None)]);
@@ -207,23 +258,64 @@ mod tests {
     fn what_depends_on_a_versionstamp_cannot_be_read() {
         let mut contents = contents();
         let (key, value, offset) = ("c".into(), vec![0; 10].into(), 0);
-        contents.write(&Mutation::SetVersionstampedValue { key, value, offset });
+        contents.write(&Mutation::SetVersionstampedValue { key, value, offset }, None);
         let stamped_key = Mutation::SetVersionstampedKey {
             key: vec![b'm'; 12].into(),
             offset: 1,
             value: "".into(),
         };
-        contents.write(&stamped_key);
+        contents.write(&stamped_key, None);
         assert_eq!(contents.point(&"c".into()), Point::Unreadable);
         assert_eq!(contents.point(&"m5".into()), Point::Unreadable);
         assert!(contents.range(&RangeQuery::from("a".."z").rows(1)).is_some());
         assert_eq!(contents.range(&RangeQuery::from("a".."z").rows(2)), None);
         assert_eq!(contents.range(&RangeQuery::from("l".."n")), None);
-        contents.write(&Mutation::ClearRange { range: KeyRange::new("c", "z") });
+        let set = Mutation::Set { key: "c".into(), value: "4".into() };
+        contents.write(&set, None);
+        assert_eq!(contents.point(&"c".into()), Point::Unreadable, "whatever is set");
+        contents.write(&Mutation::ClearRange { range: KeyRange::new("c", "z") }, None);
         assert_eq!(contents.range(&RangeQuery::from("a".."z")).unwrap().0.len(), 1);
-        contents.write(&stamped_key);
-        contents.write(&Mutation::Clear { key: "m5".into() });
+        contents.write(&stamped_key, None);
+        contents.write(&Mutation::Clear { key: "m5".into() }, None);
         assert_eq!(contents.point(&"m5".into()), Point::Found(None));
         assert_eq!(contents.point(&"m6".into()), Point::Unreadable);
+    }
+
+    #[test]
+    fn older_stamps_can_be_read() {
+        let mut contents = Contents::default();
+        let stamped_key = Mutation::SetVersionstampedKey {
+            key: vec![b'm'; 11].into(),
+            offset: 1,
+            value: "".into(),
+        };
+        let entry = |version: u64| Key::from([b"m", &version.to_be_bytes()[..], &[0, 7]].concat());
+        contents.write(&stamped_key, Some(Version(40)));
+        assert_eq!(contents.point(&entry(40)), Point::Found(None));
+        assert_eq!(contents.point(&entry(41)), Point::Unreadable);
+    }
+
+    #[test]
+    fn rows_between_selectors() {
+        let known = KeyRange::new("a", "z");
+        let keys =
+            |begin: (&str, i32), end: (&str, i32), rows_max: Option<usize>, reverse: bool| {
+                let selector = |(key, offset): (&str, i32)| KeySelector {
+                    key: key.into(),
+                    or_equal: false,
+                    offset,
+                };
+                let between = RangeQuery::between(selector(begin), selector(end));
+                let query = RangeQuery { rows_max, reverse, ..between };
+                let (rows, more) = contents().select_rows(&query, &known)?;
+                let keys: Vec<String> = rows.into_iter().map(|(key, ..)| key.to_string()).collect();
+                Some((keys.concat(), more))
+            };
+        assert_eq!(keys(("b", 1), ("b", 2), None, false), Some(("c".into(), false)));
+        assert_eq!(keys(("d", 0), ("f", 1), None, true), Some(("ec".into(), false)));
+        assert_eq!(keys(("a", 1), ("a", 3), Some(2), false), Some(("ac".into(), true)));
+        assert_eq!(keys(("a", 3), ("d", 1), None, false), Some((String::new(), false)));
+        assert_eq!(keys(("a", 1), ("d", 3), None, false), None);
+        assert_eq!(keys(("a", 0), ("d", 1), None, false), None);
     }
 }

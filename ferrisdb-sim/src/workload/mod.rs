@@ -23,6 +23,7 @@ pub mod conflict_ranges;
 pub mod contents;
 pub mod cycle;
 pub mod deleted_keys;
+pub mod directories;
 pub mod exactly_once;
 pub mod external_consistency;
 pub mod hot_key;
@@ -68,6 +69,11 @@ pub trait Workload: Send + Sync + 'static {
         vec![Key::from(format!("{}/", self.name()))]
     }
 
+    /// Keys at which it is worth cutting the keyspace for resolvers: ranges go over them, and transactions lie on both sides.
+    fn resolver_cuts(&self) -> Vec<Key> {
+        self.cuts()
+    }
+
     /// How many clients run it at once.
     fn clients(&self) -> u32;
 
@@ -106,6 +112,8 @@ pub struct Client {
     pub number: u32,
     /// A handle of its own, on a node of its own.
     pub database: Database,
+    /// Where the keyspace is cut for the resolvers, if it is not cut by the first bytes of keys.
+    pub resolver_boundaries: Arc<[Key]>,
     stopped: Arc<AtomicBool>,
     trace: Trace,
 }
@@ -113,7 +121,14 @@ pub struct Client {
 impl Client {
     /// A client that works until `stopped` is set.
     pub fn new(number: u32, database: Database, stopped: Arc<AtomicBool>, trace: Trace) -> Client {
-        Client { number, database, stopped, trace }
+        let resolver_boundaries = Arc::from([]);
+        Client { number, database, resolver_boundaries, stopped, trace }
+    }
+
+    /// The same client of a cluster whose resolvers meet at these keys.
+    #[must_use]
+    pub fn with_resolver_boundaries(self, boundaries: &Arc<[Key]>) -> Client {
+        Client { resolver_boundaries: Arc::clone(boundaries), ..self }
     }
 
     /// Whether it is time to end.

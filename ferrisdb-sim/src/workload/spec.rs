@@ -14,6 +14,7 @@ use super::{
     conflict_ranges::{ConflictRanges, ConflictRangesSettings},
     cycle::{Cycle, CycleSettings},
     deleted_keys::{DeletedKeys, DeletedKeysSettings},
+    directories::{Directories, DirectoriesSettings},
     exactly_once::{ExactlyOnce, ExactlyOnceSettings},
     external_consistency::{ExternalConsistency, ExternalConsistencySettings},
     hot_key::{HotKey, HotKeySettings},
@@ -73,6 +74,8 @@ pub enum WorkloadSpec {
     CInterface(CInterfaceSettings),
     /// [`ConflictRanges`].
     ConflictRanges(ConflictRangesSettings),
+    /// [`Directories`].
+    Directories(DirectoriesSettings),
     /// [`Queue`].
     Queue(QueueSettings),
     /// [`Repeatable`].
@@ -112,6 +115,7 @@ impl WorkloadSpec {
             WorkloadSpec::Bulk(settings) => Box::new(Bulk::new(settings)),
             WorkloadSpec::CInterface(settings) => Box::new(CInterface::new(settings)),
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
+            WorkloadSpec::Directories(settings) => Box::new(Directories::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::Repeatable(settings) => Box::new(Repeatable::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),

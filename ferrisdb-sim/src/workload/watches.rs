@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ferrisdb_client::{AtomicOp, KeyRange, Stage, Transaction, Value, Watch};
+use ferrisdb_client::{AtomicOp, KeyRange, Stage, Transaction, TransactionOption, Value, Watch};
 use ferrisdb_core::{Key, runtime};
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
@@ -145,7 +145,12 @@ impl Watches {
             2 => Style::ChangeAfter,
             _ => Style::Read,
         };
+        // Whatever snapshots see, a watch sees what its transaction does.
+        let snapshots_see_writes = !one_in(3);
         let body = |transaction: Transaction| async move {
+            if !snapshots_see_writes {
+                transaction.set_option(TransactionOption::SnapshotReadYourWritesDisabled)?;
+            }
             if style == Style::ChangeBefore {
                 self.set_other(&transaction, index).await?;
             }
@@ -154,6 +159,7 @@ impl Watches {
             let watch = transaction.watch(data_key(index)).await?;
             if style == Style::ChangeAfter {
                 self.set_other(&transaction, index).await?;
+                ensure!(watch.is_ready(), "a change by the transaction itself is told at once");
             }
             Ok(Waiting { watch, known, count: Some(count) })
         };

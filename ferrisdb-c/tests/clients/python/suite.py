@@ -241,6 +241,99 @@ def watches_fire_on_changes_only():
 
 
 @case
+def watches_see_their_transaction():
+    db[b"w"] = b"1"
+    tr = db.create_transaction()
+    tr.options.set_snapshot_ryw_disable()
+    tr[b"w"] = b"2"
+    quiet = tr.watch(b"w")
+    tr.commit().wait()
+    # The transaction itself, after the watch: at once.
+    tr = db.create_transaction()
+    own = tr.watch(b"w")
+    own_again = tr.watch(b"w")
+    tr[b"w"].wait()
+    tr[b"w"] = b"3"
+    own.wait()
+    own_again.wait()
+    # The read of a watch is one like any other.
+    tr = db.create_transaction()
+    refused = tr.watch(b"w")
+    tr[b"other"] = b""
+    tr[b"w"].wait()
+    db[b"w"] = b"4"
+    expect_error(1020, lambda: tr.commit().wait())
+    expect_error(1020, refused.wait)
+    quiet.wait()
+    # A commit right behind it arms it.
+    tr = db.create_transaction()
+    armed = tr.watch(b"w")
+    tr.commit().wait()
+    db[b"w"] = b"5"
+    armed.wait()
+    # One that was cancelled does not count, from then on.
+    db.options.set_max_watches(2)
+    try:
+        tr = db.create_transaction()
+        for _ in range(50):
+            one, two = tr.watch(b"w"), tr.watch(b"w")
+            one.cancel()
+            two.cancel()
+        last = tr.watch(b"w")
+        tr.commit().wait()
+        db[b"w"] = b"6"
+        last.wait()
+    finally:
+        db.options.set_max_watches(10_000)
+
+
+@case
+def stamped_keys_conflict_where_they_come_to_lie():
+    tr = db.create_transaction()
+    tr.set_versionstamped_key(b"\0" * 10 + struct.pack("<I", 0), b"nothing but the stamp")
+    tr.commit().wait()
+
+    def push(tr):
+        tr.set_versionstamped_key(b"queue/" + b"\0" * 10 + struct.pack("<I", 6), b"v")
+
+    db[b"queue/head"] = b"0"
+    reader, tail, pusher = db.create_transaction(), db.create_transaction(), db.create_transaction()
+    reader[b"queue/head"].wait()
+    list(tail[b"queue/" : b"queue0"])
+    push(pusher)
+    pusher.commit().wait()
+    reader[b"other"] = b"1"
+    reader.commit().wait()
+    tail[b"other"] = b"1"
+    expect_error(1020, lambda: tail.commit().wait())
+    # Those before it can be read, once the version is known.
+    tr = db.create_transaction()
+    tr.get_read_version().wait()
+    push(tr)
+    assert len(list(tr.get_range(b"queue/", b"queue0", limit=1))) == 1
+    tr = db.create_transaction()
+    push(tr)
+    expect_error(1036, lambda: list(tr.get_range(b"queue/", b"queue0", limit=1)))
+
+
+@case
+def the_last_write_of_a_key_counts():
+    tr = db.create_transaction()
+    for i in range(200):
+        tr[b"same"] = bytes([i]) * 100_000
+    tr.commit().wait()
+    assert bytes(db[b"same"]) == bytes([199]) * 100_000
+    tr = db.create_transaction()
+    for i in range(200):
+        tr[b"s%d" % i] = b"x" * 100_000
+        if i % 50 == 49:
+            tr.clear_range(b"s", b"t")
+    tr[b"x"] = b"1"
+    tr.commit().wait()
+    assert db[b"x"] == b"1" and not db[b"s1"].present()
+
+
+@case
 def callbacks_are_called_once():
     called = []
     done = threading.Event()

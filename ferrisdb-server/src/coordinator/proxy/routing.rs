@@ -148,7 +148,12 @@ pub fn ranges_within<'a>(
     ranges: &'a [KeyRange],
     keys: &'a KeyRange,
 ) -> impl Iterator<Item = (u32, KeyRange)> + 'a {
-    (0u32..).zip(ranges).filter_map(|(index, range)| Some((index, range.intersection(keys)?)))
+    (0u32..).zip(ranges).filter_map(|(index, range)| {
+        if planted(Plant::RangeCutAtResolver) && !keys.contains(&range.begin) {
+            return None;
+        }
+        Some((index, range.intersection(keys)?))
+    })
 }
 
 #[cfg(test)]

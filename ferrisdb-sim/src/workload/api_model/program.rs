@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use ferrisdb_client::{
     AtomicOp, Error, ErrorCode, Key, KeyRange, KeySelector, RangeQuery, Transaction,
-    TransactionOption, Value,
+    TransactionOption, Value, Versionstamp,
 };
 use ferrisdb_core::{Mutation, limits};
 use futures::{StreamExt as _, future::try_join_all};
@@ -18,8 +18,13 @@ use crate::workload::{
 /// The keys of one client.
 #[derive(Clone, Debug)]
 pub(super) struct Keyspace {
-    prefix: String,
-    keys: u32,
+    all: KeyRange,
+    /// Those without a versionstamp.
+    plain: Vec<Key>,
+    /// What those with one begin with.
+    stamped: Vec<u8>,
+    /// How long those are, at most.
+    stamped_bytes_max: usize,
     value_bytes_max: usize,
 }
 
@@ -57,29 +62,68 @@ pub(super) struct Program {
 }
 
 impl Keyspace {
-    /// The keys of the client with this number.
+    /// The keys of the client with this number. Every second key is the one right after the key before it: ends of ranges
+    /// meet there.
     pub(super) fn new(client: u32, keys: u32, value_bytes_max: u32) -> Keyspace {
         let prefix = format!("api_model/{client:03}/");
-        Keyspace { prefix, keys: keys.max(1), value_bytes_max: value_bytes_max as usize }
+        let plain = (0..keys.max(1)).map(|index| {
+            let key = Key::from(format!("{prefix}k/{:03}", index / 2));
+            if index.is_multiple_of(2) { key } else { key.successor() }
+        });
+        let stamped = format!("{prefix}s/").into_bytes();
+        Keyspace {
+            all: KeyRange::prefix(prefix.as_bytes()),
+            plain: plain.collect(),
+            stamped_bytes_max: stamped.len() + Versionstamp::LEN + 1,
+            stamped,
+            value_bytes_max: value_bytes_max as usize,
+        }
+    }
+
+    /// The keys of the client with this number, if it is one of the two that have the edges of the keyspace: the first key
+    /// of all and versionstamps at the begin of keys, or the last keys of all. The longest ones, too.
+    pub(super) fn at_edge(client: u32, value_bytes_max: u32) -> Option<Keyspace> {
+        let (first, end): (&[u8], _) = match client {
+            0 => (b"\0", Key::from(b"\x01")),
+            1 => (b"\xfe", Key::USER_END),
+            _ => return None,
+        };
+        let long = |bytes: usize| {
+            let mut key = first.to_vec();
+            key.resize(bytes, 0xff);
+            Key::from(key)
+        };
+        let begin = if client == 0 { Key::MIN } else { first.into() };
+        let plain = vec![
+            begin.clone(),
+            begin.successor(),
+            [first, b"\xff"].concat().into(),
+            [first, b"\xff\0"].concat().into(),
+            long(limits::KEY_BYTES_MAX - 1),
+            long(limits::KEY_BYTES_MAX),
+        ];
+        Some(Keyspace {
+            all: KeyRange { begin: begin.clone(), end },
+            plain,
+            stamped: begin.to_vec(),
+            stamped_bytes_max: limits::KEY_BYTES_MAX,
+            value_bytes_max: value_bytes_max as usize,
+        })
     }
 
     /// All keys of the client.
     pub(super) fn all(&self) -> KeyRange {
-        KeyRange::prefix(self.prefix.as_bytes())
+        self.all.clone()
     }
 
-    /// Every second key is the one right after the key before it: ends of ranges meet there.
     fn key(&self) -> Key {
-        let index = draw(self.keys as usize);
-        let key = Key::from(format!("{}k/{:03}", self.prefix, index / 2));
-        if index.is_multiple_of(2) { key } else { key.successor() }
+        pick(&self.plain).clone()
     }
 
     /// A key that can be read: now and then one with a versionstamp in it.
     fn readable(&self, rows: &Rows) -> Key {
-        let stamped = format!("{}s/", self.prefix);
-        let stamped: Vec<&Key> =
-            rows.keys().filter(|key| key.starts_with(stamped.as_bytes())).collect();
+        let is_stamped = |key: &&Key| !self.plain.contains(key);
+        let stamped: Vec<&Key> = rows.keys().filter(is_stamped).collect();
         if stamped.is_empty() || !one_in(8) { self.key() } else { (*pick(&stamped)).clone() }
     }
 
@@ -87,7 +131,7 @@ impl Keyspace {
         match draw(10) {
             0 => self.all().begin,
             1 => self.all().end,
-            2 => format!("{}s/", self.prefix).into(),
+            2 => self.stamped.clone().into(),
             3 => self.readable(rows).successor(),
             _ => self.readable(rows),
         }
@@ -117,12 +161,14 @@ impl Keyspace {
             4 => Mutation::Clear { key: self.readable(rows) },
             5 => Mutation::ClearRange { range: self.range(rows) },
             6 => {
-                let offset = self.prefix.len() + 2;
-                let gap = [0; 10];
-                let mut key = format!("{}s/", self.prefix).into_bytes();
-                key.extend_from_slice(&gap);
+                let mut key = self.stamped.clone();
+                let offset = key.len() as u32;
+                key.extend_from_slice(&[0; Versionstamp::LEN]);
                 key.push(b'a' + draw(3) as u8);
-                let (value, offset) = (self.value(), offset as u32);
+                if one_in(2) {
+                    key.resize(self.stamped_bytes_max, b'z');
+                }
+                let value = self.value();
                 Mutation::SetVersionstampedKey { key: key.into(), offset, value }
             }
             7 => {
@@ -141,7 +187,7 @@ impl Keyspace {
 
     fn refused(&self) -> Step {
         let (key, value) = (self.key(), Value::default());
-        let mut long_key = self.prefix.clone().into_bytes();
+        let mut long_key = self.stamped.clone();
         long_key.resize(limits::KEY_BYTES_MAX + 1, b'k');
         let long_value = Value::from(vec![0; limits::VALUE_BYTES_MAX + 1]);
         let (mutation, code) = match draw(6) {
@@ -157,7 +203,7 @@ impl Keyspace {
                 (mutation, ErrorCode::InvalidMutation)
             }
             4 => {
-                let offset = key.len() as u32 - 9;
+                let offset = (key.len() as u32).saturating_sub(9);
                 let mutation = Mutation::SetVersionstampedKey { key, offset, value };
                 (mutation, ErrorCode::InvalidMutation)
             }
@@ -277,30 +323,19 @@ impl Program {
                 }
                 Step::Range { query, is_snapshot, is_streamed } => {
                     let sees = self.seen(&sees, &without_writes, *is_snapshot);
-                    let plain = |end: &KeySelector| {
-                        let is_plain = end.offset == 1;
-                        let anchor =
-                            if end.or_equal { end.key.successor() } else { end.key.clone() };
-                        if is_plain { Selected::Key(anchor) } else { sees.select(end, keys) }
-                    };
-                    let expected = match [plain(&query.begin), plain(&query.end)] {
+                    let Some(plain) = query.plain_range() else {
                         // Where a read would leave the client's keys it meets those of others.
-                        [Selected::Outside, _] | [_, Selected::Outside] => continue,
-                        [Selected::Key(begin), Selected::Key(end)] if begin < end => {
-                            sees.range(&RangeQuery {
-                                begin: begin.into(),
-                                end: end.into(),
-                                ..query.clone()
-                            })
-                        }
-                        [Selected::Key(begin), Selected::Key(end)] => {
-                            let is_inverted = query.plain_range().is_some() && begin > end;
-                            if is_inverted {
-                                continue;
-                            }
-                            Some((Vec::new(), false))
-                        }
-                        _ => None,
+                        let Some(expected) = sees.select_rows(query, keys) else { continue };
+                        let found = range(transaction, query, *is_snapshot, *is_streamed).await?;
+                        check_selected_range(query, &found, &expected, sees)?;
+                        continue;
+                    };
+                    if plain.begin > plain.end {
+                        continue;
+                    }
+                    let expected = match plain.is_empty() {
+                        true => Some((Vec::new(), false)),
+                        false => sees.range(query),
                     };
                     let found = range(transaction, query, *is_snapshot, *is_streamed).await?;
                     check_range(query, &found, &expected)?;
@@ -321,12 +356,13 @@ impl Program {
                     if !with_conflict {
                         transaction.set_option(TransactionOption::NextWriteWithoutConflict)?;
                     }
+                    let before = transaction.known_read_version();
                     write(transaction, mutation)?;
                     written.push(mutation.clone());
                     if self.reads_own_writes {
                         match self.bypasses_unreadable {
-                            true => sees.write(&mutation.without_stamp()),
-                            false => sees.write(mutation),
+                            true => sees.write(&mutation.without_stamp(), before),
+                            false => sees.write(mutation, before),
                         }
                     }
                 }
@@ -521,6 +557,30 @@ pub(super) fn check_range(
     };
     ensure!(is_right, "{query:?} was read as {found:?}, it is {expected:?} (I-2, I-15)");
     Ok(())
+}
+
+/// Compares a range read between selectors with what it must say. How far it has to look to find its ends is its own
+/// business: it may come upon what cannot be read, but must not pass over it between rows.
+///
+/// # Errors
+///
+/// If it differs.
+pub(super) fn check_selected_range(
+    query: &RangeQuery,
+    found: &FoundRange,
+    expected: &(Vec<Row>, bool),
+    sees: &Contents,
+) -> Result<()> {
+    let Some((rows, _)) = found else {
+        ensure!(sees.hides_anything(), "{query:?} cannot be read, nothing is hidden (I-15)");
+        return Ok(());
+    };
+    let keys = || rows.iter().map(|(key, ..)| key);
+    if let (Some(begin), Some(end)) = (keys().min(), keys().max()) {
+        let between = KeyRange { begin: begin.clone(), end: end.successor() };
+        ensure!(!sees.hides(&between), "{query:?} was read over what cannot be read (I-15)");
+    }
+    check_range(query, found, &Some(expected.clone()))
 }
 
 /// The rows with their versions, as a transaction sees them that has written nothing.

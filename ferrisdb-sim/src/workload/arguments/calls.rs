@@ -318,18 +318,20 @@ async fn commit_at(transaction: &Transaction, version: Version, key: &Key) -> Re
 
 /// Writes one key again and again, until not a byte more fits.
 fn fill(transaction: &Transaction, key: &Key) -> Result<(), Error> {
-    // The first write also adds its conflict range.
-    transaction.set(key, "")?;
-    loop {
+    for part in 0..u16::MAX {
+        // Another key each time: of the writes of one, only the last counts.
+        let key = Key::from([key.as_slice(), &part.to_be_bytes()].concat());
+        // The key itself, and the two ends of its conflict range.
+        let overhead = 3 * key.len() + 1;
         let left = limits::TRANSACTION_BYTES_MAX - transaction.approximate_size();
-        if left < key.len() {
-            // A conflict range of this length takes what is left.
-            return Ok(());
+        if left == 0 {
+            break;
         }
-        let length = (left - key.len()).min(limits::VALUE_BYTES_MAX);
+        let length = (left - overhead).min(limits::VALUE_BYTES_MAX);
         // What is left after this one must be nothing, or enough for another key.
-        let rest = left - key.len() - length;
-        let length = if rest > 0 && rest < key.len() { length - key.len() } else { length };
+        let rest = left - overhead - length;
+        let length = if rest > 0 && rest < overhead { length - overhead } else { length };
         transaction.set(key, vec![b'v'; length])?;
     }
+    Ok(())
 }
