@@ -25,6 +25,7 @@ use crate::{
     exactly_once::AcknowledgedIds,
     options::{Priority, Settings, TransactionOption, TransactionOptions},
     retry::{self, AsError},
+    status_json::Readings,
     transaction::Transaction,
     watch::Watches,
 };
@@ -63,6 +64,8 @@ struct Inner {
     /// Reads the cluster file again until somebody answers.
     _rereading: Option<Task>,
     acknowledged_ids: AcknowledgedIds,
+    /// What the status among the special keys compares with.
+    readings: Readings,
     /// The servers, if they run inside this process for this handle alone.
     #[cfg(feature = "embedded")]
     embedded: Mutex<Option<ferrisdb_server::host::Embedded>>,
@@ -182,6 +185,7 @@ impl Database {
             defaults: RwLock::new(defaults),
             _rereading: rereading,
             acknowledged_ids: AcknowledgedIds::default(),
+            readings: Readings::default(),
             #[cfg(feature = "embedded")]
             embedded: Mutex::default(),
         };
@@ -415,6 +419,10 @@ impl Database {
 
     pub(crate) fn settings(&self) -> &Settings {
         self.inner.cluster.settings()
+    }
+
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.inner.readings
     }
 
     pub(crate) fn acknowledged_ids(&self) -> &AcknowledgedIds {

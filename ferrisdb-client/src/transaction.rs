@@ -14,13 +14,14 @@
 //!
 //! Start with [`Transaction::get`] in `reads.rs`, then [`Transaction::commit`] in `commit.rs`.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{cell::Cell, future::Future, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
     Error, ErrorCode, Key, KeyRange, Mutation, Result, Stage, Value, Version, Versionstamp,
     atomic::AtomicOp,
     idempotency, limits,
     runtime::{self, Instant},
+    simulation::{Plant, planted},
     transaction::{self, CommitOutcome, CommitRequest, ConflictingRead, IdempotencyId},
 };
 use futures::FutureExt as _;
@@ -135,6 +136,8 @@ struct Work {
     read_conflicts: RangeSet,
     write_conflicts: RangeSet,
     watches: Vec<PendingWatch>,
+    /// Whether anything was read, without a conflict or with one.
+    has_read: Cell<bool>,
 }
 
 /// What may be done next.
@@ -332,6 +335,15 @@ impl Transaction {
             let _ = call.read_version.set(version);
         }
         self.version_for(call).await
+    }
+
+    /// A version to measure data at: the transaction's, if it has one. If not, it gets none by this.
+    async fn version_to_measure(&self, call: &Call) -> Result<Version> {
+        match call.read_version.get() {
+            Some(version) => Ok(*version),
+            None if planted(Plant::MeasureTakesReadVersion) => self.version_for(call).await,
+            None => self.shared.database.cluster().read_version(call.priority).await,
+        }
     }
 
     /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
@@ -564,11 +576,12 @@ impl Transaction {
         state.options.check_may_write()?;
         transaction::check_mutation(&mutation, &state.options.write_end(), Stage::Client)?;
         let size = state.work.size() + mutation.size();
-        if size > state.options.size_limit {
+        let is_checked_now = !state.options.size_checked_at_commit;
+        if is_checked_now && size > state.options.size_limit {
             let detail = format!("{size} bytes, {} are allowed", state.options.size_limit);
             return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
         }
-        if state.work.mutations.len() >= limits::TRANSACTION_ITEMS_MAX {
+        if is_checked_now && state.work.mutations.len() >= limits::TRANSACTION_ITEMS_MAX {
             let detail = format!("more than {} mutations", limits::TRANSACTION_ITEMS_MAX);
             return Err(Error::new(ErrorCode::TransactionTooLarge, Stage::Client, detail));
         }
@@ -581,6 +594,25 @@ impl Transaction {
 
 /// Checks of the state.
 impl Transaction {
+    /// Whether an operation may begin now: neither the transaction's time is over, nor was it cancelled, nor has its commit begun.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert!(transaction.check_open().is_ok());
+    /// transaction.cancel();
+    /// assert!(transaction.check_open().is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error that the operation would have.
+    pub fn check_open(&self) -> Result<()> {
+        self.open().map(drop)
+    }
+
     /// The state, if the transaction can be used.
     fn open(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.shared.state.lock();
@@ -691,7 +723,7 @@ impl Fate {
 
 impl Work {
     fn is_begun(&self) -> bool {
-        !self.mutations.is_empty() || !self.read_conflicts.is_empty()
+        self.has_read.get() || !self.mutations.is_empty() || !self.read_conflicts.is_empty()
     }
 
     /// Whether nothing of the commit depends on the read version. Stamped keys do: the conflicts that they are

@@ -41,5 +41,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ResendUnknown => &["exactly-once"],
         Plant::SelectorConflictTooSmall => &["conflicts"],
         Plant::ReuseReadVersion => &["side-channel"],
+        Plant::MeasureTakesReadVersion | Plant::SelectorAtEndRefused => &["arguments"],
+        Plant::StatusGuessesAvailability | Plant::StatusWithoutLimit => &["status"],
     }
 }

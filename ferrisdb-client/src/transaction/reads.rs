@@ -9,8 +9,6 @@
 //!
 //! A read takes its view of the own writes when it is first polled; writes after that are not in it.
 
-use ferrisdb_core::simulation::{Plant, planted};
-
 use super::*;
 use crate::{options::StreamingMode, special_keys};
 
@@ -164,7 +162,7 @@ impl Transaction {
     pub async fn estimated_range_size(&self, range: impl Into<KeyRange>) -> Result<u64> {
         let (range, call, _outstanding) = self.begin_measure(range.into())?;
         let estimated = async {
-            let read_version = self.version_for(&call).await?;
+            let read_version = self.version_to_measure(&call).await?;
             let cluster = self.shared.database.cluster();
             let (mut rest, mut bytes) = (range, 0);
             while !rest.is_empty() {
@@ -224,7 +222,7 @@ impl Transaction {
         let (range, call, _outstanding) = self.begin_measure(range.into())?;
         let points_max = points_max.unwrap_or(usize::MAX);
         let split = async {
-            let read_version = self.version_for(&call).await?;
+            let read_version = self.version_to_measure(&call).await?;
             let cluster = self.shared.database.cluster();
             let (mut points, mut passed) = (Vec::new(), 0);
             let mut rest = range.clone();
@@ -341,11 +339,17 @@ impl Transaction {
         let (call, overlay, read_end, _outstanding) = {
             let state = self.open()?;
             let read_end = state.options.read_end();
-            if let Some(range) = query.plain_range() {
-                transaction::check_range(&range, &read_end, Stage::Client)?;
-            }
+            // The keys count as they were given: what is behind the last legal one stands for the end of what may be read.
             check_selector(&query.begin, &read_end)?;
             check_selector(&query.end, &read_end)?;
+            if planted(Plant::SelectorAtEndRefused)
+                && let Some(range) = query.plain_range()
+            {
+                transaction::check_range(&range, &read_end, Stage::Client)?;
+            }
+            if let Some(range) = query.plain_range().filter(|range| range.begin > range.end) {
+                return Err(Error::new(ErrorCode::InvertedRange, Stage::Client, range.to_string()));
+            }
             check_limits(&query)?;
             (state.call(), state.overlay(isolation), read_end, state.work.outstanding.begin())
         };
@@ -452,6 +456,7 @@ impl Transaction {
 impl State {
     /// The own writes, as a read sees them that begins now.
     fn overlay(&self, isolation: Isolation) -> Arc<Overlay> {
+        self.work.has_read.set(true);
         let hides_writes =
             isolation == Isolation::Snapshot && self.options.snapshot_read_your_writes < 0;
         if hides_writes || !self.options.read_your_writes {

@@ -10,6 +10,7 @@
 //!   blocking         tokio's blocking threads          runs in place, and takes as long as its disk
 //!   random_u64       the thread's generator            the seed's generator
 //!   Disk             files                             a disk in memory that survives its process
+//!   vitals           what the system says of us         nothing
 //! ```
 //!
 //! The network is the fifth door: [`crate::transport`] opens sockets of the aliased tokio, which madsim
@@ -22,6 +23,7 @@ pub mod disk;
 pub mod node_clocks;
 mod random;
 mod task;
+mod vitals;
 
 pub use awake::Awake;
 pub use clock::{Instant, now, sleep, timeout, true_now, unix_time};
@@ -30,3 +32,4 @@ pub use random::{jitter, random_u64};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
 pub use task::{Task, TaskGroup, blocking, spawn, spawn_apart, yield_now};
+pub use vitals::{MachineVitals, Vitals, vitals};

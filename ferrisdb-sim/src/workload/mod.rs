@@ -32,6 +32,7 @@ pub mod register;
 pub mod replica_check;
 pub mod serializability;
 pub mod spec;
+pub mod status;
 pub mod support;
 pub mod watches;
 

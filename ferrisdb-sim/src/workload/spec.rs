@@ -21,6 +21,7 @@ use super::{
     recorded_bank::RecordedBankWorkload,
     replica_check::{ReplicaCheck, ReplicaCheckSettings},
     serializability::{Serializability, SerializabilitySettings},
+    status::{Status, StatusSettings},
     watches::{Watches, WatchesSettings},
 };
 
@@ -62,6 +63,8 @@ pub enum WorkloadSpec {
     Queue(QueueSettings),
     /// [`ReplicaCheck`].
     ReplicaCheck(ReplicaCheckSettings),
+    /// [`Status`].
+    Status(StatusSettings),
     /// [`Watches`].
     Watches(WatchesSettings),
 }
@@ -89,6 +92,7 @@ impl WorkloadSpec {
             WorkloadSpec::ConflictRanges(settings) => Box::new(ConflictRanges::new(settings)),
             WorkloadSpec::Queue(settings) => Box::new(Queue::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
+            WorkloadSpec::Status(settings) => Box::new(Status::new(settings)),
             WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
         }
     }
