@@ -289,7 +289,12 @@ impl Future {
 
     /// Gives the work up, if it has not ended, with an error.
     pub fn fail(self: &Arc<Self>, code: Code) {
-        let Some(due) = self.complete(Err(code)) else { return };
+        self.settle(Err(code));
+    }
+
+    /// Makes the future complete, if it is not.
+    pub fn settle(self: &Arc<Self>, result: Ended) {
+        let Some(due) = self.complete(result) else { return };
         if due.callbacks.is_empty() || network::is_network_thread() {
             return;
         }
@@ -513,6 +518,10 @@ impl Promise for Future {
 
     fn fail(self: &Arc<Self>, code: Code) {
         Future::fail(self, code);
+    }
+
+    fn settle(self: &Arc<Self>, result: Ended) {
+        Future::settle(self, result);
     }
 
     fn is_ready(&self) -> bool {

@@ -25,6 +25,7 @@ use crate::{
     exactly_once::AcknowledgedIds,
     options::{Priority, Settings, TransactionOption, TransactionOptions},
     retry::{self, AsError},
+    status_json::Readings,
     transaction::Transaction,
     watch::Watches,
 };
@@ -65,6 +66,8 @@ struct Inner {
     /// Reads the cluster file again whenever nobody answers.
     _rereading: Option<Task>,
     acknowledged_ids: AcknowledgedIds,
+    /// What the status among the special keys compares with.
+    readings: Readings,
     /// The servers, if they run inside this process for this handle alone.
     #[cfg(feature = "embedded")]
     embedded: Mutex<Option<ferrisdb_server::host::Embedded>>,
@@ -189,6 +192,7 @@ impl Database {
             defaults: RwLock::new(defaults),
             _rereading: rereading,
             acknowledged_ids: AcknowledgedIds::default(),
+            readings: Readings::default(),
             #[cfg(feature = "embedded")]
             embedded: Mutex::default(),
         };
@@ -422,6 +426,10 @@ impl Database {
 
     pub(crate) fn settings(&self) -> &Settings {
         self.inner.cluster.settings()
+    }
+
+    pub(crate) fn readings(&self) -> &Readings {
+        &self.inner.readings
     }
 
     pub(crate) fn acknowledged_ids(&self) -> &AcknowledgedIds {

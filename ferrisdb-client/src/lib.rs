@@ -326,6 +326,7 @@ mod read_your_writes;
 mod retry;
 mod selector;
 pub mod special_keys;
+mod status_json;
 mod subspace;
 mod transaction;
 pub mod tuple;

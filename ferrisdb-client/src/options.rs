@@ -116,6 +116,22 @@ pub enum TransactionOption {
     RetryDelayMax(Duration),
     /// Most bytes of mutations and conflict ranges; at most [`limits::TRANSACTION_BYTES_MAX`].
     SizeLimit(usize),
+    /// Writes over the size limit are taken, and the commit fails, as programs of FoundationDB know it. What is written is not limited
+    /// before that, nor is the memory for it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::TransactionOption;
+    /// transaction.set_option(TransactionOption::SizeCheckedAtCommit)?;
+    /// transaction.set_option(TransactionOption::SizeLimit(100))?;
+    /// transaction.set("k", vec![0; 200])?;
+    /// assert!(transaction.get("k").await?.is_some());
+    /// assert!(transaction.commit().await.is_err());
+    /// # Ok(()) }
+    /// ```
+    SizeCheckedAtCommit,
     /// The next write, and only that one, adds no write conflict range.
     ///
     /// ```
@@ -250,6 +266,7 @@ pub struct TransactionOptions {
     pub(crate) retry_limit: Option<u32>,
     pub(crate) retry_delay_max: Duration,
     pub(crate) size_limit: usize,
+    pub(crate) size_checked_at_commit: bool,
     pub(crate) next_write_without_conflict: bool,
     pub(crate) read_your_writes: bool,
     pub(crate) snapshot_read_your_writes: i32,
@@ -276,6 +293,7 @@ impl Default for TransactionOptions {
             retry_limit: None,
             retry_delay_max: Duration::from_secs(1),
             size_limit: limits::TRANSACTION_BYTES_MAX,
+            size_checked_at_commit: false,
             next_write_without_conflict: false,
             read_your_writes: true,
             snapshot_read_your_writes: 0,
@@ -321,6 +339,7 @@ impl TransactionOptions {
                 }
                 self.size_limit = bytes;
             }
+            TransactionOption::SizeCheckedAtCommit => self.size_checked_at_commit = true,
             TransactionOption::NextWriteWithoutConflict => self.next_write_without_conflict = true,
             TransactionOption::ReadYourWritesDisabled => self.read_your_writes = false,
             TransactionOption::SnapshotReadYourWritesEnabled => {

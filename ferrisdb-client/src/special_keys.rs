@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The names are FoundationDB's, so that tools made for it find what they look for. Reading them observes nothing; a range
-//! read stays inside one of these lines, unless the option [`SpecialKeysRelaxed`](crate::TransactionOption) is set. There
+//! read stays inside one of these lines, or inside all of `/transaction/`, unless the option [`SpecialKeysRelaxed`](crate::TransactionOption) is set. There
 //! is nothing to write here: what it changes elsewhere, [`Database`] has functions for.
 //!
 //! ```
@@ -32,14 +32,11 @@
 
 use std::collections::BTreeMap;
 
-use ferrisdb_core::{
-    Error, ErrorCode, Key, KeyRange, Result, Stage, Value, service::controller::is_selected,
-};
-use serde_json::json;
+use ferrisdb_core::{Error, ErrorCode, Key, KeyRange, Result, Stage, Value};
 
 use crate::{
-    database::Database,
     options::{KeyValue, RangePage, RangeQuery},
+    status_json,
     transaction::Transaction,
 };
 
@@ -95,7 +92,7 @@ impl Module {
             }
             Module::ClusterId => one(database.cluster_id().await?.to_string().into()),
             Module::ConnectionString => one(connection.to_string().into()),
-            Module::Status => one(status_json(database).await.into()),
+            Module::Status => one(status_json::text(database).await.into()),
             Module::ConflictingKeys => {
                 let ranges = transaction.conflicting_ranges();
                 boundaries(range, ranges.into_iter().map(|conflict| conflict.range))
@@ -153,7 +150,8 @@ pub(crate) async fn get_range(transaction: &Transaction, query: &RangeQuery) -> 
         touched.into_iter().filter(|(_, of_module)| of_module.intersects(&range)).collect();
     let is_inside =
         |of_module: &KeyRange| of_module.begin <= range.begin && range.end <= of_module.end;
-    let is_one = matches!(&touched[..], [(_, of_module)] if is_inside(of_module));
+    let is_one = matches!(&touched[..], [(_, of_module)] if is_inside(of_module))
+        || is_inside(&Module::range("/transaction/"));
     if !is_one && !transaction.reads_special_keys_relaxed() {
         let code = match touched.is_empty() {
             true => ErrorCode::SpecialKeysNoModuleFound,
@@ -186,67 +184,6 @@ fn limited(mut rows: Vec<KeyValue>, query: &RangeQuery) -> RangePage {
     RangePage { rows, more }
 }
 
-/// The status as JSON: what FoundationDB's tools look for, by its names, and all that there is under `ferrisdb`.
-async fn status_json(database: &Database) -> String {
-    let status = match database.status().await {
-        Ok(status) => status,
-        Err(error) => {
-            let client = json!({
-                "database_status": { "available": false, "healthy": false },
-                "messages": [{ "name": "unreachable", "description": error.to_string() }],
-            });
-            return json!({ "client": client, "cluster": {} }).to_string();
-        }
-    };
-    let is_active = status.cluster.phase == ferrisdb_core::service::controller::Phase::Active;
-    let processes = status.processes.iter().map(|process| {
-        let heartbeat = &process.heartbeat;
-        let described = json!({
-            "address": heartbeat.worker.address.to_string(),
-            "class_type": heartbeat.class.to_string(),
-            "excluded": is_selected(
-                &status.cluster.excluded,
-                heartbeat.process,
-                &heartbeat.worker.address,
-            ),
-            "fault_domain": heartbeat.zone,
-            "failed": !process.alive,
-            "messages": process.failure.iter().collect::<Vec<_>>(),
-        });
-        (heartbeat.process.to_string(), described)
-    });
-    let processes: serde_json::Map<String, serde_json::Value> = processes.collect();
-    let controllers = status.cluster.controllers.iter().map(|member| {
-        let address = member.address.to_string();
-        let reachable = !status.silent_controllers.iter().any(|(at, _)| *at == member.address);
-        json!({ "address": address, "reachable": reachable })
-    });
-    // Ids are numbers of 128 bits, for which there is text in JSON but no value in memory.
-    let everything = serde_json::to_string(&status).unwrap_or_else(|_| "null".to_owned());
-    let is_healthy = is_active && status.repairs.is_empty() && status.stuck.is_empty();
-    let mut text = json!({
-        "client": {
-            "cluster_file": { "path": database.connection().path, "up_to_date": true },
-            "coordinators": {
-                "coordinators": controllers.collect::<Vec<_>>(),
-                "quorum_reachable": true,
-            },
-            "database_status": { "available": is_active, "healthy": is_healthy },
-            "messages": [],
-        },
-        "cluster": {
-            "connection_string": database.connection().to_string(),
-            "database_available": is_active,
-            "generation": status.cluster.generation.0,
-            "processes": processes,
-            "recovery_state": { "name": if is_active { "fully_recovered" } else { "recovering" } },
-        },
-    })
-    .to_string();
-    text.pop();
-    text + ",\"ferrisdb\":" + &everything + "}"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +193,13 @@ mod tests {
         let ranges = Module::ALL.map(|(_, name)| Module::range(name));
         assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].begin));
         assert!(ranges.iter().all(|range| is_special(&range.begin)));
+    }
+
+    #[test]
+    fn what_is_of_the_transaction_can_be_read_together() {
+        let all = Module::range("/transaction/");
+        let inside = Module::ALL.map(|(_, name)| Module::range(name)).into_iter();
+        assert_eq!(inside.filter(|range| all.contains(&range.begin)).count(), 3);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! Start with [`Transaction::get`] in `reads.rs`, then [`Transaction::commit`] in `commit.rs`.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,6 +28,7 @@ use ferrisdb_core::{
     atomic::AtomicOp,
     idempotency, limits,
     runtime::{self, Instant},
+    simulation::{Plant, planted},
     transaction::{self, CommitOutcome, CommitRequest, ConflictingRead, IdempotencyId},
 };
 use futures::FutureExt as _;
@@ -154,6 +156,8 @@ struct Work {
     read_conflicts: RangeSet,
     write_conflicts: RangeSet,
     watches: Vec<PendingWatch>,
+    /// Whether anything was read, without a conflict or with one.
+    has_read: Cell<bool>,
 }
 
 /// What may be done next.
@@ -388,6 +392,15 @@ impl Transaction {
             call.read_version.set(version);
         }
         self.version_for(call).await
+    }
+
+    /// A version to measure data at: the transaction's, if it has one. If not, it gets none by this.
+    async fn version_to_measure(&self, call: &Call) -> Result<Version> {
+        match call.read_version.get() {
+            Some(version) => Ok(version),
+            None if planted(Plant::MeasureTakesReadVersion) => self.version_for(call).await,
+            None => self.shared.database.cluster().read_version(call.priority).await,
+        }
     }
 
     /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
@@ -636,7 +649,9 @@ impl Transaction {
         let mut state = self.open()?;
         state.options.check_may_write()?;
         transaction::check_mutation(&mutation, &state.options.write_end(), Stage::Client)?;
-        state.work.check_room(&mutation, state.options.size_limit)?;
+        if !state.options.size_checked_at_commit {
+            state.work.check_room(&mutation, state.options.size_limit)?;
+        }
         let with_conflict = with_conflict
             .unwrap_or_else(|| !std::mem::take(&mut state.options.next_write_without_conflict));
         let with_overlay = state.options.read_your_writes;
@@ -650,6 +665,25 @@ impl Transaction {
 
 /// Checks of the state.
 impl Transaction {
+    /// Whether an operation may begin now: neither the transaction's time is over, nor was it cancelled, nor has its commit begun.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert!(transaction.check_open().is_ok());
+    /// transaction.cancel();
+    /// assert!(transaction.check_open().is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error that the operation would have.
+    pub fn check_open(&self) -> Result<()> {
+        self.open().map(drop)
+    }
+
     /// The state, if the transaction can be used.
     fn open(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.shared.state.lock();
@@ -784,7 +818,7 @@ impl Fate {
 
 impl Work {
     fn is_begun(&self) -> bool {
-        !self.writes.is_empty() || !self.read_conflicts.is_empty()
+        self.has_read.get() || !self.writes.is_empty() || !self.read_conflicts.is_empty()
     }
 
     /// Whether nothing of the commit depends on the read version.

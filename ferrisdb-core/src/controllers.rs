@@ -220,6 +220,15 @@ impl Controllers {
         Err(error)
     }
 
+    /// What one controller says of who leads; for status.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not answer.
+    pub async fn ask_one(&self, address: &Address) -> Result<Leader> {
+        self.ask(address).await.map(|(leader, ..)| leader)
+    }
+
     async fn confirm(&self, address: &Address) -> Result<(Address, Client<ControllerService>)> {
         let (leader, client, at) = self.ask(address).await?;
         if leader.address.as_ref() == Some(address) {

@@ -203,6 +203,14 @@ named! {
         DeafToTimeout = "deaf-to-timeout",
         /// Client: a commit does not wait for reads that were begun before it (I-15).
         CommitBeforeReads = "commit-before-reads",
+        /// Client: measuring a range gives the transaction a read version, so none can be set any more.
+        MeasureTakesReadVersion = "measure-takes-read-version",
+        /// Client: a selector behind the last legal key is refused, although its key is legal.
+        SelectorAtEndRefused = "selector-at-end-refused",
+        /// Client: the status says that the database is available because the controllers think so.
+        StatusGuessesAvailability = "status-guesses-availability",
+        /// Client: the status waits for its probe for as long as a transaction waits.
+        StatusWithoutLimit = "status-without-limit",
     }
 }
 

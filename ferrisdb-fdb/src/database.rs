@@ -53,6 +53,9 @@ impl DatabaseOptions {
             settings.defaults.set(default.clone()).map_err(|error| errors::number_of(&error))?;
         }
         let client = open(settings)?;
+        // Programs of FoundationDB hear of a transaction that is too large from its commit.
+        let at_commit = client.set_default(TransactionOption::SizeCheckedAtCommit);
+        at_commit.map_err(|error| errors::number_of(&error))?;
         state.client = Some(client.clone());
         Ok(client)
     }

@@ -69,8 +69,8 @@ codes! {
     USED_DURING_COMMIT = 2017, "the transaction was used while it was being committed";
     /// There is no such atomic operation.
     INVALID_MUTATION_TYPE = 2018, "there is no such atomic operation";
-    /// The versionstamp was asked for too late.
-    TRANSACTION_INVALID_VERSION = 2020, "ask for the versionstamp before the commit";
+    /// There is no versionstamp: the commit has failed.
+    TRANSACTION_INVALID_VERSION = 2020, "the transaction was not committed, so it has no versionstamp";
     /// An option in the environment was refused.
     ENVIRONMENT_OPTION_FAILED = 2022, "a network option in the environment has a value that it does not take";
     /// It has run before.

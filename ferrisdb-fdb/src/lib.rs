@@ -23,6 +23,7 @@ pub mod errors;
 pub mod mapped;
 pub mod options;
 mod promise;
+mod size;
 pub mod special;
 pub mod transaction;
 

@@ -239,8 +239,8 @@ pub fn of_transaction(option: i32, value: Option<&[u8]>) -> Result<TransactionSe
         (TIMEOUT, Given::Number(limit)) => TransactionOption::Timeout(milliseconds(limit)?),
         (RETRY_LIMIT, Given::Number(-1)) => TransactionOption::RetryLimit(None),
         (RETRY_LIMIT, Given::Number(limit)) => {
-            let limit = u32::try_from(limit).map_err(|_| errors::INVALID_OPTION_VALUE)?;
-            TransactionOption::RetryLimit(Some(limit))
+            let limit = i32::try_from(limit).ok().and_then(|limit| u32::try_from(limit).ok());
+            TransactionOption::RetryLimit(Some(limit.ok_or(errors::INVALID_OPTION_VALUE)?))
         }
         (RETRY_DELAY_MAX, Given::Number(limit)) => {
             TransactionOption::RetryDelayMax(milliseconds(limit)?)
@@ -292,6 +292,12 @@ fn milliseconds(number: i64) -> Result<Duration, Code> {
     number.map(Duration::from_millis).ok_or(errors::INVALID_OPTION_VALUE)
 }
 
+/// Whether an error of an option is not told at once: FoundationDB hands the value on to the thread of the network, and what is wrong
+/// with it is the error of whatever comes next. It keeps time before that, so a timeout is looked at at once.
+pub fn shows_up_later(option: i32, code: Code) -> bool {
+    code != errors::INVALID_OPTION && option != TIMEOUT
+}
+
 /// Whether the client's complaint is about the option's value, not about the state of the transaction.
 pub fn is_about_value(error: &Error) -> bool {
     error.code() == ferrisdb_client::ErrorCode::InvalidArgument
@@ -329,6 +335,16 @@ mod tests {
         assert_eq!(id(&[1; 256]), Err(errors::INVALID_OPTION));
         assert_ne!(id(&[1; 255]), id(&[1; 254]));
         assert_eq!(id(&[1; 255]), id(&[1; 255]));
+    }
+
+    #[test]
+    fn only_what_is_not_known_and_timeouts_are_refused_at_once() {
+        assert!(!shows_up_later(12_345, errors::INVALID_OPTION));
+        assert!(!shows_up_later(TIMEOUT, errors::INVALID_OPTION_VALUE));
+        for option in [RETRY_LIMIT, RETRY_DELAY_MAX, SIZE_LIMIT, ACCESS_SYSTEM_KEYS] {
+            assert!(shows_up_later(option, errors::INVALID_OPTION_VALUE));
+        }
+        assert!(shows_up_later(TAG, errors::TAG_TOO_LONG));
     }
 
     #[test]

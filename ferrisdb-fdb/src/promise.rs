@@ -64,6 +64,14 @@ pub trait Promise: Send + Sync + 'static {
     /// Gives the work up, if it has not ended, with an error.
     fn fail(self: &Arc<Self>, code: Code);
 
+    /// Makes the result known before the work ends, which would end with the same. Kinds of results that nobody waits for in a
+    /// certain order may leave success to the work.
+    fn settle(self: &Arc<Self>, result: Ended) {
+        if let Err(code) = result {
+            self.fail(code);
+        }
+    }
+
     /// Whether the result is there.
     fn is_ready(&self) -> bool;
 

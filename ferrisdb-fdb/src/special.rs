@@ -2,8 +2,8 @@
 //! [`ferrisdb_client::special_keys`].
 //!
 //! ```text
-//!   \xff\xff/tracing/transaction_id    32 digits, drawn for each transaction; may be set
-//!   \xff\xff/tracing/token             16 digits; may be set
+//!   \xff\xff/tracing/transaction_id    32 hexadecimal digits, drawn for each transaction; may be set
+//!   \xff\xff/tracing/token             a decimal number, drawn, too; "true" draws another one, "false" makes it zero: no trace
 //!   \xff\xff/management/tenant/map/    may be cleared: there are no tenants
 //! ```
 
@@ -28,15 +28,17 @@ pub fn is_special(key: &[u8]) -> bool {
 /// What a transaction is called in traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracing {
-    transaction_id: Value,
-    token: Value,
+    transaction_id: u128,
+    /// Zero if the transaction is not traced.
+    token: u64,
 }
 
 impl Tracing {
     /// Names that nobody else has.
     pub fn random() -> Tracing {
-        let half = || format!("{:016x}", runtime::random_u64());
-        Tracing { transaction_id: (half() + &half()).into(), token: half().into() }
+        let (high, low) = (runtime::random_u64(), runtime::random_u64());
+        let transaction_id = u128::from(high) << 64 | u128::from(low);
+        Tracing { transaction_id, token: drawn_token() }
     }
 
     /// Reads a key of it; `None` if the key is not of this module.
@@ -54,29 +56,39 @@ impl Tracing {
         is_inside.then(|| self.rows().into_iter().filter(|row| range.contains(&row.key)).collect())
     }
 
-    /// Sets a key of it.
+    /// Sets a key of it. Has no effect if something was read or written before (unless `is_first`), and neither has a value of another
+    /// form, as in FoundationDB.
     ///
     /// # Errors
     ///
     /// `special_keys_no_write_module_found` for a key that is not of this module.
-    pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Code> {
-        let text = Value::copy_from(value);
-        match key {
-            TRANSACTION_ID => self.transaction_id = text,
-            TOKEN => self.token = text,
+    pub fn set(&mut self, key: &[u8], value: &[u8], is_first: bool) -> Result<(), Code> {
+        let id = std::str::from_utf8(value).ok().and_then(|id| u128::from_str_radix(id, 16).ok());
+        match (key, value, id) {
+            (TRANSACTION_ID | TOKEN, ..) if !is_first => {}
+            (TRANSACTION_ID, _, Some(id)) => self.transaction_id = id,
+            (TOKEN, b"true", _) => self.token = drawn_token(),
+            (TOKEN, b"false", _) => self.token = 0,
+            (TRANSACTION_ID | TOKEN, ..) => {}
             _ => return Err(errors::SPECIAL_KEYS_NO_WRITE_MODULE),
         }
         Ok(())
     }
 
     fn rows(&self) -> [KeyValue; 2] {
-        let row = |key: &[u8], value: &Value| KeyValue {
+        let row = |key: &[u8], value: String| KeyValue {
             key: Key::copy_from(key),
-            value: value.clone(),
+            value: value.into(),
             commit_version: None,
         };
-        [row(TOKEN, &self.token), row(TRANSACTION_ID, &self.transaction_id)]
+        let id = format!("{:032x}", self.transaction_id);
+        [row(TOKEN, self.token.to_string()), row(TRANSACTION_ID, id)]
     }
+}
+
+/// Never zero.
+fn drawn_token() -> u64 {
+    runtime::random_u64().max(1)
 }
 
 /// Clears a range of special keys.
@@ -106,9 +118,20 @@ mod tests {
         assert_eq!(tracing.get(TRANSACTION_ID), Some(Some(rows[1].value.clone())));
         assert_eq!(tracing.get(b"\xff\xff/tracing/x"), Some(None));
         assert_eq!(tracing.get(b"\xff\xff/status/json"), None);
-        assert_eq!(tracing.set(TOKEN, b"7"), Ok(()));
-        assert_eq!(tracing.get(TOKEN), Some(Some("7".into())));
-        let unknown = tracing.set(b"\xff\xff/tracing/x", b"7");
+        let drawn = rows[0].value.clone();
+        assert!(String::from_utf8_lossy(&drawn).parse::<u64>().unwrap() > 0);
+        let mut set_to = |key, value: &[u8], is_first| {
+            assert_eq!(tracing.set(key, value, is_first), Ok(()));
+            tracing.get(key).unwrap().unwrap()
+        };
+        assert_eq!(set_to(TOKEN, b"7", true), drawn, "a token is not chosen");
+        assert_eq!(set_to(TOKEN, b"false", false), drawn, "too late");
+        assert_eq!(set_to(TOKEN, b"false", true), "0".into());
+        assert_ne!(set_to(TOKEN, b"true", true), "0".into());
+        let id = set_to(TRANSACTION_ID, b"2a", true);
+        assert_eq!((id.len(), id.ends_with(b"02a")), (32, true));
+        assert_eq!(set_to(TRANSACTION_ID, b"no number", true), id);
+        let unknown = tracing.set(b"\xff\xff/tracing/x", b"7", true);
         assert_eq!(unknown, Err(errors::SPECIAL_KEYS_NO_WRITE_MODULE));
     }
 

@@ -29,6 +29,7 @@ use crate::{
     mapped::Mapper,
     options::{self, TransactionSetting},
     promise::{Ended, MappedRow, Output, Promise},
+    size::Written,
     special::{self, Tracing},
 };
 
@@ -68,6 +69,9 @@ struct State<P> {
     committed_version: Option<i64>,
     /// What fails when the transaction is reset.
     pending: Vec<Weak<P>>,
+    /// Who waits for the versionstamp: they hear of it before whoever waits for the commit.
+    stamps: Vec<Weak<P>>,
+    written: Written,
 }
 
 impl<P> Default for State<P> {
@@ -81,6 +85,8 @@ impl<P> Default for State<P> {
             tracing: None,
             committed_version: None,
             pending: Vec::new(),
+            stamps: Vec::new(),
+            written: Written::default(),
         }
     }
 }
@@ -150,9 +156,6 @@ impl<P: Promise> Transaction<P> {
 
     /// After an error: makes the transaction ready to be tried again, if that may help.
     pub fn on_error(&self, code: Code) -> Arc<P> {
-        if code == errors::SUCCESS {
-            return P::ready(Err(errors::CLIENT_INVALID_OPERATION));
-        }
         if self.state.lock().is_poisoned {
             return P::ready(Err(errors::USED_DURING_COMMIT));
         }
@@ -162,6 +165,8 @@ impl<P: Promise> Transaction<P> {
         };
         let error = errors::as_error(code);
         let stand_in = error.code();
+        // That nothing has failed is no reason to try again: the transaction ends as with any other error of that kind.
+        let code = if code == errors::SUCCESS { errors::CLIENT_INVALID_OPERATION } else { code };
         // Its first step resets the transaction.
         let future = P::start(async move {
             match client.on_error(error).await {
@@ -179,9 +184,19 @@ impl<P: Promise> Transaction<P> {
     ///
     /// # Errors
     ///
-    /// `invalid_option`, `invalid_option_value`, `too_many_tags`, `tag_too_long`. What is wrong with the state of the transaction
-    /// shows up later.
+    /// `invalid_option`, and `invalid_option_value` for a timeout. What is wrong with another value, or with the state of the
+    /// transaction, shows up later.
     pub fn set_option(&self, option: i32, value: Option<&[u8]>) -> Result<(), Code> {
+        match self.set_checked_option(option, value) {
+            Err(code) if options::shows_up_later(option, code) => {
+                self.defer(code);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn set_checked_option(&self, option: i32, value: Option<&[u8]>) -> Result<(), Code> {
         match options::of_transaction(option, value)? {
             TransactionSetting::Client(TransactionOption::SizeLimit(bytes))
                 if !(32..=limits::TRANSACTION_BYTES_MAX).contains(&bytes) =>
@@ -190,6 +205,9 @@ impl<P: Promise> Transaction<P> {
             }
             TransactionSetting::Client(option) => {
                 let Ok(client) = &self.client else { return Ok(()) };
+                if option == TransactionOption::NextWriteWithoutConflict {
+                    self.state.lock().written.without_conflict();
+                }
                 // Of a transaction that has ended or was cancelled options do not matter: it has to be reset first.
                 if let Err(error) = client.set_option(option)
                     && options::is_about_value(&error)
@@ -224,7 +242,7 @@ impl<P: Promise> Transaction<P> {
     pub fn set_read_version(&self, version: i64) {
         let positive = u64::try_from(version).ok().filter(|version| *version > 0);
         let Some(version) = positive else { return self.defer(errors::VERSION_INVALID) };
-        self.change(|client| client.set_read_version(ferrisdb_client::Version(version)));
+        let _ = self.change(|client| client.set_read_version(ferrisdb_client::Version(version)));
     }
 
     /// The version that is read.
@@ -244,13 +262,17 @@ impl<P: Promise> Transaction<P> {
                 }
             });
             // Not between two polls, as the commit ends in the one before the result is seen.
-            if itself.state.lock().is_poisoned {
-                return Err(errors::USED_DURING_COMMIT);
-            }
+            let is_poisoned = itself.state.lock().is_poisoned;
+            let committed = match is_poisoned {
+                true => Err(errors::USED_DURING_COMMIT),
+                false => committed,
+            };
+            itself.settle_stamps(committed);
             committed?;
             if !api_version::is_at_least(700) {
                 itself.state.lock().committed_version = client.committed_version().map(number_of);
                 client.reset();
+                itself.state.lock().written = Written::default();
                 itself.apply_defaults();
             }
             Ok(Output::Void)
@@ -266,25 +288,36 @@ impl<P: Promise> Transaction<P> {
 
     /// The versionstamp of the commit that will be.
     pub fn versionstamp(&self) -> Arc<P> {
-        let client = match self.usable() {
+        let client = match self.open() {
             Ok(client) => client,
             Err(code) => return P::ready(Err(code)),
         };
-        if client.committed().is_some() {
-            self.note_misuse();
-            return P::ready(Err(errors::USED_DURING_COMMIT));
-        }
         let stamp = client.versionstamp();
         // Not given up with the transaction: the client says what became of it.
-        P::start(async move {
-            let stamp = stamp.await.map_err(|error| errors::number_of(&error))?;
-            Ok(Output::Key(Key::copy_from(&stamp.to_bytes())))
-        })
+        let future = P::start(async move {
+            let stamp = stamp.await;
+            stamp_of(stamp.map_err(|error| errors::number_of(&error)))
+        });
+        self.state.lock().stamps.push(Arc::downgrade(&future));
+        future
     }
 
-    /// Bytes of mutations and conflict ranges so far.
+    /// The commit has ended: says so to whoever waits for the versionstamp, before anybody hears of the commit itself.
+    fn settle_stamps(&self, committed: Result<ferrisdb_client::Committed, Code>) {
+        let stamp = committed.and_then(|committed| {
+            let none = Code::from(ErrorCode::NoCommitVersion.number());
+            committed.versionstamp.ok_or(none)
+        });
+        let waiting = std::mem::take(&mut self.state.lock().stamps);
+        for future in waiting.iter().filter_map(Weak::upgrade) {
+            future.settle(stamp_of(stamp));
+        }
+    }
+
+    /// Bytes of mutations and conflict ranges so far, see [`crate::size`].
     pub fn approximate_size(&self) -> Arc<P> {
-        let size = self.usable().map(|client| client.approximate_size());
+        let written = self.state.lock().written;
+        let size = self.usable().map(|client| written.approximate_size(&client));
         let size = size.map(|size| Output::Int64(i64::try_from(size).unwrap_or(i64::MAX)));
         P::ready(size)
     }
@@ -314,7 +347,7 @@ impl<P: Promise> Transaction<P> {
         }
         // Nobody can have written it.
         if key.len() > limits::KEY_BYTES_MAX {
-            return P::ready(self.usable().map(|_| Output::Value(None)));
+            return P::ready(self.open().map(|_| Output::Value(None)));
         }
         let key = Key::copy_from(key);
         self.run(async move |client: Client| {
@@ -342,7 +375,7 @@ impl<P: Promise> Transaction<P> {
     pub fn get_range(&self, request: RangeRequest) -> Arc<P> {
         let (snapshot, query) = match query_of(request) {
             Ok(query) => query,
-            Err(code) => return P::ready(self.usable().and(Err(code))),
+            Err(code) => return self.refuse_range(code),
         };
         if special::is_special(&query.begin.key)
             && let Some(range) = query.plain_range()
@@ -362,6 +395,14 @@ impl<P: Promise> Transaction<P> {
                 false => client.get_range_page(query).await,
             };
             page.map(Output::Rows)
+        })
+    }
+
+    /// A range read that makes no sense: a wrong limit is found out in the transaction, everything else before it is looked at.
+    fn refuse_range(&self, code: Code) -> Arc<P> {
+        P::ready(match code {
+            errors::RANGE_LIMITS_INVALID => self.open().and(Err(code)),
+            _ => Err(code),
         })
     }
 
@@ -451,25 +492,27 @@ impl<P: Promise> Transaction<P> {
     /// Sets a key.
     pub fn set(&self, key: &[u8], value: &[u8]) {
         if special::is_special(key) {
-            return self.change_special(|tracing| tracing.set(key, value));
+            return self.change_special(|tracing, is_first| tracing.set(key, value, is_first));
         }
         if key == METADATA_VERSION_KEY {
             return self.defer(errors::CLIENT_INVALID_OPERATION);
         }
-        self.change(|client| client.set(key, value));
+        if self.change(|client| client.set(key, value)) {
+            self.state.lock().written.set(key, value, false);
+        }
     }
 
     /// Clears a key.
     pub fn clear(&self, key: &[u8]) {
         if special::is_special(key) {
-            return self.change_special(|_| special::clear(&KeyRange::single(&key.into())));
+            return self.change_special(|_, _| special::clear(&KeyRange::single(&key.into())));
         }
         if key == METADATA_VERSION_KEY {
             return self.defer(errors::CLIENT_INVALID_OPERATION);
         }
         // Nobody can have written a longer one.
-        if key.len() <= limits::KEY_BYTES_MAX {
-            self.change(|client| client.clear(key));
+        if key.len() <= limits::KEY_BYTES_MAX && self.change(|client| client.clear(key)) {
+            self.state.lock().written.clear(key);
         }
     }
 
@@ -477,10 +520,12 @@ impl<P: Promise> Transaction<P> {
     pub fn clear_range(&self, begin: &[u8], end: &[u8]) {
         if special::is_special(begin) {
             let range = KeyRange::new(begin, end);
-            return self.change_special(|_| special::clear(&range));
+            return self.change_special(|_, _| special::clear(&range));
         }
         let range = KeyRange { begin: shortened_bound(begin), end: shortened_bound(end) };
-        self.change(|client| client.clear_range(range));
+        if self.change(|client| client.clear_range(range)) {
+            self.state.lock().written.clear_range(begin, end);
+        }
     }
 
     /// An atomic operation.
@@ -492,23 +537,27 @@ impl<P: Promise> Transaction<P> {
                 return self.defer(errors::CLIENT_INVALID_OPERATION);
             }
         }
-        match operation {
+        let is_taken = match operation {
             SET_VERSIONSTAMPED_KEY => match split_offset(key) {
                 Some((key, offset)) => {
-                    self.change(|client| client.set_versionstamped_key(key, offset, parameter));
+                    self.change(|client| client.set_versionstamped_key(key, offset, parameter))
                 }
-                None => self.defer(errors::CLIENT_INVALID_OPERATION),
+                None => return self.defer(errors::CLIENT_INVALID_OPERATION),
             },
             SET_VERSIONSTAMPED_VALUE => match split_offset(parameter) {
                 Some((value, offset)) => {
-                    self.change(|client| client.set_versionstamped_value(key, value, offset));
+                    self.change(|client| client.set_versionstamped_value(key, value, offset))
                 }
-                None => self.defer(errors::CLIENT_INVALID_OPERATION),
+                None => return self.defer(errors::CLIENT_INVALID_OPERATION),
             },
             _ => match atomic_operation(operation) {
                 Some(operation) => self.change(|client| client.atomic(operation, key, parameter)),
-                None => self.defer(errors::INVALID_MUTATION_TYPE),
+                None => return self.defer(errors::INVALID_MUTATION_TYPE),
             },
+        };
+        if is_taken {
+            let is_key_stamped = operation == SET_VERSIONSTAMPED_KEY;
+            self.state.lock().written.set(key, parameter, is_key_stamped);
         }
     }
 
@@ -531,10 +580,14 @@ impl<P: Promise> Transaction<P> {
             return Ok(());
         }
         let range = KeyRange { begin: shortened_bound(begin), end: shortened_bound(end) };
-        self.change(|client| match kind {
+        let is_taken = self.change(|client| match kind {
             ConflictRangeType::Read => client.add_read_conflict_range(range),
             ConflictRangeType::Write => client.add_write_conflict_range(range),
         });
+        // What was read is counted where it is: see `Written::approximate_size`.
+        if is_taken && kind == ConflictRangeType::Write {
+            self.state.lock().written.conflict(begin, end);
+        }
         Ok(())
     }
 }
@@ -548,6 +601,16 @@ impl<P: Promise> Transaction<P> {
             Some(code) => Err(code),
             None => self.client.clone(),
         }
+    }
+
+    /// As [`Transaction::usable`], if an operation may begin now.
+    fn open(&self) -> Result<Client, Code> {
+        let client = self.usable()?;
+        let open = client.check_open().map_err(|error| errors::number_of(&error));
+        if open == Err(errors::USED_DURING_COMMIT) {
+            self.note_misuse();
+        }
+        open.map(|()| client)
     }
 
     /// Begins an operation; its errors are the client's.
@@ -616,11 +679,11 @@ impl<P: Promise> Transaction<P> {
         self.state.lock().deferred.get_or_insert(code);
     }
 
-    /// Changes the client's transaction; an error is kept.
-    fn change(&self, change: impl FnOnce(&Client) -> ferrisdb_client::Result<()>) {
+    /// Changes the client's transaction, and says whether that was done; an error is kept.
+    fn change(&self, change: impl FnOnce(&Client) -> ferrisdb_client::Result<()>) -> bool {
         let code = match &self.client {
             Ok(client) => match change(client) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error) if error.code() == ErrorCode::InvalidMutation => {
                     errors::CLIENT_INVALID_OPERATION
                 }
@@ -632,12 +695,17 @@ impl<P: Promise> Transaction<P> {
             self.note_misuse();
         }
         self.defer(code);
+        false
     }
 
-    fn change_special(&self, change: impl FnOnce(&mut Tracing) -> Result<(), Code>) {
+    /// Changes a special key; tells the change whether nothing was read or written before.
+    fn change_special(&self, change: impl FnOnce(&mut Tracing, bool) -> Result<(), Code>) {
+        let has_read = |client: &Client| client.read_conflicts_size().0 > 0;
+        let has_read = self.client.as_ref().is_ok_and(has_read);
         let mut state = self.state.lock();
+        let is_first = state.written.is_empty() && !has_read;
         let changed = match state.may_write_special_keys {
-            true => change(state.tracing()),
+            true => change(state.tracing(), is_first),
             false => Err(errors::SPECIAL_KEYS_WRITE_DISABLED),
         };
         drop(state);
@@ -680,6 +748,21 @@ fn atomic_operation(number: i32) -> Option<AtomicOp> {
         18 => Some(AtomicOp::Min),
         19 => Some(AtomicOp::And),
         _ => AtomicOp::from_number(u8::try_from(number).ok()?),
+    }
+}
+
+/// A versionstamp as C reads it. A commit that has failed has none; who gave the transaction up hears that.
+fn stamp_of(stamp: Result<ferrisdb_client::Versionstamp, Code>) -> Ended {
+    const KEPT: [ErrorCode; 3] = [
+        ErrorCode::NoCommitVersion,
+        ErrorCode::TransactionCancelled,
+        ErrorCode::TransactionTimedOut,
+    ];
+    match stamp {
+        Ok(stamp) => Ok(Output::Key(Key::copy_from(&stamp.to_bytes()))),
+        Err(errors::USED_DURING_COMMIT) => Err(errors::USED_DURING_COMMIT),
+        Err(code) if KEPT.map(|kept| Code::from(kept.number())).contains(&code) => Err(code),
+        Err(_) => Err(errors::TRANSACTION_INVALID_VERSION),
     }
 }
 

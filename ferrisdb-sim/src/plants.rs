@@ -82,5 +82,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         | Plant::FoundAtWrongVersion
         | Plant::DeafToTimeout
         | Plant::CommitBeforeReads => &["c-interface"],
+        Plant::MeasureTakesReadVersion | Plant::SelectorAtEndRefused => &["arguments"],
+        Plant::StatusGuessesAvailability | Plant::StatusWithoutLimit => &["status"],
     }
 }

@@ -115,6 +115,7 @@ built_in!(
     "second-opinion",
     "serializability",
     "side-channel",
+    "status",
     "too-few-left",
     "torn-writes",
     "two-generations",

@@ -3,7 +3,7 @@
 //! An attempt whose answer was lost leaves its fate open: the next one finds out before it commits (I-6).
 //! Start with [`Transaction::commit`].
 
-use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
+use ferrisdb_core::simulation::{Mark, mark};
 
 use super::*;
 
@@ -61,8 +61,8 @@ impl Transaction {
             | TransactionOption::RetryDelayMax(_) => self.not_cancelled()?,
             _ => self.open()?,
         };
-        let is_begun = state.work.read_version.get().is_some() || state.work.is_begun();
-        if option == TransactionOption::ReadYourWritesDisabled && is_begun {
+        // A read version alone is no operation yet.
+        if option == TransactionOption::ReadYourWritesDisabled && state.work.is_begun() {
             let detail = "reads can be turned away from own writes before the first operation only";
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Client, detail));
         }
@@ -509,6 +509,22 @@ impl Transaction {
     /// ```
     pub fn approximate_size(&self) -> usize {
         self.shared.state.lock().work.size()
+    }
+
+    /// How many ranges may be a conflict because they were read, and the bytes of their ends.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// transaction.add_read_conflict_range("a".."bc")?;
+    /// assert_eq!(transaction.read_conflicts_size(), (1, 3));
+    /// # Ok(()) }
+    /// ```
+    pub fn read_conflicts_size(&self) -> (usize, usize) {
+        let state = self.shared.state.lock();
+        let conflicts = &state.work.read_conflicts;
+        (conflicts.iter().count(), conflicts.bytes())
     }
 
     /// After a conflict: the reads that were concerned, with the versions at which they were overtaken; sixteen at most

@@ -62,11 +62,17 @@ impl Transaction {
         let read = {
             let state = self.open()?;
             let reading = Reading::begin(self, &state, isolation);
-            if let Some(range) = query.plain_range() {
-                transaction::check_range(&range, &reading.read_end, Stage::Client)?;
-            }
+            // The keys count as they were given: what is behind the last legal one stands for the end of what may be read.
             check_selector(&query.begin, &reading.read_end)?;
             check_selector(&query.end, &reading.read_end)?;
+            if planted(Plant::SelectorAtEndRefused)
+                && let Some(range) = query.plain_range()
+            {
+                transaction::check_range(&range, &reading.read_end, Stage::Client)?;
+            }
+            if let Some(range) = query.plain_range().filter(|range| range.begin > range.end) {
+                return Err(Error::new(ErrorCode::InvertedRange, Stage::Client, range.to_string()));
+            }
             check_limits(&query)?;
             state.work.outstanding.begin(async move {
                 let (page, observed) = reading.call.timer.within(reading.read(&query)).await?;

@@ -163,7 +163,7 @@ impl Transaction {
     pub async fn estimated_range_size(&self, range: impl Into<KeyRange>) -> Result<u64> {
         let (range, call) = self.begin_measure(range.into())?;
         let estimated = async {
-            let read_version = self.version_for(&call).await?;
+            let read_version = self.version_to_measure(&call).await?;
             let cluster = self.shared.database.cluster();
             let (mut rest, mut bytes) = (range, 0);
             while !rest.is_empty() {
@@ -212,7 +212,7 @@ impl Transaction {
         let (range, call) = self.begin_measure(range.into())?;
         let points_max = points_max.unwrap_or(usize::MAX);
         let split = async {
-            let read_version = self.version_for(&call).await?;
+            let read_version = self.version_to_measure(&call).await?;
             let cluster = self.shared.database.cluster();
             let (mut points, mut passed) = (Vec::new(), 0);
             let mut rest = range.clone();
@@ -306,7 +306,8 @@ impl Transaction {
 
 impl State {
     /// The own writes, as a read sees them that begins now.
-    fn overlay(&self, isolation: Isolation) -> Arc<Overlay> {
+    pub(super) fn overlay(&self, isolation: Isolation) -> Arc<Overlay> {
+        self.work.has_read.set(true);
         let hides_writes =
             isolation == Isolation::Snapshot && self.options.snapshot_read_your_writes < 0;
         if hides_writes || !self.options.read_your_writes {

@@ -12,6 +12,7 @@
 //!   work             what it takes                     what the simulation says, in virtual time
 //!   random_u64       the thread's generator            the seed's generator
 //!   Disk             files                             a disk in memory that survives its process
+//!   vitals           what the system says of us         nothing
 //! ```
 //!
 //! The network is the fifth door: [`crate::transport`] opens sockets of the aliased tokio, which madsim
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod node_clocks;
 mod random;
 mod task;
+mod vitals;
 mod work;
 
 pub use awake::Awake;
@@ -32,7 +34,8 @@ pub use disk::{DirectoryLock, Disk, File};
 pub use random::{jitter, random_u64};
 #[cfg(madsim)]
 pub use task::wait_in_blocking;
+pub use task::{Task, TaskGroup, blocking, keep_running, spawn, spawn_apart, yield_now};
+pub use vitals::{MachineVitals, Vitals, vitals};
 pub use work::Holding;
 #[cfg(madsim)]
 pub use work::work;
-pub use task::{Task, TaskGroup, blocking, keep_running, spawn, spawn_apart, yield_now};

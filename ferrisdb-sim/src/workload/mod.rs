@@ -39,6 +39,7 @@ pub mod replica_check;
 pub mod saturation;
 pub mod serializability;
 pub mod spec;
+pub mod status;
 pub mod support;
 pub mod watches;
 pub mod window_border;

@@ -28,6 +28,7 @@ use super::{
     replica_check::{ReplicaCheck, ReplicaCheckSettings},
     saturation::{Saturation, SaturationSettings},
     serializability::{Serializability, SerializabilitySettings},
+    status::{Status, StatusSettings},
     watches::{Watches, WatchesSettings},
     window_border::{WindowBorder, WindowBorderSettings},
 };
@@ -84,6 +85,8 @@ pub enum WorkloadSpec {
     ReplicaCheck(ReplicaCheckSettings),
     /// [`Saturation`].
     Saturation(SaturationSettings),
+    /// [`Status`].
+    Status(StatusSettings),
     /// [`Watches`].
     Watches(WatchesSettings),
     /// [`WindowBorder`].
@@ -120,6 +123,7 @@ impl WorkloadSpec {
             WorkloadSpec::Repeatable(settings) => Box::new(Repeatable::new(settings)),
             WorkloadSpec::ReplicaCheck(settings) => Box::new(ReplicaCheck::new(settings)),
             WorkloadSpec::Saturation(settings) => Box::new(Saturation::new(settings)),
+            WorkloadSpec::Status(settings) => Box::new(Status::new(settings)),
             WorkloadSpec::Watches(settings) => Box::new(Watches::new(settings)),
             WorkloadSpec::WindowBorder(settings) => Box::new(WindowBorder::new(settings)),
         }

@@ -249,12 +249,17 @@ int main(int argc, char **argv) {
     EXPECT(end_of(fdb_transaction_get(tr, BYTES("k"), 0)), 0);
     fdb_transaction_reset(tr);
     EXPECT(end_of(fdb_transaction_on_error(tr, 0)), 2000);
+    EXPECT(end_of(fdb_transaction_on_error(tr, 1042)), 1025);
+    fdb_transaction_reset(tr);
     EXPECT(end_of(fdb_transaction_on_error(tr, 1042)), 0);
     EXPECT(end_of(fdb_transaction_on_error(tr, 1234567)), 1234567);
     EXPECT(end_of(fdb_transaction_get(tr, BYTES("k"), 0)), 1025);
     fdb_transaction_reset(tr);
     EXPECT(fdb_transaction_set_option(tr, 31337, NULL, 0), 2007);
     EXPECT(fdb_transaction_set_option(tr, 500, milliseconds, 4), 2006);
+    EXPECT(fdb_transaction_set_option(tr, 503, milliseconds, 4), 0);
+    EXPECT(end_of(fdb_transaction_get(tr, BYTES("k"), 0)), 2006);
+    fdb_transaction_reset(tr);
     EXPECT(fdb_transaction_add_conflict_range(tr, BYTES("b"), BYTES("a"), 0), 2005);
     EXPECT(fdb_transaction_add_conflict_range(tr, BYTES("a"), BYTES("b"), 2), 2000);
     EXPECT(fdb_transaction_add_conflict_range(tr, BYTES("a"), BYTES("b"), 1), 0);

@@ -157,6 +157,15 @@ def versionstamps_order_keys_and_values():
     stamp = tr.get_versionstamp()
     tr.commit().wait()
     expect_error(2021, lambda: stamp.wait())
+    # Whoever hears of the commit can read the versionstamp, and does not wait for it.
+    for i in range(50):
+        tr = db.create_transaction()
+        tr[b"last"] = b"%d" % i
+        stamp, commit, ready = tr.get_versionstamp(), tr.commit(), []
+        called = threading.Event()
+        commit.on_ready(lambda _: (ready.append(stamp.is_ready()), called.set()))
+        called.wait()
+        assert ready == [True], i
 
 
 @case
@@ -394,7 +403,16 @@ def limits_and_misuse_have_their_numbers():
     tr = db.create_transaction()
     tr.options.set_retry_limit(0)
     expect_error(1020, lambda: tr.on_error(fdb.FDBError(1020)).wait())
-    expect_error(2006, lambda: tr.options.set_size_limit(1))
+    tr = db.create_transaction()
+    tr.options.set_size_limit(1)
+    expect_error(2006, lambda: tr.commit().wait())
+    tr = db.create_transaction()
+    tr.options.set_size_limit(100)
+    tr[b"large"] = b"v" * 200
+    assert tr[b"large"] == b"v" * 200 and not tr[b"nothing"].present()
+    expect_error(2101, lambda: tr.commit().wait())
+    tr = db.create_transaction()
+    assert list(tr.get_range(b"y", fdb.KeySelector.first_greater_than(b"\xff"), limit=1)) == []
     expect_error(2005, lambda: db.create_transaction().add_read_conflict_range(b"b", b"a"))
 
 
@@ -621,6 +639,7 @@ def special_keys():
     prefix = b"\xff\xff/transaction/read_conflict_range/"
     assert len(list(tr.get_range_startswith(prefix))) == 2
     assert len(list(tr.get_range(b"\xff\xff/tracing/", b"\xff\xff/tracing0"))) == 2
+    assert len(list(tr.get_range(b"\xff\xff/transaction/", b"\xff\xff/transaction0"))) == 2
     expect_error(2113, lambda: tr[b"\xff\xff/no such thing"].present())
     tr[b"\xff\xff/x"] = b""
     expect_error(2114, lambda: tr.commit().wait())

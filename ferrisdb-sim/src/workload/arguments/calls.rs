@@ -1,8 +1,8 @@
 //! What a careless program asks of the client library, and how each call must end.
 
 use ferrisdb_client::{
-    AtomicOp, Error, ErrorCode, Key, KeyRange, RangeQuery, Transaction, TransactionOption, Value,
-    Version,
+    AtomicOp, Error, ErrorCode, Key, KeyRange, KeySelector, RangeQuery, Transaction,
+    TransactionOption, Value, Version,
 };
 use ferrisdb_core::limits;
 
@@ -48,6 +48,9 @@ pub(super) enum Call {
     StampFarAway,
     ReadVersionZero,
     ReadVersionTwice,
+    ReadVersionAfterMeasures,
+    OptionAfterReadVersion,
+    ReadUpToTheEnd,
     ReadOfFarPast,
     ReadOfFuture,
     ReadOfEndOfTime,
@@ -103,6 +106,9 @@ impl Call {
         (StampFarAway, Expected::Refused(ErrorCode::InvalidMutation)),
         (ReadVersionZero, Expected::Refused(ErrorCode::VersionInvalid)),
         (ReadVersionTwice, Expected::Refused(ErrorCode::ReadVersionAlreadySet)),
+        (ReadVersionAfterMeasures, Expected::Success),
+        (OptionAfterReadVersion, Expected::Success),
+        (ReadUpToTheEnd, Expected::Success),
         (ReadOfFarPast, Expected::Refused(ErrorCode::TransactionTooOld)),
         (ReadOfFuture, Expected::Refused(ErrorCode::FutureVersion)),
         (ReadOfEndOfTime, Expected::Refused(ErrorCode::FutureVersion)),
@@ -258,6 +264,22 @@ impl Call {
             ReadVersionTwice => {
                 let version = transaction.read_version().await?;
                 transaction.set_read_version(version)?;
+            }
+            ReadVersionAfterMeasures => {
+                let version = transaction.read_version().await?;
+                transaction.reset();
+                let range = KeyRange::prefix(guard);
+                transaction.estimated_range_size(&range).await?;
+                transaction.range_split_points(&range, 1_000, None).await?;
+                transaction.set_read_version(version)?;
+            }
+            OptionAfterReadVersion => {
+                transaction.read_version().await?;
+                transaction.set_option(TransactionOption::ReadYourWritesDisabled)?;
+            }
+            ReadUpToTheEnd => {
+                let end = KeySelector::first_greater_than(b"\xff");
+                transaction.get_range(RangeQuery::between(guard.clone(), end).rows(1)).await?;
             }
             ReadOfFarPast => {
                 transaction.set_read_version(Version(1))?;
