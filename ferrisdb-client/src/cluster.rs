@@ -268,12 +268,6 @@ impl Cluster {
         }
     }
 
-    /// Where the shards of a range begin, the first one where the range does.
-    pub(crate) async fn boundaries(&self, range: &KeyRange) -> Result<Vec<Key>> {
-        let deadline = runtime::now() + self.links.settings.read_limit;
-        Ok(self.links.locations(deadline).await?.boundaries(range))
-    }
-
     /// Commits a transaction. `sent` says from when on the request may have been sent: a caller who stops waiting before that
     /// knows that it did not take effect.
     ///

@@ -154,6 +154,8 @@ struct Work {
     overlay: Arc<Overlay>,
     writes: Writes,
     read_conflicts: RangeSet,
+    /// Ranges that were added by hand and are none, as all of them was written before: how many, and the bytes of their ends.
+    unobserved: (usize, usize),
     write_conflicts: RangeSet,
     watches: Vec<PendingWatch>,
     /// Whether anything was read, without a conflict or with one.
@@ -291,7 +293,7 @@ impl Transaction {
     /// # Ok(()) }
     /// ```
     pub fn known_read_version(&self) -> Option<Version> {
-        self.shared.state.lock().work.read_version.get().copied()
+        self.shared.state.lock().work.read_version.get()
     }
 
     /// Reads at this version, not at one that the cluster gives. Only before the first read.
@@ -361,6 +363,10 @@ impl Transaction {
         let mut state = self.open()?;
         transaction::check_range(&range, &state.options.read_end(), Stage::Client)?;
         let observed = state.work.overlay.observed(&range);
+        if observed.is_empty() {
+            state.work.unobserved.0 += 1;
+            state.work.unobserved.1 += range.begin.len() + range.end.len();
+        }
         state.work.read_conflicts.extend(&observed);
         Ok(())
     }
@@ -885,7 +891,7 @@ impl Work {
     /// The transaction commits with a versionstamp later than this one, as far as is known now.
     fn earliest_stamp(&self) -> Versionstamp {
         match self.read_version.get() {
-            Some(&commit_version) => Versionstamp { commit_version, batch_index: u16::MAX },
+            Some(commit_version) => Versionstamp { commit_version, batch_index: u16::MAX },
             None => Versionstamp { commit_version: Version::ZERO, batch_index: 0 },
         }
     }

@@ -599,7 +599,7 @@ impl DirectoryLayer {
                     let moved = turn.act(|act| {
                         act.set(parent.entry_of(name)?, node.prefix.as_slice())?;
                         act.clear(node.entry.clone())?;
-                        Ok(tree.directory(&node, &to))
+                        Ok::<_, DirectoryError>(tree.directory(&node, &to))
                     });
                     if let Some(moved) = moved? {
                         return Ok(moved);

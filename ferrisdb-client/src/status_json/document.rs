@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferrisdb_core::{
     id::Address,
-    service::controller::{ClusterState, LogSet, Phase, Status},
+    service::controller::{
+        ClusterState, Heartbeat, LogSet, Phase, ProcessStatus, Status, is_selected,
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -148,10 +150,14 @@ fn cluster(findings: &Findings, status: &Status) -> Value {
     let state = &status.cluster;
     let data = data::state(status);
     let processes = processes::processes(findings, status);
-    let excluded = state.excluded.iter().map(|process| {
-        let known = status.processes.iter().find(|known| known.heartbeat.process == *process);
+    let excluded = state.excluded.iter().map(|selector| {
+        let selects = |known: &&ProcessStatus| {
+            let Heartbeat { process, worker, .. } = &known.heartbeat;
+            is_selected(std::slice::from_ref(selector), *process, &worker.address)
+        };
+        let known = status.processes.iter().find(selects);
         let address = known.map_or_else(
-            || process.to_string(),
+            || selector.to_string(),
             |known| known.heartbeat.worker.address.to_string(),
         );
         json!({ "address": address })

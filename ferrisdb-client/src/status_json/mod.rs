@@ -23,6 +23,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
@@ -250,7 +251,8 @@ async fn probe(database: &Database) -> Probe {
     let begun = runtime::now();
     let write_conflicts = vec![KeyRange::single(&key)];
     let request = CommitRequest { read_version, write_conflicts, ..CommitRequest::default() };
-    let commit = cluster.commit(request, Some(begun + limit));
+    let sent = AtomicBool::new(false);
+    let commit = cluster.commit(request, &sent);
     match runtime::timeout(limit, Stage::Commit, commit).await.and_then(|result| result) {
         Ok(_) => probe.commit = Some(since(begun)),
         Err(error) => probe.failure = Some(error),

@@ -10,7 +10,7 @@ use ferrisdb_core::{
     id::Address,
     limits::VERSIONS_PER_SECOND,
     metrics::HistogramReading,
-    service::controller::{ProcessClass, ProcessStatus, Status},
+    service::controller::{Heartbeat, ProcessClass, ProcessStatus, Status, is_selected},
 };
 use serde_json::{Map, Value, json};
 
@@ -78,7 +78,6 @@ fn process(
     address: &Address,
     workers: &[&ProcessStatus],
 ) -> Value {
-    let excluded = &status.cluster.excluded;
     let zone = workers.first().map_or("", |worker| worker.heartbeat.zone.as_str());
     let id = workers.iter().map(|worker| worker.heartbeat.process).min();
     let class = match workers {
@@ -106,7 +105,7 @@ fn process(
         "class_source": "command_line",
         "class_type": class,
         "degraded": !messages.is_empty(),
-        "excluded": workers.iter().all(|worker| excluded.contains(&worker.heartbeat.process)),
+        "excluded": workers.iter().all(|worker| is_excluded(status, worker)),
         "fault_domain": zone,
         "locality": {
             "machineid": host(address),
@@ -319,8 +318,7 @@ pub(super) fn machines(findings: &Findings, status: &Status) -> Value {
         let mut measured = processes.iter().map(|(at, _)| process_reading(findings, at));
         let reading = measured.find_map(|reading| reading)?;
         let mut workers = processes.iter().flat_map(|(_, workers)| workers);
-        let excluded = &status.cluster.excluded;
-        let is_excluded = workers.all(|worker| excluded.contains(&worker.heartbeat.process));
+        let is_excluded = workers.all(|worker| is_excluded(status, worker));
         let zone = processes.first().and_then(|(_, workers)| workers.first());
         let gauge = |name| reading.all.gauge(name).unwrap_or_default();
         let (all, available) = (gauge("machine_memory"), gauge("machine_memory_available"));
@@ -351,4 +349,10 @@ pub(super) fn machines(findings: &Findings, status: &Status) -> Value {
         Some((host.to_owned(), machine))
     });
     Value::Object(described.collect())
+}
+
+/// Whether an operator has excluded a process, by its address or by its identity.
+fn is_excluded(status: &Status, worker: &ProcessStatus) -> bool {
+    let Heartbeat { process, worker, .. } = &worker.heartbeat;
+    is_selected(&status.cluster.excluded, *process, &worker.address)
 }

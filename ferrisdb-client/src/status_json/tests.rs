@@ -101,6 +101,9 @@ fn healthy() -> Status {
         repairs: Vec::new(),
         stuck: Vec::new(),
         metadata_version: Version(1),
+        leads_for_ms: 60_000,
+        failure_timeout_ms: 1_000,
+        unreached: Vec::new(),
     }
 }
 

@@ -511,7 +511,8 @@ impl Transaction {
         self.shared.state.lock().work.size()
     }
 
-    /// How many ranges may be a conflict because they were read, and the bytes of their ends.
+    /// How many ranges may be a conflict because they were read, and the bytes of their ends; also of those that were added by
+    /// hand to no effect, over own writes.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
@@ -523,8 +524,8 @@ impl Transaction {
     /// ```
     pub fn read_conflicts_size(&self) -> (usize, usize) {
         let state = self.shared.state.lock();
-        let conflicts = &state.work.read_conflicts;
-        (conflicts.iter().count(), conflicts.bytes())
+        let (conflicts, unobserved) = (&state.work.read_conflicts, state.work.unobserved);
+        (conflicts.len() + unobserved.0, conflicts.bytes() + unobserved.1)
     }
 
     /// After a conflict: the reads that were concerned, with the versions at which they were overtaken; sixteen at most

@@ -61,7 +61,7 @@ impl Transaction {
         }
         let read = {
             let state = self.open()?;
-            let reading = Reading::begin(self, &state, isolation);
+            let reading = Reading::of(self, &state, isolation);
             // The keys count as they were given: what is behind the last legal one stands for the end of what may be read.
             check_selector(&query.begin, &reading.read_end)?;
             check_selector(&query.end, &reading.read_end)?;
@@ -90,7 +90,7 @@ impl Transaction {
     ) -> Result<Key> {
         let read = {
             let state = self.open()?;
-            let reading = Reading::begin(self, &state, isolation);
+            let reading = Reading::of(self, &state, isolation);
             check_selector(&selector, &reading.read_end)?;
             state.work.outstanding.begin(async move {
                 let resolved = reading.resolve(&selector);
@@ -105,7 +105,7 @@ impl Transaction {
 
 impl Reading {
     /// A read that begins now.
-    fn begin(transaction: &Transaction, state: &State, isolation: Isolation) -> Reading {
+    fn of(transaction: &Transaction, state: &State, isolation: Isolation) -> Reading {
         Reading {
             transaction: transaction.clone(),
             call: state.call(),

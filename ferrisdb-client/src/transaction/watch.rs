@@ -51,8 +51,8 @@ impl Transaction {
     /// became of the read. What the watch itself fails with: see [`Watch`].
     pub async fn watch(&self, key: impl Into<Key>) -> Result<Watch> {
         let key = key.into();
-        // As a read under way: a commit that begins meanwhile waits until the watch is there to be armed.
-        let (call, seen, _outstanding) = {
+        // As a read under way: a commit that begins meanwhile sees it to its end, so that the watch is there to be armed.
+        let begun = {
             let state = self.open()?;
             if !state.options.read_your_writes {
                 return Err(Error::new(ErrorCode::WatchesDisabled, Stage::Client, ""));
@@ -60,34 +60,47 @@ impl Transaction {
             state.options.check_readable(&key)?;
             let seen = match planted(Plant::WatchBelowWrites) {
                 true => Lookup::Database(Vec::new()),
-                false => state.work.overlay.lookup(&key)?,
+                false => state.overlay(Isolation::Serializable).lookup(&key)?,
             };
-            (state.call(), seen, state.work.outstanding.begin())
+            let (pending, watch) = Watches::reserve(&self.shared.database, key.clone())?;
+            let (itself, call) = (self.clone(), state.call());
+            state.work.outstanding.begin(async move {
+                itself.begin_watch(&call, key, seen, pending).await?;
+                Ok(watch)
+            })
         };
-        let (mut pending, watch) = Watches::reserve(&self.shared.database, key.clone())?;
+        begun.await
+    }
+
+    /// Finds the value that a watch knows, given what own writes say about it.
+    async fn begin_watch(
+        &self,
+        call: &Call,
+        key: Key,
+        seen: Lookup,
+        mut pending: PendingWatch,
+    ) -> Result<()> {
         let found = match &seen {
             Lookup::Known(_) => None,
-            Lookup::Database(_) => {
-                within(call.deadline, self.fetch_key(&call, &key)).boxed().await?
-            }
+            Lookup::Database(_) => call.timer.within(self.fetch_key(call, &key)).await?,
         };
         let value = seen.clone().resolve(found.as_ref().map(|found| &found.value));
         pending.set_known(value.as_ref());
-        let mut state = self.still_open(&call)?;
+        let mut state = self.still_open(call)?;
         if let Lookup::Database(_) = seen {
             state.work.read_conflicts.insert(&KeyRange::single(&key));
         }
         // What was written while the value was read is a change like any other.
-        let now = state.work.overlay.lookup(&key).ok();
+        let now = state.overlay(Isolation::Serializable).lookup(&key).ok();
         let is_written = now.as_ref() != Some(&seen) && !planted(Plant::WatchBelowWrites);
         if is_written && pending.is_changed(now) {
             drop(state);
             pending.changed();
-            return Ok(watch);
+            return Ok(());
         }
         pending.set_deadline(state.deadline());
         state.work.watches.push(pending);
-        Ok(watch)
+        Ok(())
     }
 }
 

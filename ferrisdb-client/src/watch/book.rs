@@ -150,8 +150,8 @@ impl Book {
 
     /// All watches are over, for a reason that no waiting cures. Returns whom to tell.
     pub(super) fn fail_all(&mut self) -> Vec<Arc<Signal>> {
-        let failed =
-            std::mem::replace(self, Book { closed: self.closed.take(), ..Book::default() });
+        let closed = self.closed.take();
+        let failed = std::mem::replace(self, Book { closed, ..Book::default() });
         failed.watches.into_values().map(|entry| entry.armed.signal).collect()
     }
 

@@ -23,7 +23,6 @@ use ferrisdb_core::{
         },
         raft::{RaftIdentity, RaftService},
     },
-    simulation::{Plant, planted},
     transport::{Network, Router, call},
 };
 use parking_lot::Mutex;
