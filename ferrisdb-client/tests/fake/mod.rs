@@ -512,6 +512,7 @@ impl Controller for Cluster {
         let controller = Address::new(ADDRESS);
         Ok(Status {
             metadata_version: Version::ZERO,
+            unreached: Vec::new(),
             cluster,
             processes: Vec::new(),
             leads_for_ms: 60_000,
