@@ -313,7 +313,7 @@ mod tests {
         }
         assert_eq!(fetch.page_bytes, PAGE_BYTES_MIN);
         for _ in 0..20 {
-            fetch.on_page(now, &page, RangeReply { rows: Vec::new(), more: false }).unwrap();
+            fetch.on_page(now, &page, RangeReply { rows: Vec::new(), continue_at: None }).unwrap();
         }
         assert_eq!(fetch.page_bytes, 1 << 20);
     }
