@@ -103,8 +103,7 @@ impl LogSpace {
     async fn include_all(&self, database: &Database) -> Result<()> {
         let status = until(database, "before servers come back", |_| true).await?;
         for excluded in status.cluster.excluded {
-            administer(database, Command::Include(vec![ProcessSelector::Process(excluded)]))
-                .await?;
+            administer(database, Command::Include(vec![excluded])).await?;
         }
         Ok(())
     }
