@@ -707,8 +707,8 @@ fn logs_are_told_again_and_again_what_they_may_forget_of_the_map() {
     }
     world.finish();
     let mut popped = Vec::new();
-    for _ in 0..12 {
-        world.pass(1_000);
+    for _ in 0..24 {
+        world.pass(500);
         world.all_logs(&[2]);
         world.hear(heartbeat(COORDINATOR, 2, &[2]));
         world.step(Input::Tick);

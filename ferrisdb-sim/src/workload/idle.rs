@@ -83,7 +83,7 @@ impl Idle {
         let awake = runtime::now();
         let begun = futures::future::join_all(burst.iter().map(begin)).await;
         let first = client.database.transaction();
-        first.set(A, "moves versions on")?;
+        first.set("idle/first", "moves versions on")?;
         let moved = fate(first.commit().await)?;
         let others =
             burst.iter().zip(begun).enumerate().map(|(number, (transaction, begun))| async move {
