@@ -103,11 +103,15 @@ pub(crate) fn object(facts: &Facts<'_>, findings: &[Finding]) -> Value {
     object
 }
 
-/// Reads are "all", "some" or "none": of the shards, because a key is read from its shard's team alone.
+/// Reads are "all", "some" or "none": of the shards, because a key is read from its shard's team alone. "unknown" while nothing
+/// can be said of some.
 fn available(availability: Availability, shards: usize) -> Value {
     let reads = match availability {
-        Availability { is_active: true, shards_unreadable: 0 } => "all",
-        Availability { is_active: true, shards_unreadable } if shards_unreadable < shards => "some",
+        Availability { is_active: true, shards_unreadable: 0, shards_unknown: 1.. } => "unknown",
+        Availability { is_active: true, shards_unreadable: 0, .. } => "all",
+        Availability { is_active: true, shards_unreadable, .. } if shards_unreadable < shards => {
+            "some"
+        }
         _ => "none",
     };
     json!({
