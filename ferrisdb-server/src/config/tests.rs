@@ -194,7 +194,7 @@ fn the_help_of_every_binary_teaches_every_setting() {
             let flag = format!("--{}", arg.get_long().unwrap());
             assert!(help.contains(&flag), "{}: {flag} is not in the help", R::BINARY);
             assert!(arg.get_help().is_some(), "{}: {flag} has no text", R::BINARY);
-            if ["help", "version", "print_config"].contains(&id) {
+            if ["help", "version", "print_config", "force_new_quorum"].contains(&id) {
                 continue;
             }
             assert_eq!(flag, format!("--{}", id.replace('_', "-")), "flag and key differ");

