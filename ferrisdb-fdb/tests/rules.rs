@@ -15,7 +15,7 @@ use std::{
 use ferrisdb_client::{Database, Key, KeySelector, Settings};
 use ferrisdb_core::runtime;
 use ferrisdb_fdb::{
-    Ended, Output, Promise,
+    Ended, Output, Promise, api_version,
     database::DatabaseOptions,
     errors::Code,
     transaction::{RangeRequest, Transaction},
@@ -111,6 +111,8 @@ struct Handle {
 
 impl Handle {
     async fn new() -> Handle {
+        // Once in a process; a commit resets the transaction in versions before 700.
+        let _ = api_version::select(730, 730);
         let (memory, options) = (Database::memory().await.unwrap(), DatabaseOptions::default());
         let client = options.client(Settings::default(), |_| Ok(memory)).unwrap();
         Handle { client, options: Arc::new(options) }
