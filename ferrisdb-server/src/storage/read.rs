@@ -322,6 +322,8 @@ struct MergedRows<'a> {
     written_stretches: Stretches<'a>,
     engine: EngineRows<'a>,
     reverse: bool,
+    /// Whether a written key was passed: the first one is, however little the budget is.
+    has_moved: bool,
 }
 
 impl<'a> MergedRows<'a> {
@@ -338,6 +340,7 @@ impl<'a> MergedRows<'a> {
             written_stretches: cover.stretches(),
             engine: EngineRows::new(cover, engine, range, reverse, budget),
             reverse,
+            has_moved: false,
         }
     }
 
@@ -366,9 +369,10 @@ impl<'a> MergedRows<'a> {
             if order == Ordering::Greater {
                 return Ok(self.engine.take().map_or(Merged::End, Merged::Row));
             }
-            if budget.is_spent() {
+            if budget.is_spent() && self.has_moved {
                 return Ok(Merged::Spent);
             }
+            self.has_moved = true;
             budget.spend(1);
             let row = match order {
                 // The window knows better.
