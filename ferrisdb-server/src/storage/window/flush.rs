@@ -209,10 +209,14 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// If the version is not within oldest ..= applied.
+    /// If the version is not within flushed ..= applied.
     pub fn resolve(&mut self, window: &Window, keys_max: usize) -> bool {
         let end = self.resolved.saturating_add(keys_max).min(self.keys.len());
-        let mut stretches = window.view(self.version).stretches();
+        let (version, flushed, applied) =
+            (self.version, window.flushed_version, window.applied_version);
+        assert!(flushed <= version && version <= applied, "flush {version} of {flushed}..{applied}");
+        // Readers of this version may be too old already: the bound that they meet does not wait for the engine.
+        let mut stretches = window.view_of(version, window.clears_at(version)).stretches();
         for key in self.keys[self.resolved..end].iter().map(|key| -> &Key { key }) {
             let write = window.writes.get(key).and_then(|history| history.at(self.version));
             let cleared = stretches.clear_over(key);
