@@ -233,7 +233,10 @@ impl ApiModel {
         let committed = transaction.committed().context("a committed transaction knows it")?;
         match committed.versionstamp {
             Some(stamp) => model.apply(&writes, stamp),
-            None => ensure!(writes.is_empty(), "writes were committed without a versionstamp"),
+            None => ensure!(
+                writes.iter().all(clears_nothing),
+                "writes were committed without a versionstamp: {writes:?}"
+            ),
         }
         Ok(())
     }
@@ -322,6 +325,11 @@ async fn check_ended(transaction: &Transaction, stamp: Versionstamp) -> Result<(
     let used = transaction.get("api_model/never").await.err().map(|error| error.code());
     ensure!(used == Some(ErrorCode::UsedDuringCommit), "a committed transaction was read in");
     Ok(())
+}
+
+/// Whether a write clears a range without keys.
+fn clears_nothing(write: &Mutation) -> bool {
+    matches!(write, Mutation::ClearRange { range } if range.is_empty())
 }
 
 fn marker_key(client: u32) -> Key {

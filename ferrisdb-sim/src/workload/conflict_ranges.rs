@@ -415,7 +415,9 @@ impl Actor {
             self.sees.write(&mutation, None);
             self.known |= if is_known { pieces } else { 0 };
         }
-        self.has_written = true;
+        // To clear no keys is to write nothing.
+        self.has_written |=
+            !matches!(&mutation, Mutation::ClearRange { range } if range.is_empty());
         self.writes.push(mutation);
         Ok(())
     }
