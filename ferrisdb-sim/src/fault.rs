@@ -534,7 +534,7 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
         FaultKind::SlowDisk => Fault::SlowDisk(with_disk(dice), dice.magnitude(5, 200) as u32),
         FaultKind::NarrowDisk => {
             let nodes = if dice.one_in(2) { logs.1.clone() } else { vec![dice.pick(&logs.1)] };
-            Fault::NarrowDisk(nodes, dice.magnitude(400_000, 20_000_000))
+            Fault::NarrowDisk(nodes, dice.magnitude(100_000, 2_000_000))
         }
         FaultKind::StalledDisk => Fault::StalledDisk(with_disk(dice)),
         FaultKind::DiskErrors => Fault::DiskErrors(with_disk(dice), dice.pick(&[1, 10, 100])),

@@ -55,8 +55,13 @@ use super::{
 
 /// Bytes after which the writer syncs what it has, before it takes more.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes that are synced at once, so that a slow disk shows progress: who waits for it would take it for a dead one.
-const SYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that are synced at once: so many that a disk shows some progress in a second, who waits for it would take it for a dead
+/// one. A quick disk gets whole groups.
+const SYNCED_BYTES_FIRST: usize = 256 * 1024;
+const SYNCED_BYTES_MIN: usize = 64 * 1024;
+/// A sync that is quicker than this could have been twice as long, and one that is slower should have been half as long.
+const SYNC_QUICK: Duration = Duration::from_millis(100);
+const SYNC_SLOW: Duration = Duration::from_millis(500);
 /// How long a copy waits for the disk when what was being written before it fills the queue.
 const COPY_PAUSE: Duration = Duration::from_millis(10);
 /// Longest that a peek waits, whatever the reader asks for.
@@ -162,7 +167,11 @@ impl Instance {
         });
         let (writer_ends, writer_ended) = oneshot::channel();
         let (keeper_ends, keeper_ended) = oneshot::channel();
-        let writer = Writer { instance: Arc::clone(&instance), tail: opened.tail };
+        let writer = Writer {
+            instance: Arc::clone(&instance),
+            tail: opened.tail,
+            synced_at_once: SYNCED_BYTES_FIRST,
+        };
         let keeper = Arc::clone(&instance);
         let tasks = [
             // So that the disk never waits for the tasks of others before it is given the next group.
@@ -470,6 +479,7 @@ impl Drop for WaitingPeek<'_> {
 struct Writer {
     instance: Arc<Instance>,
     tail: Tail,
+    synced_at_once: usize,
 }
 
 /// Records that are written and synced together, and go to the end of the active segment.
@@ -548,9 +558,15 @@ impl Writer {
         metrics.written.add(end - begin);
         let (mut offset, mut rest) = (begin, buffer.freeze());
         while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(SYNCED_BYTES_MAX));
-            let bytes = part.len() as u64;
+            let part = rest.split_to(rest.len().min(self.synced_at_once));
+            let (bytes, began) = (part.len() as u64, runtime::now());
             metrics.sync.time(tail.file.write_and_sync(offset, part)).await?;
+            let took = runtime::now().saturating_duration_since(began);
+            if took > SYNC_SLOW {
+                self.synced_at_once = (self.synced_at_once / 2).max(SYNCED_BYTES_MIN);
+            } else if took < SYNC_QUICK && bytes as usize == self.synced_at_once {
+                self.synced_at_once = (self.synced_at_once * 2).min(GROUP_BYTES_MAX);
+            }
             self.instance.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
             offset += bytes;
         }
