@@ -344,7 +344,7 @@ fn too_few_locks_are_not_enough_and_status_says_so() {
     let reason = world.reason();
     assert!(
         reason.contains("locked 1 of the 3 logs")
-            && reason.contains("one of the logs at p12:1 and p13:1 is needed"),
+            && reason.contains("one of the logs at p13:1 and p12:1 is needed"),
         "{reason}"
     );
     world.pass(100);
