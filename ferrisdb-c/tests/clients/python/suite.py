@@ -339,7 +339,7 @@ def the_last_write_of_a_key_counts():
             tr.clear_range(b"s", b"t")
     tr[b"x"] = b"1"
     tr.commit().wait()
-    assert db[b"x"] == b"1" and not db[b"s1"].present()
+    assert db[b"x"] == b"1" and db[b"s1"] is None
 
 
 @case
