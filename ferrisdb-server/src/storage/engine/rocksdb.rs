@@ -536,9 +536,9 @@ mod tests {
     }
 
     #[test]
-    fn keeps_it_with_cursors_that_stop_at_every_tombstone() {
+    fn keeps_it_with_cursors_that_stop_all_the_time() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = RocksSettings { tombstones_at_once: 1, ..RocksSettings::default() };
+        let settings = RocksSettings { tombstones_at_once: 2, ..RocksSettings::default() };
         suite::check_engine(|| Box::new(RocksEngine::open(directory.path(), settings).unwrap()));
     }
 

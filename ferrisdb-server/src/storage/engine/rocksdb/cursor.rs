@@ -99,14 +99,24 @@ impl<'a> RocksCursor<'a> {
     /// Passes some tombstones from `near` on.
     fn pass(&mut self, near: Key) -> Result<Step> {
         let at_once = self.engine.tombstones_at_once;
-        let mut looked_at = 0;
+        let (mut looked_at, mut refused) = (0, None);
         for probes in 1.. {
             let mut stride = self
                 .stride
                 .take()
                 .unwrap_or_else(|| Stride::first(&near, &self.range, self.reverse));
-            let part = stride.part(&near, &self.range, self.reverse);
-            let is_last = probes >= PROBES_MAX || part.is_single_key();
+            let mut part = stride.part(&near, &self.range, self.reverse);
+            // Where the range ends, another stride may come to the same.
+            for _ in 0..PROBES_MAX {
+                if refused.as_ref() != Some(&part) {
+                    break;
+                }
+                stride.shorten();
+                part = stride.part(&near, &self.range, self.reverse);
+            }
+            // Nothing shorter comes: then it takes as long as it takes.
+            let is_last =
+                probes >= PROBES_MAX || part.is_single_key() || refused.as_ref() == Some(&part);
             let tombstones_max = if is_last { 0 } else { u64::from(at_once) };
             looked_at += at_once as usize;
             let mut probe = iterator(self.engine, &part, tombstones_max);
@@ -141,6 +151,7 @@ impl<'a> RocksCursor<'a> {
                 Err(error) if error.kind() == ErrorKind::Incomplete => {
                     stride.shorten();
                     self.stride = Some(stride);
+                    refused = Some(part);
                 }
                 Err(error) => return Err(engine_error(&error)),
             }
@@ -224,13 +235,19 @@ const DIGITS: usize = size_of::<u128>();
 ///   at 2, length 256^14    from "q/0001" to "q/0101"          the number begins with the third byte
 ///   at 2, length 256^13    from "q/0001" to "q/0011"
 /// ```
+///
+/// The longer it goes into one direction, up or down, the faster it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stride {
     at: usize,
     length: u128,
-    /// Whether it was short enough once.
-    has_passed: bool,
+    rises: bool,
+    /// By so many bits it has changed last.
+    bits: u32,
 }
+
+/// By how many bits a stride changes at most.
+const BITS_MAX: u32 = 32;
 
 impl Stride {
     /// A small part of a range.
@@ -238,48 +255,47 @@ impl Stride {
         let far = if reverse { &range.begin } else { &range.end };
         let at = near.iter().zip(far.iter()).take_while(|(one, other)| one == other).count();
         let length = number(near, at).abs_diff(number(far, at)) >> 16;
-        Stride { at, length: length.max(1), has_passed: false }
+        Stride { at, length: length.max(1), rises: false, bits: BITS_MAX / 4 }
     }
 
     /// The part of a range from `near` on that is to be probed; never empty.
     fn part(&mut self, near: &Key, range: &KeyRange, reverse: bool) -> KeyRange {
-        loop {
-            let number = number(near, self.at);
-            let far = match reverse {
-                // As many bytes as `near` has beyond the number are above it.
-                true => number.checked_sub(self.length),
-                false => number.checked_add(self.length),
-            };
-            let far = match far {
-                Some(far) => key(near, self.at, far),
-                // There are not so many keys with these first bytes: the next ones differ in an earlier byte.
-                None if self.at > 0 => {
-                    (self.at, self.length) = (self.at.saturating_sub(DIGITS), 1);
-                    continue;
-                }
-                None => if reverse { &range.begin } else { &range.end }.clone(),
-            };
-            let part = match reverse {
-                true => KeyRange { begin: far.max(range.begin.clone()), end: near.clone() },
-                false => KeyRange { begin: near.clone(), end: far.min(range.end.clone()) },
-            };
-            if !part.is_empty() {
-                return part;
-            }
-            // Near was made longer with zeros, and the number before it is itself.
-            self.length = self.length.saturating_mul(2);
+        if !reverse && self.at > near.len() {
+            // Only zeros are left to tell keys apart from it: the next one is its successor.
+            (self.at, self.length) = (self.at.saturating_sub(DIGITS), 1);
+            return KeyRange::single(near);
+        }
+        let far = moved(near, self.at, self.length, reverse);
+        if reverse {
+            let begin = far.map_or(range.begin.clone(), |far| far.max(range.begin.clone()));
+            KeyRange { begin, end: near.clone() }
+        } else {
+            let end = far.map_or(range.end.clone(), |far| far.min(range.end.clone()));
+            KeyRange { begin: near.clone(), end }
         }
     }
 
+    fn turn(&mut self, rises: bool) {
+        self.bits = if self.rises == rises { (self.bits * 2).min(BITS_MAX) } else { 1 };
+        self.rises = rises;
+    }
+
     fn lengthen(&mut self) {
-        self.length = self.length.saturating_mul(2);
-        self.has_passed = true;
+        self.turn(true);
+        if self.length.leading_zeros() > self.bits {
+            self.length <<= self.bits;
+        } else if self.at > 0 {
+            // So far that an earlier byte differs.
+            (self.at, self.length) = (self.at.saturating_sub(DIGITS), 1);
+        } else {
+            self.length = u128::MAX;
+        }
     }
 
     fn shorten(&mut self) {
+        self.turn(false);
         if self.length > 1 {
-            // At first it may be anything; later it was good a moment ago.
-            self.length = (self.length >> if self.has_passed { 1 } else { 16 }).max(1);
+            self.length = (self.length >> self.bits).max(1);
         } else {
             // Keys that are equal this far: what comes behind tells them apart.
             (self.at, self.length) = (self.at + DIGITS, 1 << 120);
@@ -296,15 +312,23 @@ fn number(key: &Key, at: usize) -> u128 {
     u128::from_be_bytes(digits)
 }
 
-/// The key whose first bytes are those of `near`, followed by a number.
-fn key(near: &Key, at: usize, number: u128) -> Key {
-    let mut bytes: Vec<u8> = near.iter().copied().take(at).collect();
-    bytes.resize(at, 0);
-    bytes.extend_from_slice(&number.to_be_bytes());
+/// The key that is so far from `near`, by the number of its bytes from `at` on; `None` if there is no key so far from it.
+fn moved(near: &Key, at: usize, length: u128, down: bool) -> Option<Key> {
+    let mut bytes: Vec<u8> = near.iter().copied().take(at + DIGITS).collect();
+    bytes.resize(at + DIGITS, 0);
+    let number = number(near, at);
+    let (number, mut carries) =
+        if down { number.overflowing_sub(length) } else { number.overflowing_add(length) };
+    bytes[at..].copy_from_slice(&number.to_be_bytes());
+    for byte in bytes[..at].iter_mut().rev() {
+        if carries {
+            (*byte, carries) = if down { byte.overflowing_sub(1) } else { byte.overflowing_add(1) };
+        }
+    }
     // Zeros at the end would only make it longer.
-    let zeros = bytes[at..].iter().rev().take_while(|byte| **byte == 0).count();
+    let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
     bytes.truncate(bytes.len() - zeros);
-    Key::from(bytes)
+    (!carries).then(|| Key::from(bytes))
 }
 
 #[cfg(test)]
@@ -383,14 +407,14 @@ mod tests {
     #[test]
     fn a_cursor_that_is_stopped_all_the_time_finds_all_rows() {
         let directory = tempfile::tempdir().unwrap();
-        let engine = open(directory.path(), 1);
+        let engine = open(directory.path(), 2);
         let mut random = 7_u32;
         let mut draw = |below: u32| {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (random >> 8) % below
         };
         let mut expected = std::collections::BTreeSet::new();
-        for _ in 0..40 {
+        for _ in 0..15 {
             let mut changes = Vec::new();
             for _ in 0..60 {
                 let length = draw(4) as usize;
