@@ -99,7 +99,7 @@ impl<'a> RocksCursor<'a> {
     /// Passes some tombstones from `near` on.
     fn pass(&mut self, near: Key) -> Result<Step> {
         let at_once = self.engine.tombstones_at_once;
-        let (mut looked_at, mut refused) = (0, None);
+        let (mut looked_at, mut refused): (usize, Option<KeyRange>) = (0, None);
         for probes in 1.. {
             let mut stride = self
                 .stride
