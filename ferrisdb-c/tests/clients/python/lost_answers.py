@@ -49,15 +49,17 @@ def relay(client, port):
 
 listener = socket.create_server(("127.0.0.1", 0))
 address = "127.0.0.1:%d" % listener.getsockname()[1]
+# A free port: the server says its advertised address only, which is the relay's.
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
 process = subprocess.Popen(
-    [binary, "--listen", "127.0.0.1:0", "--advertise", address, "--data", os.path.join(folder, "data")],
+    [binary, "--listen", "127.0.0.1:%d" % port, "--advertise", address, "--data", os.path.join(folder, "data")],
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     text=True,
 )
 try:
-    # "... listening on 127.0.0.1:PORT, ..."
-    port = int(process.stdout.readline().split("listening on ")[1].split()[0].rstrip(",").rsplit(":", 1)[1])
+    process.stdout.readline()
 
     def accept():
         while True:
