@@ -29,6 +29,10 @@ use crate::raft::{self, Contents, NodeId, Remains};
 /// How long another controller may take to answer before it counts as gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// The lost controllers may have agreed on later records, and told others: what comes now must be newer for them. No group
+/// changes its record so often between two copies of a disk.
+const REVISION_STEP: u64 = 1 << 20;
+
 /// What was done, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forced {
@@ -59,7 +63,8 @@ pub async fn force_new_quorum(
     check(&remains, &others, &answers)?;
     let mut record = ClusterRecord::from_bytes(&remains.contents.value)?;
     record.force();
-    let contents = Contents { revision: remains.contents.revision + 1, value: record.to_bytes() };
+    let revision = remains.contents.revision + REVISION_STEP;
+    let contents = Contents { revision, value: record.to_bytes() };
     let number = runtime::random_u64() | 1;
     raft::force_quorum(disk, directory, (number, address), contents).await?;
     let given_up = others.into_iter().map(|(_, address)| address).collect();

@@ -214,7 +214,10 @@ impl Batch {
         let end = self.resolved.saturating_add(keys_max).min(self.keys.len());
         let (version, flushed, applied) =
             (self.version, window.flushed_version, window.applied_version);
-        assert!(flushed <= version && version <= applied, "flush {version} of {flushed}..{applied}");
+        assert!(
+            flushed <= version && version <= applied,
+            "flush {version} of {flushed}..{applied}"
+        );
         // Readers of this version may be too old already: the bound that they meet does not wait for the engine.
         let mut stretches = window.view_of(version, window.clears_at(version)).stretches();
         for key in self.keys[self.resolved..end].iter().map(|key| -> &Key { key }) {
