@@ -654,7 +654,7 @@ impl Links {
         };
         let measured = self.unwrap_answer(answer.await, &self.storage, server)?;
         let measured = measured.map_err(|error| error.at(server))?;
-        let is_inside = |key: &Key| part.begin < *key && *key < part.end;
+        let is_inside = |key: &Key| part.begin <= *key && *key < part.end;
         let is_measured = part.begin < measured.through
             && measured.through <= part.end
             && measured.split_points.iter().all(is_inside);

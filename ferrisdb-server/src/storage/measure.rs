@@ -66,7 +66,6 @@ pub(super) fn measured(scan: Scan<Counter>) -> Measured {
 /// Counts rows.
 #[derive(Debug)]
 pub(super) struct Counter {
-    begin: Key,
     chunk_bytes: u64,
     bytes: u64,
     has_passed: u64,
@@ -77,7 +76,6 @@ pub(super) struct Counter {
 impl Counter {
     fn new(request: &Measure) -> Counter {
         Counter {
-            begin: request.range.begin.clone(),
             chunk_bytes: request.chunk_bytes,
             bytes: 0,
             has_passed: request.has_passed,
@@ -88,11 +86,10 @@ impl Counter {
 
     /// Counts so many bytes that lie at a key.
     fn count(&mut self, key: &Key, bytes: u64) {
-        // A row belongs to the chunk in which it begins.
+        // A row belongs to the chunk in which it begins. That may be the first row of the request, if what has passed came
+        // before it.
         if self.chunk_bytes > 0 && self.has_passed >= self.chunk_bytes {
-            if *key > self.begin {
-                self.split_points.push(key.clone());
-            }
+            self.split_points.push(key.clone());
             self.has_passed = 0;
         }
         self.bytes += bytes;
