@@ -116,6 +116,8 @@ struct Actor {
     observed: Pieces,
     /// Pieces that it may have observed.
     looked_at: Pieces,
+    /// The reads between selectors.
+    reads: Vec<RangeQuery>,
     written: Pieces,
     has_written: bool,
 }
@@ -345,6 +347,7 @@ impl Actor {
         );
         self.on_read(self.depends_on(map, &query), false);
         self.looked_at |= map.touched(&counted(&query, &expected, more)) & !self.known;
+        self.reads.push(query);
         Ok(())
     }
 
@@ -662,6 +665,7 @@ impl ConflictRanges {
             known: 0,
             observed: 0,
             looked_at: 0,
+            reads: Vec::new(),
             written: 0,
             has_written: false,
         })
@@ -680,7 +684,10 @@ impl ConflictRanges {
         let ended = actor.transaction.commit().await;
         let about = |took_effect: bool| {
             check_verdict(verdict, !took_effect)
-                .with_context(|| format!("observed {:b}, {:x?}", actor.observed, round.log))
+                .with_context(|| {
+                    let Actor { observed, looked_at, began, reads, .. } = &actor;
+                    format!("observed {observed:b}, perhaps {looked_at:b}, from {began} on, of {:x?}, by {reads:?}", round.log)
+                })
         };
         match fate(ended)? {
             Fate::Committed(committed) => {

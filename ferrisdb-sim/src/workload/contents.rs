@@ -109,9 +109,11 @@ impl Contents {
             (found, KeyRange { begin: anchor, end })
         } else {
             let range = KeyRange { begin: known.begin.clone(), end: anchor.clone() };
-            let found = inside(&range).iter().rev().nth(offset.unsigned_abs() as usize).cloned();
-            let begin = found.cloned().unwrap_or_else(|| known.begin.clone());
-            (found.cloned(), KeyRange { begin, end: anchor })
+            let found = inside(&range).iter().rev().nth(offset.unsigned_abs() as usize).copied();
+            // Before all keys there is nothing that the model would not know of.
+            let found = found.cloned().or_else(|| (known.begin == Key::MIN).then_some(Key::MIN));
+            let begin = found.clone().unwrap_or_else(|| known.begin.clone());
+            (found, KeyRange { begin, end: anchor })
         };
         if self.unreadable.iter().any(|hidden| hidden.intersects(&looked_at)) {
             return Selected::Unreadable;
