@@ -347,8 +347,26 @@ impl Actor {
         );
         self.on_read(self.depends_on(map, &query), false);
         self.looked_at |= map.touched(&counted(&query, &expected, more)) & !self.known;
+        if expected.is_empty() {
+            // FoundationDB counts nothing of the way to two ends with nothing between them. Yet several writes together, each
+            // of which changes nothing by itself, may bring something between them.
+            let ends = [&query.begin, &query.end];
+            let stepped = ends.into_iter().filter_map(|end| self.stepped_over(map, end));
+            self.looked_at |= stepped.fold(0, |all, range| all | map.touched(&range)) & !self.known;
+        }
         self.reads.push(query);
         Ok(())
+    }
+
+    /// The keys from where a selector begins to where it leads.
+    fn stepped_over(&self, map: &Map, selector: &KeySelector) -> Option<KeyRange> {
+        let Selected::Key(found) = self.sees.select(selector, &map.all()) else { return None };
+        let anchor =
+            if selector.or_equal { selector.key.successor() } else { selector.key.clone() };
+        Some(KeyRange {
+            begin: found.clone().min(anchor.clone()),
+            end: found.successor().max(anchor),
+        })
     }
 
     /// The pieces of the database that would change the answer of a read, each by itself, if something was written there.
