@@ -280,7 +280,7 @@ pub(super) async fn presence(weak: Weak<Shared>) {
             }
         }
         let now = runtime::now();
-        let since = leads.then(|| match leads_since {
+        let since = leads.then_some(match leads_since {
             Some((known, since)) if known == term => (term, since),
             _ => (term, now),
         });

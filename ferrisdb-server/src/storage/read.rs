@@ -324,6 +324,8 @@ struct MergedRows<'a> {
     reverse: bool,
     /// Whether a written key was passed: the first one is, however little the budget is.
     has_moved: bool,
+    /// Whether the engine was asked to look at something: it is once, too.
+    has_looked: bool,
 }
 
 impl<'a> MergedRows<'a> {
@@ -341,6 +343,7 @@ impl<'a> MergedRows<'a> {
             engine: EngineRows::new(cover, engine, range, reverse, budget),
             reverse,
             has_moved: false,
+            has_looked: false,
         }
     }
 
@@ -350,8 +353,8 @@ impl<'a> MergedRows<'a> {
                 match self.engine.take() {
                     Some(row) => return Ok(Merged::Row(row)),
                     None if self.engine.is_at_end() => return Ok(Merged::End),
-                    None if budget.is_spent() => return Ok(Merged::Spent),
-                    None => self.engine.advance(budget)?,
+                    None if budget.is_spent() && self.has_begun() => return Ok(Merged::Spent),
+                    None => self.advance(budget)?,
                 }
                 continue;
             };
@@ -360,9 +363,9 @@ impl<'a> MergedRows<'a> {
                 Some(key) if self.reverse => key.cmp(&written.key),
                 Some(key) => written.key.cmp(key),
                 None if self.engine.has_passed(&written.key) => Ordering::Less,
-                None if budget.is_spent() => return Ok(Merged::Spent),
+                None if budget.is_spent() && self.has_begun() => return Ok(Merged::Spent),
                 None => {
-                    self.engine.advance(budget)?;
+                    self.advance(budget)?;
                     continue;
                 }
             };
@@ -388,6 +391,16 @@ impl<'a> MergedRows<'a> {
                 None => {}
             }
         }
+    }
+
+    /// Lets the engine look at something, also if passing clears has spent the budget already: or nobody gets anywhere.
+    fn advance(&mut self, budget: &mut Budget) -> Result<()> {
+        self.has_looked = true;
+        self.engine.advance(budget)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_looked || self.has_moved
     }
 
     /// Where to go on: everything before that place was looked at. `last` is the last row that was returned.
