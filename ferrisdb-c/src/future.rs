@@ -540,7 +540,10 @@ fn count_of<T>(items: &[T]) -> c_int {
 /// Work that the network thread polls, and that whoever gives it up drops at once: a watch that is cancelled must not count
 /// among those of the database when the call returns.
 #[derive(Clone)]
-struct Held(Arc<Mutex<Option<Pin<Box<dyn Work<Output = Ended> + Send>>>>>);
+struct Held(Arc<Mutex<Option<PinnedWork>>>);
+
+/// Work that was not given up.
+type PinnedWork = Pin<Box<dyn Work<Output = Ended> + Send>>;
 
 impl Held {
     /// Drops the work. If it is being polled at this moment, that is waited for, but not for long: should it wait for

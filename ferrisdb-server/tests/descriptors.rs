@@ -1,6 +1,7 @@
 //! A server with few file descriptors, and peers who connect and say nothing.
 #![cfg(not(madsim))]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests as well")]
+#![expect(clippy::disallowed_methods, reason = "clients of real processes run on tokio itself")]
 
 mod support;
 

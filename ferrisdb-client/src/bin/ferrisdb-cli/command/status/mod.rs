@@ -82,7 +82,7 @@ async fn later(database: &Database, early: Status) -> Status {
     if missing > EARLY_MAX {
         return early;
     }
-    tokio::time::sleep(missing).await;
+    ferrisdb_core::runtime::sleep(missing).await;
     database.status().await.unwrap_or(early)
 }
 
