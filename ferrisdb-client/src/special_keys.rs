@@ -13,7 +13,7 @@
 //!
 //! The names are FoundationDB's, so that tools made for it find what they look for. Reading them observes nothing; a range
 //! read stays inside one of these lines, or inside all of `/transaction/`, unless the option [`SpecialKeysRelaxed`](crate::TransactionOption) is set. There
-//! is nothing to write here: what it changes elsewhere, [`Database`] has functions for.
+//! is nothing to write here: what it changes elsewhere, [`Database`](crate::Database) has functions for.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {

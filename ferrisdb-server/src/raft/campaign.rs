@@ -1,4 +1,5 @@
-//! The shell of [`Election`] and [`Reach`]: asks the other members, answers them, and tells the library when to stand.
+//! The shell of [`Election`](super::election::Election) and [`Reach`](super::reach::Reach): asks the other members, answers them, and
+//! tells the library when to stand.
 //!
 //! ```text
 //!   campaign    wakes when the election has something to do; canvasses, stands
