@@ -485,7 +485,13 @@ impl DirectoryLayer {
         };
         let mut above = Vec::new();
         for name in path[depth + 1..].iter().rev() {
-            above.push((name, self.allocate(turn).await?));
+            let allocated = self.allocate(turn).await?;
+            // Nothing is written yet, so no read finds the prefix that the directory itself is to have.
+            let overlaps = prefix.starts_with(&allocated) || allocated.starts_with(&prefix);
+            if options.prefix.is_some() && overlaps {
+                return Err(DirectoryError::PrefixConflictsWithManual { prefix: allocated });
+            }
+            above.push((name, allocated));
         }
         turn.act(|act| {
             let created = self.create_node(act, prefix, options.layer.clone())?;

@@ -388,7 +388,8 @@ impl<'a> MergedRows<'a> {
                 None if planted(Plant::SkipTombstone) && row.is_some() => {
                     return Ok(row.map_or(Merged::End, Merged::Row));
                 }
-                None => {}
+                // Cleared: nobody gets the engine's row, and still it was passed.
+                None => row.into_iter().for_each(|row| self.engine.pass(&row.key)),
             }
         }
     }
@@ -526,6 +527,15 @@ impl<'a> EngineRows<'a> {
 
     fn take(&mut self) -> Option<Row> {
         self.peeked.take()
+    }
+
+    /// Goes on behind a row that was taken.
+    fn pass(&mut self, key: &Key) {
+        if self.reverse {
+            self.range.end.clone_from(key);
+        } else {
+            self.range.begin = key.successor();
+        }
     }
 }
 
