@@ -98,7 +98,6 @@ built_in!(
     "deleted-keys",
     "directories",
     "disks",
-    "edges",
     "exactly-once",
     "idle",
     "log-space",
