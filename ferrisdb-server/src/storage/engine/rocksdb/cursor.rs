@@ -379,7 +379,7 @@ mod tests {
     fn deleted_keys_are_passed_in_short_steps() {
         let shapes: [fn(u32) -> Vec<u8>; 5] = [
             |n| format!("q/{n:08}").into_bytes(),
-            |n| format!("tenant/0000000000000000000000/queue/of/work/{n:08}/item").into_bytes(),
+            |n| format!("tenant/0000000000000000000000/queue/of/jobs/{n:08}/item").into_bytes(),
             |n| n.to_be_bytes().to_vec(),
             |n| [vec![0; 40], n.to_be_bytes().to_vec(), vec![0; 3]].concat(),
             |n| [vec![0xff; 40], n.to_le_bytes().to_vec()].concat(),
