@@ -12,7 +12,7 @@
 
 use std::{
     ffi::{CString, c_char, c_int, c_void},
-    future::Future as Work,
+    future::{Future as Work, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -22,7 +22,7 @@ use std::{
 
 use ferrisdb_client::{Key, KeyRange, KeyValue, Value};
 use ferrisdb_fdb::{Ended, MappedRow, Output, Promise};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::task::AbortHandle;
 
 use crate::{
@@ -190,7 +190,7 @@ pub struct Future {
 
 #[derive(Debug)]
 enum State {
-    Pending { callbacks: Vec<Registered>, task: Option<(AbortHandle, Held)> },
+    Pending { callbacks: Vec<Registered>, wakers: Vec<Waker>, task: Option<(AbortHandle, Held)> },
     Complete { result: Result<Laid, Code>, reads: usize },
     Released,
 }
@@ -230,7 +230,7 @@ impl Drop for Completion {
 
 impl Future {
     fn pending() -> Arc<Future> {
-        let state = State::Pending { callbacks: Vec::new(), task: None };
+        let state = State::Pending { callbacks: Vec::new(), wakers: Vec::new(), task: None };
         Arc::new(Future { state: Mutex::new(state), completed: Condvar::new() })
     }
 
@@ -273,9 +273,10 @@ impl Future {
     /// Makes the future complete, unless it is. The callbacks are called when the result is dropped.
     #[must_use]
     fn complete(self: &Arc<Self>, result: Ended) -> Option<Due> {
-        let mut state = self.state.lock();
-        let State::Pending { callbacks, task } = &mut *state else { return None };
+        let mut state = self.state();
+        let State::Pending { callbacks, wakers, task } = &mut *state else { return None };
         let (callbacks, task) = (std::mem::take(callbacks), task.take());
+        wakers.drain(..).for_each(Waker::wake);
         *state = State::Complete { result: result.map(Laid::from), reads: 0 };
         self.completed.notify_all();
         drop(state);
@@ -307,23 +308,42 @@ impl Future {
         self.fail(errors::OPERATION_CANCELLED);
     }
 
+    /// The state. In a forked child nobody completes what was pending in its parent: there it has failed.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Pending { .. }) && network::is_of_parent() {
+            let result = Err(errors::NETWORK_NOT_SETUP);
+            let abandoned = std::mem::replace(&mut *state, State::Complete { result, reads: 0 });
+            // The task, its runtime and whoever waits for the callbacks are the parent's.
+            std::mem::forget(abandoned);
+        }
+        state
+    }
+
     /// Whether the result is there.
     pub fn is_ready(&self) -> bool {
-        !matches!(*self.state.lock(), State::Pending { .. })
+        !matches!(*self.state(), State::Pending { .. })
+    }
+
+    /// Asks whether the result is there; who asks is woken once it is.
+    fn poll_ready(&self, context: &Context<'_>) -> Poll<()> {
+        match &mut *self.state() {
+            State::Pending { wakers, .. } => {
+                wakers.push(context.waker().clone());
+                Poll::Pending
+            }
+            State::Complete { .. } | State::Released => Poll::Ready(()),
+        }
     }
 
     /// Waits until the result is there.
     ///
     /// # Errors
     ///
-    /// `blocked_from_network_thread`, on which that would never happen; `network_not_setup` in a forked child, in which it would
-    /// not either.
+    /// `blocked_from_network_thread`, on which that would never happen.
     pub fn block_until_ready(&self) -> Result<(), Code> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         while matches!(*state, State::Pending { .. }) {
-            if network::is_of_parent() {
-                return Err(errors::NETWORK_NOT_SETUP);
-            }
             if network::is_network_thread() {
                 return Err(errors::BLOCKED_FROM_NETWORK_THREAD);
             }
@@ -335,7 +355,7 @@ impl Future {
     /// Has `callback` called when the result is there; at once, if it is.
     pub fn set_callback(self: &Arc<Self>, callback: Callback, parameter: *mut c_void) {
         let registered = Registered { callback, parameter };
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if let State::Pending { callbacks, .. } = &mut *state {
             callbacks.push(registered);
             return;
@@ -361,7 +381,7 @@ impl Future {
     ///
     /// `future_not_set`, or the error itself.
     pub fn error(&self) -> Result<(), Code> {
-        match &*self.state.lock() {
+        match &*self.state() {
             State::Pending { .. } => Err(errors::FUTURE_NOT_SET),
             State::Complete { result: Err(code), .. } => Err(*code),
             State::Complete { .. } | State::Released => Ok(()),
@@ -371,7 +391,7 @@ impl Future {
     /// Reads the result by `pick`, which returns `None` if it is of another kind. Pointers that it picks are good until the
     /// future is destroyed, or as often released as read.
     fn read<T>(&self, pick: impl FnOnce(&Laid) -> Option<T>) -> Result<T, Code> {
-        match &mut *self.state.lock() {
+        match &mut *self.state() {
             State::Pending { .. } => Err(errors::FUTURE_NOT_SET),
             State::Released => Err(errors::FUTURE_RELEASED),
             State::Complete { result: Err(code), .. } => Err(*code),
@@ -526,6 +546,10 @@ impl Promise for Future {
 
     fn is_ready(&self) -> bool {
         Future::is_ready(self)
+    }
+
+    async fn completed(self: Arc<Self>) {
+        poll_fn(|context| self.poll_ready(context)).await;
     }
 
     fn error(&self) -> Result<(), Code> {

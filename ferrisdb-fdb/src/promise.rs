@@ -75,6 +75,9 @@ pub trait Promise: Send + Sync + 'static {
     /// Whether the result is there.
     fn is_ready(&self) -> bool;
 
+    /// Waits until the result is there.
+    fn completed(self: Arc<Self>) -> impl Work<Output = ()> + Send;
+
     /// The error, or that there is none.
     ///
     /// # Errors

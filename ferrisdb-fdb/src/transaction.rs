@@ -253,6 +253,7 @@ impl<P: Promise> Transaction<P> {
     /// Commits.
     pub fn commit(self: &Arc<Self>) -> Arc<P> {
         let itself = Arc::clone(self);
+        let begun_before = self.state.lock().pending.clone();
         self.run_raw(async move |client: Client| {
             let committed = client.commit().await.map_err(|error| {
                 // FoundationDB's timer fails what is under way, whatever may have become of it.
@@ -269,6 +270,12 @@ impl<P: Promise> Transaction<P> {
             };
             itself.settle_stamps(committed);
             committed?;
+            // It has waited for the reads that were under way. A program that destroys the transaction now keeps their results, so
+            // they have to be where it looks for them.
+            for read in begun_before {
+                let Some(read) = read.upgrade() else { continue };
+                read.completed().await;
+            }
             if !api_version::is_at_least(700) {
                 itself.state.lock().committed_version = client.committed_version().map(number_of);
                 client.reset();

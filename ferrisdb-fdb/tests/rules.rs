@@ -92,6 +92,10 @@ impl Promise for Known {
         self.state.lock().is_some()
     }
 
+    async fn completed(self: Arc<Self>) {
+        drop(self.place().await);
+    }
+
     fn error(&self) -> Result<(), Code> {
         match &*self.state.lock() {
             Some((Ok(_), _)) => Ok(()),
@@ -294,6 +298,22 @@ async fn a_transaction_that_is_too_large_is_refused_by_its_commit() {
     }
     assert_eq!(transaction.get(b"m", false).ended().await, Ok(Output::Value(None)));
     assert_eq!(transaction.commit().ended().await, Err(2101));
+}
+
+#[tokio::test]
+async fn a_read_that_the_commit_has_waited_for_outlives_the_transaction() {
+    let database = Handle::new().await;
+    let (transaction, mut reads) = (database.transaction(), Vec::new());
+    transaction.set(b"own", b"");
+    for number in 0..20_u8 {
+        reads.push(transaction.get(&[b'k', number], number % 2 == 0));
+    }
+    assert_eq!(transaction.commit().ended().await, Ok(Output::Void));
+    transaction.destroy();
+    for read in reads {
+        assert!(read.is_ready());
+        assert_eq!(read.error(), Ok(()));
+    }
 }
 
 #[tokio::test]

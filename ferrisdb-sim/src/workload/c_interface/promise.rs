@@ -83,6 +83,10 @@ impl Promise for Promised {
         self.state.lock().result.is_some()
     }
 
+    async fn completed(self: Arc<Self>) {
+        drop(self.wait().await);
+    }
+
     fn error(&self) -> Result<(), Code> {
         match &self.state.lock().result {
             None => Err(errors::FUTURE_NOT_SET),
