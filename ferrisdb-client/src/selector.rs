@@ -14,7 +14,7 @@
 //! A selector has an anchor, right before or right after its key, and counts from there: upwards from one,
 //! downwards from zero.
 
-use ferrisdb_core::Key;
+use ferrisdb_core::{Key, limits};
 
 /// A key, named by its place among the keys there are when it is looked up.
 ///
@@ -118,8 +118,12 @@ impl KeySelector {
     }
 
     /// Where counting begins: at the first key upwards, at the one before it downwards.
+    ///
+    /// It is no longer than a bound of a range may be, as what a read observes begins or ends here: what is longer than the
+    /// longest key is no key itself, so before and behind it is the same.
     pub(crate) fn anchor(&self) -> Key {
-        if self.or_equal { self.key.successor() } else { self.key.clone() }
+        let can_be_there = self.key.len() <= limits::KEY_BYTES_MAX;
+        if self.or_equal && can_be_there { self.key.successor() } else { self.key.clone() }
     }
 
     /// The bound of a range that has the same keys as one from, or up to, what this selects; `None` if that takes a look at
@@ -162,5 +166,22 @@ impl std::ops::Sub<i32> for KeySelector {
     fn sub(mut self, keys: i32) -> KeySelector {
         self.offset = self.offset.saturating_sub(keys);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_anchor_is_longer_than_a_bound_may_be() {
+        let long = |bytes: usize| Key::from(vec![b'k'; bytes]);
+        let longest = long(limits::KEY_BYTES_MAX);
+        let behind = KeySelector::first_greater_than(longest.clone()).anchor();
+        assert_eq!(behind, longest.successor());
+        // The end of a range that has only the longest key, as a bound: nothing can be at it.
+        let behind_that = KeySelector::first_greater_than(behind.clone());
+        assert_eq!(behind_that.anchor(), behind);
+        assert_eq!(behind_that.as_bound(), Some(behind));
     }
 }

@@ -380,6 +380,21 @@ async fn limits_are_typed_errors_before_anything_is_sent() {
     transaction.commit().await.unwrap();
 }
 
+/// A read that was taken leaves nothing behind for which the commit is refused.
+#[tokio::test]
+async fn what_is_read_behind_the_longest_key_can_be_committed() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    let behind = Key::from(vec![b'k'; limits::KEY_BYTES_MAX]).successor();
+    let selector = KeySelector { key: behind.clone(), or_equal: true, offset: 1 };
+    let query = RangeQuery::between("k", selector.clone());
+    assert_eq!(transaction.get_range(query).await.unwrap(), []);
+    assert_eq!(transaction.get_key(selector - 1).await.unwrap(), Key::MIN);
+    transaction.set("k", "1").unwrap();
+    transaction.commit().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_transaction_that_has_ended_says_how() {
     let cluster = Cluster::new();

@@ -98,6 +98,7 @@ built_in!(
     "deleted-keys",
     "directories",
     "disks",
+    "edges",
     "exactly-once",
     "idle",
     "log-space",

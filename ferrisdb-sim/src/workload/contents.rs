@@ -105,7 +105,9 @@ impl Contents {
         let (found, looked_at) = if *offset >= 1 {
             let range = KeyRange { begin: anchor.clone(), end: known.end.clone() };
             let found = inside(&range).get(*offset as usize - 1).map(|key| (*key).clone());
-            let end = found.as_ref().map_or(known.end.clone(), Key::successor);
+            // Whoever leaves the known keys looks beyond their end, at least at the next key there is.
+            let beyond = || known.end.clone().max(anchor.clone()).successor();
+            let end = found.as_ref().map_or_else(beyond, Key::successor);
             (found, KeyRange { begin: anchor, end })
         } else {
             let range = KeyRange { begin: known.begin.clone(), end: anchor.clone() };
@@ -295,6 +297,27 @@ mod tests {
         contents.write(&stamped_key, Some(Version(40)));
         assert_eq!(contents.point(&entry(40)), Point::Found(None));
         assert_eq!(contents.point(&entry(41)), Point::Unreadable);
+    }
+
+    #[test]
+    fn a_selector_looks_where_it_leaves_the_known_keys() {
+        let mut contents = contents();
+        let select = |contents: &Contents, key: &str| {
+            contents.select(&KeySelector::first_greater_than(key), &KeyRange::new("a", "f"))
+        };
+        for behind_all in ["e", "f", "g"] {
+            assert_eq!(select(&contents, behind_all), Selected::Outside);
+        }
+        // The stamp is all there is of the key: it may come to lie behind the known ones.
+        let (key, value) = (vec![0; 10].into(), "".into());
+        let stamped_key = Mutation::SetVersionstampedKey { key, offset: 0, value };
+        contents.write(&stamped_key, None);
+        contents.write(&Mutation::ClearRange { range: KeyRange::new("", "f") }, None);
+        for behind_all in ["e", "f", "g"] {
+            assert_eq!(select(&contents, behind_all), Selected::Unreadable);
+        }
+        contents.write(&Mutation::Set { key: "e".into(), value: "6".into() }, None);
+        assert_eq!(select(&contents, "a"), Selected::Key("e".into()));
     }
 
     #[test]

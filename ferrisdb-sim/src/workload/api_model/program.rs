@@ -61,6 +61,22 @@ pub(super) struct Program {
     bypasses_unreadable: bool,
 }
 
+/// What came of a program, step by step.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// The writes, in order.
+    pub(super) writes: Vec<Mutation>,
+    /// What a snapshot read sees now.
+    snapshot: Contents,
+}
+
+impl Done {
+    /// Whether a snapshot read of a key, also of one that is not the client's own, has to wait for the commit.
+    pub(super) fn hides(&self, key: &Key) -> bool {
+        self.snapshot.point(key) == Point::Unreadable
+    }
+}
+
 impl Keyspace {
     /// The keys of the client with this number. Every second key is the one right after the key before it: ends of ranges
     /// meet there.
@@ -281,20 +297,16 @@ impl Program {
         Ok(())
     }
 
-    /// Does all steps in a transaction that sees `rows`, and compares each answer at once. Returns what was written.
+    /// Does all steps in a transaction that sees `rows`, and compares each answer at once.
     ///
     /// # Errors
     ///
     /// The database's errors as they are; anything else is a wrong answer.
-    pub(super) async fn run(
-        &self,
-        transaction: &Transaction,
-        rows: &Rows,
-    ) -> Result<Vec<Mutation>> {
+    pub(super) async fn run(&self, transaction: &Transaction, rows: &Rows) -> Result<Done> {
         let without_writes = Contents::new(rows.clone());
         let mut sees = without_writes.clone();
         let keys = &self.keys;
-        let mut written = Vec::new();
+        let mut writes = Vec::new();
         let mut read_version = None;
         for step in &self.steps {
             match step {
@@ -358,7 +370,7 @@ impl Program {
                     }
                     let before = transaction.known_read_version();
                     write(transaction, mutation)?;
-                    written.push(mutation.clone());
+                    writes.push(mutation.clone());
                     if self.reads_own_writes {
                         match self.bypasses_unreadable {
                             true => sees.write(&mutation.without_stamp(), before),
@@ -384,7 +396,8 @@ impl Program {
                 }
             }
         }
-        Ok(written)
+        let snapshot = self.seen(&sees, &without_writes, true).clone();
+        Ok(Done { writes, snapshot })
     }
 
     /// What a read sees that is done now.
@@ -404,7 +417,7 @@ type FoundPoint = Point;
 type FoundRange = Option<(Vec<Row>, Option<bool>)>;
 
 /// Turns the error that is an answer into one.
-fn readable<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(super) fn readable<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.code() == ErrorCode::AccessedUnreadable => Ok(None),
