@@ -29,6 +29,8 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::IdleVersionsStand => &["idle"],
         Plant::WaitingIsDeath => &[OVERLOAD],
         Plant::BusyIsDeath => &[OVERLOAD],
+        Plant::BreakIsDeath => &["full-disks", "broken-links"],
+        Plant::ForgetBegun => &["bank", "recorded-bank"],
         Plant::PopMetadataOnce => &["log-space"],
         Plant::ServePastBorder => &["window-border"],
         Plant::RefusedWritesCount => &["conflicts"],
