@@ -99,6 +99,7 @@ built_in!(
     "directories",
     "disks",
     "exactly-once",
+    "full-disks",
     "idle",
     "log-space",
     "long-idle",

@@ -344,11 +344,13 @@ pub struct BankSettings {
     pub clients: u32,
     /// How many more sum it up.
     pub readers: u32,
+    /// How long each of a recorded bank rests between two transactions: for faults that last long.
+    pub rest_ms: u64,
 }
 
 impl Default for BankSettings {
     fn default() -> BankSettings {
-        BankSettings { accounts: 10, balance: 100, clients: 3, readers: 1 }
+        BankSettings { accounts: 10, balance: 100, clients: 3, readers: 1, rest_ms: 0 }
     }
 }
 
