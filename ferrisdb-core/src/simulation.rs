@@ -64,6 +64,10 @@ named! {
         WaitingIsDeath = "waiting-is-death",
         /// Proxy: a log or a resolver whose queue is full is taken for dead.
         BusyIsDeath = "busy-is-death",
+        /// Proxy: a member whose connection breaks is taken for dead.
+        BreakIsDeath = "break-is-death",
+        /// Sequencer: a proxy that asks again for the version of a batch gets another one, and the first is a gap (I-7).
+        ForgetBegun = "forget-begun",
         /// Proxy: all transactions of a batch get the versionstamp of the first (I-4).
         VersionstampOfFirst = "versionstamp-of-first",
         /// Proxy: the verdict of the first resolver counts, whatever the others say (I-4).
@@ -251,6 +255,10 @@ named! {
         CommitUnknown = "proxy-commit-unknown",
         /// Proxy: it waited for a log or a resolver that was slow.
         WaitedForMember = "proxy-waited-for-member",
+        /// Proxy: a connection to a log, a resolver or the sequencer broke, and was made anew.
+        MemberReconnected = "proxy-member-reconnected",
+        /// Sequencer: a proxy asked again for the version of a batch.
+        BegunAgain = "sequencer-begun-again",
         /// Proxy: the queue of a log or a resolver was full.
         MemberTooBusy = "proxy-member-too-busy",
         /// Proxy: a read version was held back, because too many commits waited.

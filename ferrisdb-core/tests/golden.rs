@@ -398,7 +398,8 @@ fn worker() {
 fn sequencer() {
     let mut golden = Golden::new("sequencer.txt");
     let generation = Generation(3);
-    golden.line("Request begin_batch", &SequencerRequest::BeginBatch { generation });
+    let begin = SequencerRequest::BeginBatch { generation, batch: 300 };
+    golden.line("Request begin_batch", &begin);
     let report = SequencerRequest::ReportCommitted { generation, commit_version: Version(300) };
     golden.line("Request report_committed", &report);
     golden.line("Request committed_version", &SequencerRequest::CommittedVersion { generation });

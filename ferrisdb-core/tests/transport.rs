@@ -54,7 +54,7 @@ impl Sequencer for Scripted {
         Ok(Version(generation.0 + 1))
     }
 
-    async fn begin_batch(self, _: Context, _: Generation) -> Result<BatchVersions> {
+    async fn begin_batch(self, _: Context, _: Generation, _: u64) -> Result<BatchVersions> {
         pending().await
     }
 
@@ -147,7 +147,7 @@ async fn assert_answers(client: &Client<SequencerService>) {
 
 /// A call that the server never answers.
 async fn wait_for_ever(client: &Client<SequencerService>) -> Result<BatchVersions> {
-    transport::call(NEVER, Stage::Sequence, |context| client.begin_batch(context, Generation(1)))
+    transport::call(NEVER, Stage::Sequence, |context| client.begin_batch(context, Generation(1), 0))
         .await?
 }
 
@@ -541,7 +541,7 @@ async fn what_a_router_drops_may_use_the_router() {
         async fn committed_version(self, _: Context, _: Generation) -> Result<Version> {
             Ok(Version::ZERO)
         }
-        async fn begin_batch(self, _: Context, _: Generation) -> Result<BatchVersions> {
+        async fn begin_batch(self, _: Context, _: Generation, _: u64) -> Result<BatchVersions> {
             pending().await
         }
         async fn report_committed(self, _: Context, _: Generation, _: Version) -> Result<()> {

@@ -23,7 +23,7 @@
 //! Start with [`History::begin`], then [`Recorder`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -37,6 +37,8 @@ use ferrisdb_core::{
     Key, KeyRange, Mutation, Value, Version, Versionstamp, atomic::AtomicOp, runtime,
 };
 use parking_lot::Mutex;
+
+use crate::parts;
 
 /// Most attempts of one history: they stay in memory until they are checked.
 pub const OPERATIONS_MAX: usize = 400_000;
@@ -274,15 +276,19 @@ impl History {
         let mut operation = self.new_operation(client);
         let transaction = database.transaction();
         operation.read_version = Some(transaction.read_version().await?);
+        let known = self.known_keys();
         for range in &self.shared.tracked {
-            let query = RangeQuery::from(range);
-            let found = transaction.get_range_page(query.clone()).await?;
-            let kind = ReadKind::Range { query, found };
-            operation.reads.push(Read { after_mutations: 0, is_snapshot: false, kind });
+            let parts = parts::cut(range, &known);
+            for (part, found) in parts.iter().zip(parts::read(&transaction, &parts).await?) {
+                let kind = ReadKind::Range { query: RangeQuery::from(part), found };
+                operation.reads.push(Read { after_mutations: 0, is_snapshot: false, kind });
+            }
         }
         let prefix = self.shared.markers.as_bytes();
         let mut markers: BTreeMap<u64, Vec<Versionstamp>> = BTreeMap::new();
-        for row in transaction.get_range(KeyRange::prefix(prefix)).await? {
+        let parts = parts::cut(&KeyRange::prefix(prefix), &known);
+        let pages = parts::read(&transaction, &parts).await?;
+        for row in pages.into_iter().flat_map(|page| page.rows) {
             let (number, versionstamp) = parse_marker(&row.key[prefix.len()..])
                 .ok_or_else(|| foreign(&row.key, "is not the marker of an attempt"))?;
             markers.entry(number).or_default().push(versionstamp);
@@ -290,6 +296,26 @@ impl History {
         operation.outcome = Outcome::ReadOnly;
         operation.responded = self.elapsed();
         Ok((operation, markers))
+    }
+
+    /// Keys that attempts may have written, their markers included.
+    fn known_keys(&self) -> BTreeSet<Key> {
+        let state = self.shared.state.lock();
+        let written = state.operations.iter().filter(|operation| !operation.mutations.is_empty());
+        let keys = written.flat_map(|operation| {
+            let marker = self.marker(&operation.client, operation.number).into();
+            let set = operation.mutations.iter().filter_map(|mutation| match mutation {
+                Mutation::Set { key, .. } | Mutation::Atomic { key, .. } => Some(key.clone()),
+                _ => None,
+            });
+            set.chain(std::iter::once(marker))
+        });
+        keys.collect()
+    }
+
+    /// What the key of an attempt's marker begins with.
+    fn marker(&self, client: &str, number: u64) -> String {
+        format!("{}{client}/{number:06}/", self.shared.markers)
     }
 
     /// Touching what is not tracked would go unnoticed.
@@ -494,10 +520,7 @@ impl Recorder {
             let marker = self.note(|operation| {
                 // From here on: whoever stops waiting does not know what becomes of it.
                 operation.outcome = Outcome::Unknown;
-                format!(
-                    "{}{}/{:06}/",
-                    self.history.shared.markers, operation.client, operation.number
-                )
+                self.history.marker(&operation.client, operation.number)
             });
             let (offset, mut key) = (marker.len(), marker.into_bytes());
             key.extend([0; Versionstamp::LEN]);

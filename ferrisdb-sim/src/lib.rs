@@ -16,6 +16,7 @@
 //!   workload     what clients do, and what must be true afterwards
 //!   history      what each attempt of a transaction saw and did, and when
 //!   checker      what must be true of a history: strict serializability
+//!   parts        reading all that a workload has left behind, at one version
 //!   testing      your own code in the simulation, from an ordinary test
 //!   trace        everything that happened, with the virtual time; the same seed gives the same trace
 //! ```
@@ -47,6 +48,7 @@ pub mod history;
 pub mod network;
 #[cfg(madsim)]
 pub mod operations;
+pub mod parts;
 #[cfg(madsim)]
 pub mod plan;
 pub mod plants;

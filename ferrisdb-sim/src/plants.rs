@@ -3,7 +3,6 @@
 use ferrisdb_core::simulation::Plant;
 
 // Not clean yet without a bug, so they are not among the scenarios that every change has to pass.
-const FULL_DISKS: &str = "ferrisdb-sim/scenarios/full-disks.toml";
 const OVERLOAD: &str = "ferrisdb-sim/scenarios/overload.toml";
 
 /// The scenarios that should notice a bug, the likeliest first.
@@ -28,6 +27,8 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::IdleVersionsStand => &["idle"],
         Plant::WaitingIsDeath => &[OVERLOAD],
         Plant::BusyIsDeath => &[OVERLOAD],
+        Plant::BreakIsDeath => &["full-disks", "broken-links"],
+        Plant::ForgetBegun => &["bank", "recorded-bank"],
         Plant::PopMetadataOnce => &["log-space"],
         Plant::ServePastBorder => &["window-border"],
         Plant::RefusedWritesCount => &["conflicts"],
@@ -42,7 +43,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::LocksByMembers => &["zones"],
         Plant::ForgetUnreachable => &["broken-links"],
         Plant::UnprovedBetter => &["broken-links"],
-        Plant::RecruitFullDisk => &[FULL_DISKS],
+        Plant::RecruitFullDisk => &["full-disks"],
         Plant::ForgetPast => &["cycle", "serializability", "recorded-bank"],
         Plant::DropUndrainedLogs => &["bank", "recorded-bank", "operations"],
         Plant::ForgetVote => &["register"],

@@ -100,6 +100,7 @@ built_in!(
     "disks",
     "edges",
     "exactly-once",
+    "full-disks",
     "idle",
     "log-space",
     "long-idle",

@@ -11,8 +11,9 @@ use crate::{
 /// The sequencer of a generation.
 #[tarpc::service]
 pub trait Sequencer {
-    /// A version for a batch of a proxy, chained to the one given out before.
-    async fn begin_batch(generation: Generation) -> Result<BatchVersions>;
+    /// A version for a batch, chained to the one given out before. Whoever asks again for the same batch gets the same one: a
+    /// version that nobody uses would be a gap in the chain. No two batches of a generation have the same number.
+    async fn begin_batch(generation: Generation, batch: u64) -> Result<BatchVersions>;
     /// Every log has the batch of this version, and so all before it.
     async fn report_committed(generation: Generation, commit_version: Version) -> Result<()>;
     /// The newest version that was reported committed, by any proxy (I-1).

@@ -18,9 +18,12 @@
 //! Keeps I-7 (no gaps) and its part of I-1: a commit is reported here before its client is answered, and
 //! [`Sequencer::committed_version`] is asked after a read's request arrived. Knows nothing of keys.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use ferrisdb_core::simulation::{Plant, planted};
+use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Version, limits, runtime,
     service::sequencer::{BatchVersions, Sequencer as SequencerService},
@@ -40,7 +43,14 @@ pub struct Sequencer {
     committed_version: Version,
     /// How far versions may be ahead of the committed one.
     ahead_max: u64,
+    /// What was given out lately, by the number of the batch.
+    begun: BTreeMap<u64, BatchVersions>,
+    /// The same in the order in which it was given out.
+    begun_order: VecDeque<u64>,
 }
+
+/// So many batches are remembered. One whose answer was lost holds up all that come after it, and each proxy begins few of those.
+const BEGUN_MAX: usize = 4_096;
 
 impl Sequencer {
     /// A sequencer that opens `generation`: the first batch is `(recovery_version, first_version)`.
@@ -64,7 +74,29 @@ impl Sequencer {
                 true => 2 * limits::WINDOW_VERSIONS,
                 false => ahead_max,
             },
+            begun: BTreeMap::new(),
+            begun_order: VecDeque::new(),
         }
+    }
+
+    /// The link of a proxy's batch: the next one, or the same as before if the proxy asks again, because the answer was lost with
+    /// its connection.
+    pub fn begin_batch_of(&mut self, batch: u64, elapsed_us: u64) -> BatchVersions {
+        if let Some(versions) = self.begun.get(&batch)
+            && !planted(Plant::ForgetBegun)
+        {
+            mark(Mark::BegunAgain);
+            return *versions;
+        }
+        let versions = self.begin_batch(elapsed_us);
+        self.begun.insert(batch, versions);
+        self.begun_order.push_back(batch);
+        if self.begun_order.len() > BEGUN_MAX
+            && let Some(oldest) = self.begun_order.pop_front()
+        {
+            self.begun.remove(&oldest);
+        }
+        versions
     }
 
     /// The next link of the chain.
@@ -163,12 +195,17 @@ impl SequencerServer {
 }
 
 impl SequencerService for SequencerServer {
-    async fn begin_batch(self, _: Context, generation: Generation) -> Result<BatchVersions> {
+    async fn begin_batch(
+        self,
+        _: Context,
+        generation: Generation,
+        batch: u64,
+    ) -> Result<BatchVersions> {
         self.metrics.batches.increment();
         let elapsed_us = self.elapsed_us();
         let mut machine = self.machine.lock();
         machine.check_generation(generation)?;
-        Ok(machine.begin_batch(elapsed_us))
+        Ok(machine.begin_batch_of(batch, elapsed_us))
     }
 
     async fn report_committed(
@@ -273,6 +310,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_asks_again_leaves_no_gap() {
+        let mut sequencer = sequencer(Version(20), Version(1_000));
+        let mut ask = |batch, elapsed| {
+            let versions = sequencer.begin_batch_of(batch, elapsed);
+            (versions.previous_version.0, versions.commit_version.0)
+        };
+        assert_eq!(ask(7, 0), (20, 1_000));
+        assert_eq!(ask(90, 50), (1_000, 1_050));
+        assert_eq!(ask(8, 60), (1_050, 1_060));
+        assert_eq!(ask(90, 70), (1_000, 1_050), "the answer was lost");
+        assert_eq!(ask(91, 80), (1_060, 1_080));
+        // What is remembered is bounded.
+        let mut previous = 1_080;
+        for batch in 92..10_000 {
+            let versions = ask(batch, 80);
+            assert_eq!(versions.0, previous);
+            previous = versions.1;
+        }
+        assert_eq!(ask(9_999, 90).1, previous);
+        assert_eq!(sequencer.begun.len(), BEGUN_MAX);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use super::{
     failure::Failure,
-    proxy::{ProxyMembers, ProxyServer, ProxySettings, patience::Aside, routing::Routing},
+    proxy::{ProxyMembers, ProxyServer, ProxySettings, Ways, link::Link, routing::Routing},
     resolver::{ResolverServer, ResolverSettings},
     sequencer::{Sequencer, SequencerServer},
 };
@@ -140,8 +140,8 @@ impl Coordinator {
     async fn connect(&self, request: RecruitProxy) -> Result<ProxyMembers> {
         let sequencer = self.connect_to::<SequencerService>(&request.sequencer);
         let resolvers = request.resolvers.iter().map(|(keys, endpoint)| async move {
-            let (client, aside) = self.connect_twice::<ResolverService>(endpoint).await?;
-            Ok::<_, Error>(((endpoint.address.clone(), keys.clone(), client), aside))
+            let ways = self.connect_twice::<ResolverService>(endpoint).await?;
+            Ok::<_, Error>((keys.clone(), ways))
         });
         let logs =
             request.log_set.logs.iter().map(|log| self.connect_twice::<LogService>(&log.endpoint));
@@ -149,33 +149,26 @@ impl Coordinator {
         let logs = futures::future::try_join_all(logs);
         let (sequencer, resolvers, logs) =
             futures::future::try_join3(sequencer, resolvers, logs).await?;
-        let (resolvers, resolvers_aside) = resolvers.into_iter().unzip();
-        let (logs, logs_aside) = logs.into_iter().unzip();
         Ok(ProxyMembers {
             number: request.number,
             generation: self.generation,
-            sequencer: (request.sequencer.address.clone(), sequencer),
+            sequencer,
             resolvers,
-            resolvers_aside,
             logs,
-            logs_aside,
             routing: Routing::new(request.shards),
             log_set: request.log_set,
         })
     }
 
     /// A connection for work, and one for questions that must not wait behind it.
-    async fn connect_twice<S: Service>(
-        &self,
-        endpoint: &Endpoint,
-    ) -> Result<(S::Client, Aside<S>)> {
-        let connections = (self.connect_to::<S>(endpoint), self.connect_to::<S>(endpoint));
-        let (client, aside) = futures::future::try_join(connections.0, connections.1).await?;
-        Ok((client, Aside::new(self.network.clone(), endpoint.clone(), aside)))
+    async fn connect_twice<S: Service>(&self, endpoint: &Endpoint) -> Result<Ways<S>> {
+        let ways = (self.connect_to::<S>(endpoint), self.connect_to::<S>(endpoint));
+        let (work, aside) = futures::future::try_join(ways.0, ways.1).await?;
+        Ok(Ways { work, aside })
     }
 
     /// A connection to a member, whose silence ends the generation before it has begun.
-    async fn connect_to<S: Service>(&self, endpoint: &Endpoint) -> Result<S::Client> {
+    async fn connect_to<S: Service>(&self, endpoint: &Endpoint) -> Result<Link<S>> {
         let connected = self.network.connect::<S>(endpoint);
         let limit = self.settings.proxy.call_limit;
         runtime::timeout(limit, Stage::Connect, connected)
@@ -183,6 +176,7 @@ impl Coordinator {
             .and_then(|connected| connected)
             .map_err(|error| error.at(endpoint))
             .inspect_err(|error| self.failure.fail_at(&endpoint.address, error.clone()))
+            .map(|client| Link::new(self.network.clone(), endpoint.clone(), client))
     }
 
     /// The generation.

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::{Client, Workload};
+use crate::parts;
 
 /// The bank's size.
 #[derive(Clone, Copy, Debug)]
@@ -233,7 +234,7 @@ impl Bank {
         database: &Database,
         journal: &Journal,
     ) -> Result<Checked> {
-        let (balances, records) = read_all(keys, database).await?;
+        let (balances, records) = read_all(keys, journal, database).await?;
         let total: i64 = balances.values().sum();
         ensure!(total == self.total(), "the accounts hold {total}, not {}", self.total());
         let mut expected: BTreeMap<u32, i64> =
@@ -274,14 +275,20 @@ impl Bank {
 /// All balances and all records, at one version.
 async fn read_all(
     keys: &Keys,
+    journal: &Journal,
     database: &Database,
 ) -> Result<(BTreeMap<u32, i64>, BTreeMap<Key, (u32, u32, i64)>)> {
+    let known: BTreeSet<&Key> = journal.acknowledged.union(&journal.unknown).collect();
+    let parts = parts::cut(&KeyRange::prefix(keys.transfers.as_bytes()), known);
+    let parts = &parts;
     let (accounts, transfers) = database
         .run_transaction(|transaction| async move {
-            let rows = |prefix: &str| transaction.get_range(KeyRange::prefix(prefix.as_bytes()));
-            Ok::<_, Error>((rows(&keys.accounts).await?, rows(&keys.transfers).await?))
+            let accounts = KeyRange::prefix(keys.accounts.as_bytes());
+            let accounts = transaction.get_range(accounts).await?;
+            Ok::<_, Error>((accounts, parts::read(&transaction, parts).await?))
         })
         .await?;
+    let transfers = transfers.into_iter().flat_map(|page| page.rows);
     let mut balances = BTreeMap::new();
     for row in accounts {
         balances.insert(number(&row.key[keys.accounts.len()..])?, number(&row.value)?);
@@ -337,11 +344,13 @@ pub struct BankSettings {
     pub clients: u32,
     /// How many more sum it up.
     pub readers: u32,
+    /// How long each of a recorded bank rests between two transactions: for faults that last long.
+    pub rest_ms: u64,
 }
 
 impl Default for BankSettings {
     fn default() -> BankSettings {
-        BankSettings { accounts: 10, balance: 100, clients: 3, readers: 1 }
+        BankSettings { accounts: 10, balance: 100, clients: 3, readers: 1, rest_ms: 0 }
     }
 }
 

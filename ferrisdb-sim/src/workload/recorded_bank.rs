@@ -40,6 +40,8 @@ pub struct RecordedBank {
     bank: Bank,
     keys: Keys,
     history: History,
+    /// Between two transactions of a client.
+    rest: Duration,
 }
 
 impl RecordedBank {
@@ -52,7 +54,8 @@ impl RecordedBank {
         let keys = Keys::of(name);
         let tracked = [&keys.accounts, &keys.transfers];
         let tracked = tracked.map(|prefix| KeyRange::prefix(prefix.as_bytes()));
-        RecordedBank { bank, keys, history: History::new(name, tracked) }
+        let history = History::new(name, tracked);
+        RecordedBank { bank, keys, history, rest: Duration::ZERO }
     }
 
     /// The recorded history, to be looked into.
@@ -97,6 +100,7 @@ impl RecordedBank {
     ) -> Result<()> {
         let begun = journal.lock().begun(&self.keys, client);
         for count in begun.. {
+            self.rest().await;
             if stop() || self.history.is_full() {
                 break;
             }
@@ -150,6 +154,7 @@ impl RecordedBank {
         stop: impl Fn() -> bool,
     ) -> Result<()> {
         while !stop() && !self.history.is_full() {
+            self.rest().await;
             let recorder = self.history.begin(database, client)?;
             match self.look(&recorder).await? {
                 Ok(()) => {
@@ -165,6 +170,12 @@ impl RecordedBank {
             }
         }
         Ok(())
+    }
+
+    async fn rest(&self) {
+        if !self.rest.is_zero() {
+            runtime::sleep(runtime::jitter(self.rest)).await;
+        }
     }
 
     /// Reads all accounts, in a way that is drawn, and adds them up.
@@ -284,7 +295,8 @@ const NAME: &str = "recorded_bank";
 impl RecordedBankWorkload {
     /// A bank that is not open yet.
     pub fn new(settings: BankSettings) -> RecordedBankWorkload {
-        let bank = RecordedBank::named(NAME, settings.bank());
+        let rest = Duration::from_millis(settings.rest_ms);
+        let bank = RecordedBank { rest, ..RecordedBank::named(NAME, settings.bank()) };
         RecordedBankWorkload { settings, bank, journal: SharedJournal::default() }
     }
 }

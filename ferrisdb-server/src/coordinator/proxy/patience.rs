@@ -21,12 +21,10 @@ use std::{future::Future, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Result, Stage, limits,
+    Error, ErrorCode, Result, Stage, limits,
     runtime::{self, Instant},
-    service::{Client, Health, Service},
-    transport::Network,
+    service::Health,
 };
-use parking_lot::Mutex;
 
 /// How long to wait before work is sent again to a member that was too busy; doubles up to the maximum.
 const AGAIN_MIN: Duration = Duration::from_millis(5);
@@ -141,51 +139,6 @@ where
             }
             answer => return answer,
         }
-    }
-}
-
-/// A connection for questions that must not wait behind work. It is made anew when it breaks.
-pub struct Aside<S: Service> {
-    network: Network,
-    endpoint: Endpoint,
-    kept: Mutex<Option<Client<S>>>,
-}
-
-impl<S: Service> Aside<S> {
-    /// To this endpoint, over `client` for as long as that works.
-    pub fn new(network: Network, endpoint: Endpoint, client: Client<S>) -> Aside<S> {
-        Aside { network, endpoint, kept: Mutex::new(Some(client)) }
-    }
-
-    /// Asks a question, and once more if the connection has broken. Both together take no longer than the limit.
-    ///
-    /// # Errors
-    ///
-    /// That there is no answer, or what the answer is.
-    pub(super) async fn ask<T, Asked>(
-        &self,
-        limit: Duration,
-        stage: Stage,
-        question: impl Fn(Client<S>) -> Asked,
-    ) -> Result<T>
-    where
-        Asked: Future<Output = Result<T>>,
-    {
-        let asked = async {
-            let kept = self.kept.lock().clone();
-            if let Some(client) = kept {
-                match question(client).await {
-                    Err(error) if error.code() == ErrorCode::Unreachable => {}
-                    answer => return answer,
-                }
-            }
-            *self.kept.lock() = None;
-            let client = self.network.connect::<S>(&self.endpoint).await?;
-            *self.kept.lock() = Some(client.clone());
-            question(client).await
-        };
-        let answer = runtime::timeout(limit, stage, asked).await.and_then(|answer| answer);
-        answer.map_err(|error| error.at(&self.endpoint))
     }
 }
 

@@ -3,19 +3,17 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Error, ErrorCode, Generation, KeyRange, Mutation, Result, Stage, Version,
-    id::Address,
-    limits,
+    Error, ErrorCode, Generation, KeyRange, Mutation, Result, Stage, Version, limits,
     runtime::{self, TaskGroup},
     service::{
-        Client,
+        Service,
         controller::LogSet,
         log::{LogService, PushRequest},
         proxy::Proxy as ProxyService,
@@ -33,8 +31,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::{
     batch::Waiting,
     commit::{self, Batch},
+    link::Link,
     metrics::{CommitReply, ProxyMetrics},
-    patience::{Aside, WORK_LIMIT, patiently},
+    patience::{WORK_LIMIT, patiently},
     read_version::Confirmations,
     routing::{Messages, Routing},
 };
@@ -73,22 +72,26 @@ impl Default for ProxySettings {
     }
 }
 
+/// The connections to a member that gets batches.
+pub struct Ways<S: Service> {
+    /// For the batches.
+    pub work: Link<S>,
+    /// For what must not wait behind them.
+    pub aside: Link<S>,
+}
+
 /// The roles that a proxy works with.
 pub struct ProxyMembers {
     /// The proxy's number in its generation.
     pub number: u32,
     /// The generation of all of them.
     pub generation: Generation,
-    /// The sequencer, and where it is.
-    pub sequencer: (Address, Client<SequencerService>),
-    /// The resolvers: where each is, and its keys. The last one has the system keyspace.
-    pub resolvers: Vec<(Address, KeyRange, Client<ResolverService>)>,
+    /// The sequencer.
+    pub sequencer: Link<SequencerService>,
+    /// The resolvers and their keys. The last one has the system keyspace.
+    pub resolvers: Vec<(KeyRange, Ways<ResolverService>)>,
     /// The logs, in the order of `log_set`.
-    pub logs: Vec<Client<LogService>>,
-    /// Further connections, for what must not wait behind batches: in the order of `resolvers`, and of `logs`.
-    pub resolvers_aside: Vec<Aside<ResolverService>>,
-    /// See `resolvers_aside`.
-    pub logs_aside: Vec<Aside<LogService>>,
+    pub logs: Vec<Ways<LogService>>,
     /// Where each tag's messages are kept.
     pub log_set: LogSet,
     /// Where each key's mutations go, when the generation begins.
@@ -115,6 +118,8 @@ struct Shared {
     members: ProxyMembers,
     settings: ProxySettings,
     failure: Failure,
+    /// Numbers the batches, so that the sequencer knows one that asks again. Begins anywhere: no other proxy has the same.
+    batches: AtomicU64,
     commits: Mutex<Waiting<CommitReply>>,
     commits_changed: Notify,
     /// A batch was taken from `commits`.
@@ -154,6 +159,7 @@ impl ProxyServer {
             members,
             settings,
             failure,
+            batches: AtomicU64::new(runtime::random_u64()),
             commits: Mutex::new(waiting),
             commits_changed: Notify::new(),
             commits_taken: Notify::new(),
@@ -373,7 +379,7 @@ impl Shared {
         let versions = match self.metrics.sequence.time(self.begin_batch()).await {
             Ok(versions) => versions,
             Err(error) => {
-                self.failure.fail_at(&self.members.sequencer.0, error.clone());
+                self.failure.fail_at(self.members.sequencer.address(), error.clone());
                 let ended = generation_ended(Stage::Sequence, &error);
                 requests.into_iter().for_each(|(_, reply)| {
                     let _ = reply.send(Err(ended.clone()));
@@ -428,26 +434,29 @@ impl Shared {
     }
 
     async fn begin_batch(&self) -> Result<BatchVersions> {
-        let (address, sequencer) = &self.members.sequencer;
-        call(self.settings.call_limit, Stage::Sequence, |context| {
-            sequencer.begin_batch(context, self.members.generation)
-        })
-        .await
-        .and_then(|versions| versions)
-        .map_err(|error| error.at(address))
+        let (limit, generation) = (self.settings.call_limit, self.members.generation);
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed);
+        let begun = self.members.sequencer.ask(limit, Stage::Sequence, |sequencer| async move {
+            call(limit, Stage::Sequence, |context| {
+                sequencer.begin_batch(context, generation, batch)
+            })
+            .await
+            .and_then(|versions| versions)
+        });
+        begun.await
     }
 
     async fn resolve<R>(&self, batch: &Batch<R>) -> Result<Vec<ResolveReply>> {
         let (limit, generation) = (self.settings.call_limit, self.members.generation);
-        let members = self.members.resolvers.iter().zip(&self.members.resolvers_aside);
-        let calls = members.map(|((address, keys, resolver), aside)| async move {
+        let calls = self.members.resolvers.iter().map(|(keys, Ways { work, aside })| async move {
             let send = || {
-                let request = batch.resolve_request(self.members.number, keys);
-                async move {
-                    call(WORK_LIMIT, Stage::Resolve, |context| resolver.resolve(context, request))
-                        .await
-                        .and_then(|reply| reply)
-                }
+                work.send(limit, Stage::Resolve, |resolver| {
+                    let request = batch.resolve_request(self.members.number, keys);
+                    async move {
+                        let asked = |context| resolver.resolve(context, request);
+                        call(WORK_LIMIT, Stage::Resolve, asked).await.and_then(|reply| reply)
+                    }
+                })
             };
             let ask = |limit| {
                 aside.ask(limit, Stage::Resolve, move |client| async move {
@@ -457,6 +466,7 @@ impl Shared {
                 })
             };
             let reply = patiently(limit, Stage::Resolve, send, ask).await;
+            let address = work.address();
             reply
                 .map_err(|error| error.at(address))
                 .inspect_err(|error| self.failure.fail_at(address, error.clone()))
@@ -530,16 +540,18 @@ impl Shared {
         commit_version: Version,
     ) -> Result<()> {
         let (limit, generation) = (self.settings.call_limit, self.members.generation);
-        let logs = self.members.logs.iter().zip(&self.members.logs_aside);
-        let calls = logs.zip(pushes).zip(&self.members.log_set.logs).map(
-            |(((log, aside), push), member)| async move {
+        let logs = self.members.logs.iter().zip(pushes);
+        let calls = logs.zip(&self.members.log_set.logs).map(
+            |((Ways { work, aside }, push), member)| async move {
                 let send = || {
-                    let push = push.clone();
-                    async move {
-                        call(WORK_LIMIT, Stage::Log, |context| log.push(context, push))
-                            .await
-                            .and_then(|reply| reply)
-                    }
+                    work.send(limit, Stage::Log, |log| {
+                        let push = push.clone();
+                        async move {
+                            call(WORK_LIMIT, Stage::Log, |context| log.push(context, push))
+                                .await
+                                .and_then(|reply| reply)
+                        }
+                    })
                 };
                 let ask = |limit| {
                     aside.ask(limit, Stage::Log, move |client| async move {
@@ -572,15 +584,16 @@ impl Shared {
         } else {
             self.metrics.push.time(futures::future::try_join_all(calls)).await?;
         }
-        let (address, sequencer) = &self.members.sequencer;
-        let reported = call(self.settings.call_limit, Stage::Sequence, |context| {
-            sequencer.report_committed(context, self.members.generation, commit_version)
+        let sequencer = &self.members.sequencer;
+        let reported = sequencer.ask(limit, Stage::Sequence, |sequencer| async move {
+            call(limit, Stage::Sequence, |context| {
+                sequencer.report_committed(context, generation, commit_version)
+            })
+            .await
+            .and_then(|reported| reported)
         });
         let reported = self.metrics.report.time(reported).await;
-        reported
-            .and_then(|reported| reported)
-            .map_err(|error| error.at(address))
-            .inspect_err(|error| self.failure.fail_at(address, error.clone()))
+        reported.inspect_err(|error| self.failure.fail_at(sequencer.address(), error.clone()))
     }
 
     /// A round for a single request, in the task of that request; `None` if others wait or no place is free.
@@ -637,15 +650,19 @@ impl Shared {
 
     /// The newest committed version, with evidence that the generation is alive.
     async fn read_version_round(&self) -> Result<Version> {
-        let generation = self.members.generation;
-        let (address, sequencer) = &self.members.sequencer;
+        let (limit, generation) = (self.settings.call_limit, self.members.generation);
+        let sequencer = &self.members.sequencer;
         let committed = async {
-            call(self.settings.call_limit, Stage::ReadVersion, |context| {
-                sequencer.committed_version(context, generation)
+            let asked = sequencer.ask(limit, Stage::ReadVersion, |sequencer| async move {
+                call(limit, Stage::ReadVersion, |context| {
+                    sequencer.committed_version(context, generation)
+                })
+                .await
+                .and_then(|version| version)
+            });
+            asked.await.inspect_err(|error| {
+                self.failure.fail_at(sequencer.address(), error.clone());
             })
-            .await
-            .and_then(|version| version)
-            .inspect_err(|error| self.failure.fail_at(address, error.clone()))
         };
         if planted(Plant::ReadVersionOfOneProxy) {
             return Ok(self.tagging.lock().tagged_version);
@@ -662,16 +679,19 @@ impl Shared {
     async fn confirm(&self) -> Result<()> {
         let mut answers: FuturesUnordered<_> = self
             .members
-            .logs_aside
+            .logs
             .iter()
             .enumerate()
             .map(|(index, log)| async move {
                 let (limit, generation) = (self.settings.call_limit, self.members.generation);
-                let confirmed = log.ask(limit, Stage::ReadVersion, move |client| async move {
-                    call(limit, Stage::ReadVersion, |context| client.confirm(context, generation))
+                let confirmed =
+                    log.aside.ask(limit, Stage::ReadVersion, move |client| async move {
+                        call(limit, Stage::ReadVersion, |context| {
+                            client.confirm(context, generation)
+                        })
                         .await
                         .and_then(|confirmed| confirmed)
-                });
+                    });
                 (index, confirmed.await)
             })
             .collect();

@@ -388,8 +388,8 @@ pub(super) async fn to_coordinator(
     let ended = refused(ErrorCode::GenerationEnded);
     let sequencer = network.connect::<SequencerService>(&coordinator.sequencer).await?;
     for generation in [Generation(0), Generation(u64::MAX)] {
-        let answer =
-            call(LIMIT, Stage::Sequence, |context| sequencer.begin_batch(context, generation));
+        let asked = |context| sequencer.begin_batch(context, generation, 0);
+        let answer = call(LIMIT, Stage::Sequence, asked);
         let answer = answer.await.and_then(|answer| answer).map(drop);
         sent.push(("begin_batch: another generation", ended, answer));
         let answer = call(LIMIT, Stage::Sequence, |context| {
