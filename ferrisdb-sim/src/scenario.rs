@@ -106,6 +106,7 @@ built_in!(
     "long-idle",
     "many",
     "operations",
+    "overload",
     "range-clears",
     "recorded-bank",
     "register",
