@@ -90,6 +90,8 @@ named! {
         IdleVersionsStand = "idle-versions-stand",
         /// Log: a push is answered before it is on disk (I-5).
         AnswerBeforeSync = "answer-before-sync",
+        /// Log: nothing is seen of a sync until it is over, so that a slow disk is taken for a dead one.
+        SyncShowsNothing = "sync-shows-nothing",
         /// Log: pushes of a locked generation still succeed (I-8).
         PushThroughLock = "push-through-lock",
         /// Log: what one reader has is deleted for all (I-11).

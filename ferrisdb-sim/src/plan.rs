@@ -43,6 +43,8 @@ pub struct Topology {
     pub resolvers: u32,
     /// Whether the network between them is a good one, whatever the run has drawn.
     pub calm_network: bool,
+    /// How many bytes a second the disks of logs take at best; any number, if none is given.
+    pub log_bytes_per_second: Option<u64>,
 }
 
 impl Topology {
@@ -59,6 +61,7 @@ impl Topology {
             proxies: 1,
             resolvers: 1,
             calm_network: false,
+            log_bytes_per_second: None,
         }
     }
 
@@ -103,6 +106,8 @@ pub struct ClusterSpec {
     pub default_settings: bool,
     /// See [`Topology::calm_network`].
     pub calm_network: bool,
+    /// See [`Topology::log_bytes_per_second`].
+    pub log_bytes_per_second: Option<u64>,
     /// How long a transaction may last, for workloads that count on it: resolvers and storage servers keep exactly so much.
     pub window_ms: Option<u64>,
     /// How long a segment of a log is, for workloads that count segments.
@@ -159,6 +164,7 @@ impl ClusterSpec {
             proxies: self.proxies.unwrap_or(proxies),
             resolvers: self.resolvers.unwrap_or(resolvers),
             calm_network: self.calm_network,
+            log_bytes_per_second: self.log_bytes_per_second,
         })
     }
 }

@@ -5,7 +5,6 @@ use ferrisdb_core::simulation::Plant;
 // Not clean yet without a bug, so they are not among the scenarios that every change has to pass.
 const EDGES: &str = "ferrisdb-sim/scenarios/edges.toml";
 const FULL_DISKS: &str = "ferrisdb-sim/scenarios/full-disks.toml";
-const OVERLOAD: &str = "ferrisdb-sim/scenarios/overload.toml";
 
 /// The scenarios that should notice a bug, the likeliest first.
 pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
@@ -27,8 +26,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ForgetBeforeRefusing => &["window-border"],
         Plant::VersionsRunAhead => &["idle"],
         Plant::IdleVersionsStand => &["idle"],
-        Plant::WaitingIsDeath => &[OVERLOAD],
-        Plant::BusyIsDeath => &[OVERLOAD],
+        Plant::WaitingIsDeath | Plant::BusyIsDeath | Plant::SyncShowsNothing => &["overload"],
         Plant::PopMetadataOnce => &["log-space"],
         Plant::ServePastBorder => &["window-border"],
         Plant::RefusedWritesCount => &["conflicts"],

@@ -104,6 +104,7 @@ built_in!(
     "long-idle",
     "many",
     "operations",
+    "overload",
     "range-clears",
     "recorded-bank",
     "register",

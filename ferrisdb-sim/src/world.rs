@@ -194,6 +194,9 @@ impl World {
                 },
             ));
         }
+        for log in nodes.iter().filter(|node| node.name.starts_with("log-")) {
+            log.disk.set_bytes_per_second(topology.log_bytes_per_second);
+        }
         for number in 1..=topology.storage {
             let (settings, all) = (settings.storage, controllers.clone());
             let name = format!("storage-{number}");

@@ -22,6 +22,7 @@
 //! | calls, writes and files around it | [`server`], [`read`] |
 //! | the instances of a process: recruit, retire | [`store`] |
 //! | what a new log takes over from the set before | `copy` |
+//! | how much is synced at once, and what is seen of it | `pieces` |
 //! | formats on disk | [`envelope`], [`record`], [`segment`], [`state`] |
 //! | what is cut and what is refused at a restart | [`recover`] |
 //! | recent messages; where a version is on disk | [`recent`], [`layout`] |
@@ -34,6 +35,7 @@ mod envelope;
 mod layout;
 pub mod machine;
 mod metrics;
+mod pieces;
 mod read;
 mod recent;
 mod record;

@@ -13,10 +13,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -45,6 +42,7 @@ use super::{
     copy,
     machine::{Effect, Input, Log, ReadPlan, Reply, ReplyTo},
     metrics::LogMetrics,
+    pieces::{Pieces, SyncProgress},
     read,
     record::{Place, Record},
     recover::{Opened, Tail},
@@ -55,13 +53,6 @@ use super::{
 
 /// Bytes after which the writer syncs what it has, before it takes more.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes that are synced at once: so many that a disk shows some progress in a second, who waits for it would take it for a dead
-/// one. A quick disk gets whole groups.
-const SYNCED_BYTES_FIRST: usize = 256 * 1024;
-const SYNCED_BYTES_MIN: usize = 64 * 1024;
-/// A sync that is quicker than this could have been twice as long, and one that is slower should have been half as long.
-const SYNC_QUICK: Duration = Duration::from_millis(100);
-const SYNC_SLOW: Duration = Duration::from_millis(500);
 /// How long a copy waits for the disk when what was being written before it fills the queue.
 const COPY_PAUSE: Duration = Duration::from_millis(10);
 /// Longest that a peek waits, whatever the reader asks for.
@@ -79,8 +70,8 @@ pub(super) struct Instance {
     core: Mutex<Core>,
     has_writes: Notify,
     has_chores: Notify,
-    /// Bytes that were synced, for who wants to know whether the disk moves.
-    synced_bytes: AtomicU64,
+    /// For who wants to know whether the disk moves.
+    progress: SyncProgress,
     pub(super) metrics: Arc<LogMetrics>,
 }
 
@@ -162,7 +153,7 @@ impl Instance {
             }),
             has_writes: Notify::new(),
             has_chores: Notify::new(),
-            synced_bytes: AtomicU64::new(0),
+            progress: SyncProgress::default(),
             metrics: Arc::default(),
         });
         let (writer_ends, writer_ended) = oneshot::channel();
@@ -170,7 +161,7 @@ impl Instance {
         let writer = Writer {
             instance: Arc::clone(&instance),
             tail: opened.tail,
-            synced_at_once: SYNCED_BYTES_FIRST,
+            pieces: Pieces::default(),
         };
         let keeper = Arc::clone(&instance);
         let tasks = [
@@ -326,9 +317,9 @@ impl Instance {
         Ok(())
     }
 
-    /// Bytes that were synced since the start.
+    /// Bytes that were synced since the start, and what may be taken for it.
     pub(super) fn synced_bytes(&self) -> u64 {
-        self.synced_bytes.load(Ordering::Relaxed)
+        self.progress.bytes(runtime::now())
     }
 
     fn health(&self, generation: Generation) -> Result<Health> {
@@ -479,7 +470,7 @@ impl Drop for WaitingPeek<'_> {
 struct Writer {
     instance: Arc<Instance>,
     tail: Tail,
-    synced_at_once: usize,
+    pieces: Pieces,
 }
 
 /// Records that are written and synced together, and go to the end of the active segment.
@@ -558,17 +549,13 @@ impl Writer {
         metrics.written.add(end - begin);
         let (mut offset, mut rest) = (begin, buffer.freeze());
         while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(self.synced_at_once));
-            let (bytes, began) = (part.len() as u64, runtime::now());
+            let part = rest.split_to(self.pieces.next(rest.len()));
+            let (bytes, began) = (part.len(), runtime::now());
+            self.instance.progress.begin(bytes, began);
             metrics.sync.time(tail.file.write_and_sync(offset, part)).await?;
-            let took = runtime::now().saturating_duration_since(began);
-            if took > SYNC_SLOW {
-                self.synced_at_once = (self.synced_at_once / 2).max(SYNCED_BYTES_MIN);
-            } else if took < SYNC_QUICK && bytes as usize == self.synced_at_once {
-                self.synced_at_once = (self.synced_at_once * 2).min(GROUP_BYTES_MAX);
-            }
-            self.instance.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
-            offset += bytes;
+            self.instance.progress.end();
+            self.pieces.on_synced(bytes, runtime::now().saturating_duration_since(began));
+            offset += bytes as u64;
         }
         tail.end = end;
         self.instance.step(Input::Synced { through_version });

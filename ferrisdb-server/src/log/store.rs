@@ -128,7 +128,7 @@ impl LogStore {
         self.command(|reply| Command::Recruit(generation, begin_version, taken_over, reply)).await
     }
 
-    /// Bytes that the log of a generation has synced since it was opened.
+    /// Bytes that the log of a generation has synced since it was opened, and what may be taken for it while it syncs.
     pub fn synced_bytes(&self, generation: Generation) -> u64 {
         let instances = self.hosted.instances.lock();
         instances.get(&generation).map_or(0, |(instance, _)| instance.synced_bytes())

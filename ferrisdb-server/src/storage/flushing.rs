@@ -154,14 +154,13 @@ impl Shared {
         let mut serving = self.serving.write();
         let bytes = serving.window.memory_bytes();
         let is_empty = serving.window.is_empty() && serving.shards.is_durable();
-        let bytes_max = self.settings.flush_bytes;
         // What has left the window is refused from here on, also while there is nothing to write: resolvers refuse it, too.
         let oldest = machine.oldest_wanted();
         if oldest > serving.window.oldest_version() {
             serving.window.raise_oldest_version(oldest);
         }
-        let at_once = |target| serving.window.flushed_at_once(target, bytes_max);
-        let NextFlush { version, is_cut } = machine.next_flush(bytes, is_empty, at_once)?;
+        let through = |limit, bytes_max| serving.window.flushed_at_once(limit, bytes_max);
+        let NextFlush { version, is_cut } = machine.next_flush(bytes, is_empty, through)?;
         if !planted(Plant::RaiseOldestLate) {
             serving.window.raise_oldest_version(version);
         }

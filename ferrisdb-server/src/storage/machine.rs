@@ -152,6 +152,8 @@ pub struct Machine {
     durable_version: Version,
     /// The version that the engine is being written to.
     flushing_version: Option<Version>,
+    /// A full window gives up its versions up to here.
+    given_up_version: Version,
     /// Messages applied since the last flush began.
     unflushed_bytes: usize,
     /// Timers that passed without a flush because nothing was written.
@@ -183,6 +185,7 @@ impl Machine {
             known_committed_version: durable_version,
             durable_version,
             flushing_version: None,
+            given_up_version: durable_version,
             unflushed_bytes: 0,
             idle_timers: 0,
             choice: 0,
@@ -329,7 +332,7 @@ impl Machine {
         if is_full {
             mark(Mark::WindowFull);
         }
-        if is_full && (self.flushing_version.is_some() || self.flush_target(true).is_some()) {
+        if is_full && (self.flushing_version.is_some() || self.flush_limit(true).is_some()) {
             return Pull::Wait(Some(FULL_PAUSE));
         }
         let (settings, after_version) = (self.settings, self.applied_version);
@@ -448,18 +451,19 @@ impl Machine {
         let is_full = self.is_full(window_bytes);
         (is_full || self.unflushed_bytes >= self.settings.flush_bytes)
             && self.flushing_version.is_none()
-            && self.flush_target(is_full).is_some()
+            && self.flush_limit(is_full).is_some()
     }
 
     /// The timer of flushes has fired, or one was urgent: the version to write to the engine now, if any.
     ///
-    /// `at_once` says how much of the window up to a version is to be written at once: after a pause a whole window may be
-    /// due. It returns a version of the window that is not greater.
+    /// `through` says up to which version the window has about so many bytes, of the versions up to one: a part is written at a
+    /// time, because after a pause a whole window may be due, and a full window gives up half of what it has. It returns a
+    /// version of the window that is not greater.
     pub fn next_flush(
         &mut self,
         window_bytes: usize,
         window_is_empty: bool,
-        at_once: impl FnOnce(Version) -> Version,
+        through: impl Fn(Version, usize) -> Version,
     ) -> Option<NextFlush> {
         if self.flushing_version.is_some() {
             return None;
@@ -468,11 +472,17 @@ impl Machine {
         if self.idle_timers < IDLE_TIMERS {
             return None;
         }
-        let target = self.flush_target(self.is_full(window_bytes))?;
-        let version = at_once(target);
+        let is_full = self.is_full(window_bytes);
+        let limit = self.flush_limit(is_full)?;
+        if is_full && self.given_up_version <= self.durable_version {
+            // Half of the bytes, not of the versions: what has filled the window may have come in a moment.
+            self.given_up_version = through(limit, window_bytes / 2);
+        }
+        let target = self.flush_limit(false)?;
+        let version = through(target, self.settings.flush_bytes);
         assert!(
-            self.durable_version < version && version <= target,
-            "a flush from {} to {target} was cut to {version} (I-9)",
+            self.durable_version < version && version <= target && target <= limit,
+            "a flush from {} to {target} of {limit} was cut to {version} (I-9)",
             self.durable_version
         );
         self.idle_timers = 0;
@@ -488,15 +498,17 @@ impl Machine {
         behind_window.min(self.known_committed_version)
     }
 
-    /// How far the engine may go: never past what is known to be committed (I-9).
-    fn flush_target(&self, is_full: bool) -> Option<Version> {
-        let behind_window = self.applied_version.saturating_sub(self.settings.window_versions);
-        // A full window gives up half of its versions, and again, until it fits.
-        let half = (self.applied_version.0 - self.durable_version.0).div_ceil(2);
-        let halfway = self.durable_version.saturating_add(half);
-        let wanted = if is_full { behind_window.max(halfway) } else { behind_window };
+    /// How far the engine may go, if it may: never past what is known to be committed (I-9).
+    fn flush_limit(&self, is_full: bool) -> Option<Version> {
+        let wanted = match is_full {
+            true => self.applied_version,
+            false => {
+                let window = self.settings.window_versions;
+                self.applied_version.saturating_sub(window).max(self.given_up_version)
+            }
+        };
         let committed = match planted(Plant::FlushUncommitted) {
-            true => Version::MAX,
+            true => self.applied_version,
             false => self.known_committed_version,
         };
         Some(wanted.min(committed)).filter(|&to| to > self.durable_version)

@@ -145,9 +145,14 @@ impl Script {
             "urgent" => format!("urgent: {}", machine.is_flush_urgent(bytes)),
             "flush" => {
                 let empty = args.bare().any(|word| word == "empty");
-                let at_once = args.number_or_none("at_once").map(Version);
-                let cut = |target: Version| at_once.map_or(target, |at_once| at_once.min(target));
-                match machine.next_flush(bytes, empty, cut) {
+                let version = |name| args.number_or_none(name).map(Version);
+                let (at_once, half) = (version("at_once"), version("half"));
+                let through = |limit: Version, bytes: usize| {
+                    let is_part = bytes == SETTINGS.flush_bytes;
+                    let through = if is_part { at_once } else { half };
+                    through.map_or(limit, |through| through.min(limit))
+                };
+                match machine.next_flush(bytes, empty, through) {
                     Some(NextFlush { version, is_cut: true }) => {
                         format!("write to {version}, and more at once")
                     }

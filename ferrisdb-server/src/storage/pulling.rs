@@ -102,7 +102,12 @@ impl Shared {
     fn next_pull(&self, peek_wait: Duration) -> Pull {
         let mut machine = self.machine.lock();
         let window_bytes = self.serving.read().window.memory_bytes();
-        machine.next_pull(window_bytes, peek_wait)
+        let pull = machine.next_pull(window_bytes, peek_wait);
+        // Who waits for a full window must not wait for the timer of flushes as well.
+        if machine.is_flush_urgent(window_bytes) {
+            self.flush_is_urgent.notify_one();
+        }
+        pull
     }
 
     /// Asks a log, over the connection of the last time if it was the same log.

@@ -70,6 +70,8 @@ struct State {
     faults: Faults,
     is_full: bool,
     stall: Option<Stall>,
+    /// How many bytes a second can be synced at best, if that is to count.
+    bytes_per_second: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +82,9 @@ enum Stall {
 
 impl Condition {
     pub(super) fn new(profile: DiskProfile) -> Condition {
-        let (faults, is_full, stall) = (Faults::NONE, false, None);
-        Condition(Arc::new(Mutex::new(State { profile, faults, is_full, stall })))
+        let faults = Faults::NONE;
+        let state = State { profile, faults, is_full: false, stall: None, bytes_per_second: None };
+        Condition(Arc::new(Mutex::new(state)))
     }
 
     pub(super) fn faults(&self) -> Faults {
@@ -90,6 +93,10 @@ impl Condition {
 
     pub(super) fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;
+    }
+
+    pub(super) fn set_bytes_per_second(&self, bytes: Option<u64>) {
+        self.0.lock().bytes_per_second = bytes;
     }
 
     pub(super) fn fill(&self, is_full: bool) {
@@ -137,8 +144,9 @@ impl Condition {
 
     /// The time that so many bytes take besides.
     pub(super) fn transfer(&self, bytes: usize) -> Duration {
-        let per_second = self.faults().bytes_per_second;
-        per_second.map_or(Duration::ZERO, |per_second| {
+        let state = self.0.lock();
+        let limits = [state.bytes_per_second, state.faults.bytes_per_second];
+        limits.into_iter().flatten().min().map_or(Duration::ZERO, |per_second| {
             Duration::from_micros(bytes as u64 * 1_000_000 / per_second.max(1))
         })
     }

@@ -74,6 +74,11 @@ impl MachineDisk {
         self.condition.set_faults(faults);
     }
 
+    /// How many bytes a second can be synced at best; any number, as it is at first, if none is given.
+    pub fn set_bytes_per_second(&self, bytes: Option<u64>) {
+        self.condition.set_bytes_per_second(bytes);
+    }
+
     /// Whether the disk is full, whatever its capacity: nothing that needs more space succeeds.
     pub fn fill(&self, is_full: bool) {
         self.condition.fill(is_full);

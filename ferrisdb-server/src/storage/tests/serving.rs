@@ -204,6 +204,28 @@ async fn a_full_window_shrinks_and_then_waits() {
 }
 
 #[tokio::test]
+async fn a_full_window_waits_for_no_timer() {
+    let mut world = World::new();
+    world.settings.flush_interval = Duration::from_secs(3_600);
+    world.settings.window_bytes_max = 10_000;
+    world.settings.flush_bytes = 1_000;
+    let [log, _] = world.add_generation(1, 0);
+    let server = world.open().await;
+    // Long idle, and then much at once: half of the versions is nothing.
+    log.commit(1_000_000_000);
+    let value = "v".repeat(1_000);
+    for version in (1_000_000_001..).take(50) {
+        log.put(version, &[set("a", &value)]);
+        log.commit(version);
+        let is_applied = async || server.progress().version == Version(version);
+        until("the burst is applied", is_applied).await;
+    }
+    assert!(world.storage.version() > Version(1_000_000_001));
+    assert!(server.progress().bytes <= 12_000, "{:?}", server.progress());
+    assert_eq!(world.get("a", 1_000_000_050).await, found(&value, 1_000_000_050));
+}
+
+#[tokio::test]
 async fn a_batch_is_answered_read_by_read() {
     let mut world = World::new();
     let [log, _] = world.add_generation(1, 0);
