@@ -39,6 +39,11 @@ use super::{
 /// Range reads of at most so many rows are begun where they arrive, longer ones where they may block.
 const ROWS_INLINE_MAX: u32 = 256;
 
+/// How long they are done where they arrive: rows that are not in memory are waited for where that keeps nobody.
+const INLINE_TIME_MAX: Duration = Duration::from_millis(1);
+/// So many rows of them are looked at between two looks at the clock.
+const INLINE_ROWS_PER_LOOK: usize = 8;
+
 /// How far ahead a version can be that is read: a recovery or two may have happened since this server has heard of one.
 const REACHABLE_VERSIONS: u64 = 4 * limits::RECOVERY_VERSION_JUMP;
 
@@ -216,7 +221,9 @@ impl Shared {
         if begins_here {
             let mut budget = match planted(Plant::ScanInPlace) {
                 true => Budget::of_rows(usize::MAX),
-                false => Budget::of_rows(limits.looked_at_inline_max.min(limits.looked_at_max)),
+                false => Budget::of_rows(limits.looked_at_inline_max.min(limits.looked_at_max))
+                    .within(INLINE_TIME_MAX)
+                    .looking_every(INLINE_ROWS_PER_LOOK),
             };
             self.advance(&mut scan, &mut budget)?;
         }
