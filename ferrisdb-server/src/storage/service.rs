@@ -218,16 +218,17 @@ impl Shared {
         begins_here: bool,
     ) -> Result<Scan<S>> {
         let limits = self.settings.read_limits;
+        let ends_here = begins_here && limits.looked_at_max <= limits.looked_at_inline_max;
         if begins_here {
+            let rows = limits.looked_at_inline_max.min(limits.looked_at_max);
+            let time = if ends_here { limits.time_max } else { INLINE_TIME_MAX };
             let mut budget = match planted(Plant::ScanInPlace) {
                 true => Budget::of_rows(usize::MAX),
-                false => Budget::of_rows(limits.looked_at_inline_max.min(limits.looked_at_max))
-                    .within(INLINE_TIME_MAX)
-                    .looking_every(INLINE_ROWS_PER_LOOK),
+                false => Budget::of_rows(rows).within(time).looking_every(INLINE_ROWS_PER_LOOK),
             };
             self.advance(&mut scan, &mut budget)?;
         }
-        if scan.is_done() || limits.looked_at_max <= limits.looked_at_inline_max && begins_here {
+        if scan.is_done() || ends_here {
             return Ok(scan);
         }
         let shared = Arc::clone(self);

@@ -75,7 +75,7 @@ async fn a_full_engine_still_takes_what_frees_space() {
     log.put(30, &[Mutation::ClearRange { range: KeyRange::new("a", "c") }]);
     log.commit(30);
     until("the clear is written", async || world.storage.version() == Version(30)).await;
-    assert_eq!(world.storage.keys(), ["c".into()]);
+    assert_eq!(world.storage.keys(), [Key::from("c")]);
     assert!(server.trouble().is_some(), "it has no space for more");
     *is_full.lock() = false;
     log.put(40, &[set("d", "4")]);
