@@ -121,7 +121,9 @@ impl Sample {
                     // One by one: to cut the map in pieces would cost as much as all that lies behind.
                     let inside = sample.range(range.begin..range.end);
                     let inside: Vec<Key> = inside.map(|(key, _)| key.clone()).collect();
-                    inside.iter().for_each(|key| drop(sample.remove(key)));
+                    for key in &inside {
+                        sample.remove(key);
+                    }
                 }
             }
         }
