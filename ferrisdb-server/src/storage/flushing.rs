@@ -110,6 +110,7 @@ impl Shared {
     /// Writes what is due, or a part of it; whether the next part is due at once.
     async fn flush(self: &Arc<Self>) -> Result<bool> {
         let Some(Flush { life, version, is_cut, attachment, holdings }) = self.begin_flush() else {
+            self.look_for_space().await;
             return Ok(false);
         };
         let shared = Arc::clone(self);
@@ -159,6 +160,17 @@ impl Shared {
         drop(machine);
         self.pops_changed.notify_waiters();
         Ok(is_cut)
+    }
+
+    /// A server that has nothing to write any more, such as one that has begun anew, learns here that its disk has space again.
+    async fn look_for_space(&self) {
+        let is_full = self.full.lock().is_some();
+        if is_full {
+            let engine = Arc::clone(&self.engine);
+            if runtime::blocking(move || engine.check_space(Reserve::All)).await.is_ok() {
+                *self.full.lock() = None;
+            }
+        }
     }
 
     /// There was no space for the flush that had begun.

@@ -94,10 +94,13 @@ async fn a_full_engine_can_begin_anew() {
     log.commit(10);
     until("it is written", async || world.storage.version() == Version(10)).await;
     *is_full.lock() = true;
-    world.change(|state| {
-        let here = Endpoint::of_process(Address::new("here"));
-        state.storage_servers = vec![listed(Tag(7), PROCESS, here)];
-        state.next_tag = Tag(8);
-    });
-    until("it has its new tag", async || server.report().tag == Some(Tag(7))).await;
+    log.put(20, &[set("a", "2")]);
+    log.commit(20);
+    until("it says that it is full", async || server.trouble().is_some()).await;
+    world.change(|state| state.storage_servers.clear());
+    until("it has no tag", async || server.report().tag.is_none()).await;
+    until("it is empty", async || world.storage.keys().is_empty()).await;
+    assert!(server.trouble().is_some(), "it has no space for more");
+    *is_full.lock() = false;
+    until("it has space again", async || server.trouble().is_none()).await;
 }
