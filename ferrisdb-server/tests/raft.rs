@@ -54,8 +54,16 @@ impl Member {
         let (network, router) = (Network::new(), Router::new());
         let disk = Arc::new(self.disk.clone());
         let path = Path::new("/raft");
-        let listening = Listener::bind(&self.address, router.clone(), network.clone());
-        let listener = listening.await.unwrap();
+        // The port of the time before may still be taken: by what ends in the background, or for a while by a connection.
+        let listener = in_time("its port is free", async {
+            loop {
+                match Listener::bind(&self.address, router.clone(), network.clone()).await {
+                    Ok(listener) => return listener,
+                    Err(_) => runtime::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        })
+        .await;
         self.address = listener.address().clone();
         let address = self.advertise.clone().unwrap_or_else(|| self.address.clone());
         let place = Place { node: self.node, address, others: self.others.clone() };

@@ -15,7 +15,7 @@ use ferrisdb_core::{
     cluster_view::ClusterView,
     controllers::Controllers,
     id::Address,
-    runtime::{self, Task},
+    runtime::{self, Instant, Task},
     service::{
         controller::{ClusterState, Phase, ProcessClass, Progress},
         worker::RecruitLog,
@@ -57,11 +57,34 @@ struct Recruiting {
     request: RecruitLog,
     copied_bytes: Arc<AtomicU64>,
     /// What the last call that was told to come again has seen of it.
-    seen: AtomicU64,
+    seen: Mutex<Seen>,
     made: Mutex<Option<Result<u64>>>,
     has_made: Notify,
     task: Mutex<Option<Task>>,
 }
+
+/// How much was done of a log, and since when it is the same.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    done: u64,
+    since: Instant,
+}
+
+impl Seen {
+    /// So much is done now. What to say to a call that waits for the rest.
+    fn on_done(&mut self, done: u64, now: Instant) -> ErrorCode {
+        if self.done != done {
+            *self = Seen { done, since: now };
+        }
+        match now.saturating_duration_since(self.since) > STANDING_STILL_MAX {
+            true => ErrorCode::TimedOut,
+            false => ErrorCode::TooBusy,
+        }
+    }
+}
+
+/// So long a log that is being made may stand still. A single batch out of another log takes up to [`copy::CALL_LIMIT`].
+const STANDING_STILL_MAX: Duration = copy::CALL_LIMIT.saturating_add(RECRUIT_WAIT);
 
 /// How long a call waits for a log to be made, before it is told that this takes longer.
 const RECRUIT_WAIT: Duration = Duration::from_secs(2);
@@ -189,7 +212,7 @@ impl LogWorker {
         let recruiting = Arc::new(Recruiting {
             request,
             copied_bytes: Arc::default(),
-            seen: AtomicU64::new(0),
+            seen: Mutex::new(Seen { done: 0, since: runtime::now() }),
             made: Mutex::default(),
             has_made: Notify::new(),
             task: Mutex::default(),
@@ -224,10 +247,7 @@ impl LogWorker {
         let generation = recruiting.request.recruitment.generation;
         let copied = recruiting.copied_bytes.load(Ordering::Relaxed);
         let done = copied + self.store.synced_bytes(generation);
-        let code = match recruiting.seen.swap(done, Ordering::Relaxed) == done {
-            true => ErrorCode::TimedOut,
-            false => ErrorCode::TooBusy,
-        };
+        let code = recruiting.seen.lock().on_done(done, runtime::now());
         let detail = format!("the log takes over {copied} bytes of the generation before");
         Error::new(code, Stage::Log, detail)
     }
@@ -249,5 +269,23 @@ impl Recruiting {
             }
             made.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_made_slowly_is_waited_for_and_one_that_stands_still_is_not() {
+        let began = runtime::now();
+        let mut seen = Seen { done: 0, since: began };
+        let second = Duration::from_secs(1);
+        let mut told = |done, at| seen.on_done(done, began + second * at);
+        // The first batch has not come yet.
+        assert_eq!([told(0, 2), told(0, 9)], [ErrorCode::TooBusy; 2]);
+        assert_eq!([told(5, 11), told(5, 13), told(5, 20)], [ErrorCode::TooBusy; 3]);
+        assert_eq!(told(5, 22), ErrorCode::TimedOut);
+        assert_eq!(told(6, 23), ErrorCode::TooBusy);
     }
 }

@@ -41,7 +41,7 @@ use super::{
 };
 
 /// How long a log may take to answer with some batches: a single one can be as long as a frame.
-const CALL_LIMIT: Duration = Duration::from_secs(8);
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// Bytes read at once; more if a single record needs them.
 const CHUNK_BYTES: usize = 256 * 1024;
 

@@ -128,10 +128,14 @@ impl LogStore {
         self.command(|reply| Command::Recruit(generation, begin_version, taken_over, reply)).await
     }
 
-    /// Bytes that the log of a generation has synced since it was opened, and what may be taken for it while it syncs.
+    /// Bytes that the log of a generation has synced since it was opened, and what may be taken for it while it syncs. Of all
+    /// logs, while that one has its turn to be made still before it: what it waits for is done by the others.
     pub fn synced_bytes(&self, generation: Generation) -> u64 {
         let instances = self.hosted.instances.lock();
-        instances.get(&generation).map_or(0, |(instance, _)| instance.synced_bytes())
+        match instances.get(&generation) {
+            Some((instance, _)) => instance.synced_bytes(),
+            None => instances.values().map(|(instance, _)| instance.synced_bytes()).sum(),
+        }
     }
 
     /// Removes logs that are not needed any more, with their files.
@@ -263,8 +267,12 @@ impl Manager {
             };
             let Some(command) = command else { return };
             match command {
-                Command::Recruit(generation, begin_version, taken_over, reply) => {
-                    let _ = reply.send(self.recruit(generation, begin_version, taken_over).await);
+                // Nobody waits for it any more, and others do for what comes after it.
+                Command::Recruit(.., reply) if reply.is_closed() => {}
+                Command::Recruit(generation, begin_version, taken_over, mut reply) => {
+                    let made =
+                        self.recruit(generation, begin_version, taken_over, &mut reply).await;
+                    let _ = reply.send(made);
                 }
                 Command::Retire(superseded, reply) => {
                     let _ = reply.send(self.retire(&superseded).await);
@@ -378,12 +386,21 @@ impl Manager {
         generation: Generation,
         begin_version: Version,
         taken_over: Vec<PushRequest>,
+        reply: &mut oneshot::Sender<Result<u64>>,
     ) -> Result<u64> {
         let number = self.find_or_create(generation, begin_version).await?;
         let instance = self.hosted.instances.lock().get(&generation).map(|(i, _)| Arc::clone(i));
         if let Some(instance) = instance {
             // What was taken over by an earlier call is recognized as repeated.
-            instance.take_over(taken_over).await?;
+            tokio::select! {
+                biased;
+                taken = instance.take_over(taken_over) => taken?,
+                // Another recovery has begun. It must not wait until a slow disk has all that this one wanted.
+                () = reply.closed() => {
+                    let detail = "nobody waits for this log any more";
+                    return Err(Error::new(ErrorCode::GenerationEnded, Stage::Log, detail));
+                }
+            }
         }
         Ok(number)
     }

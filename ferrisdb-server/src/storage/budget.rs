@@ -47,18 +47,25 @@ impl Default for ReadLimits {
 pub struct Budget {
     rows: usize,
     until: Option<Instant>,
+    rows_per_look: usize,
     until_look: usize,
 }
 
 impl Budget {
     /// So many rows, at least one.
     pub fn of_rows(rows: usize) -> Budget {
-        Budget { rows: rows.max(1), until: None, until_look: ROWS_PER_LOOK }
+        let (rows_per_look, until_look) = (ROWS_PER_LOOK, ROWS_PER_LOOK);
+        Budget { rows: rows.max(1), until: None, rows_per_look, until_look }
     }
 
     /// The same, and not longer than this from now on.
     pub fn within(self, time: Duration) -> Budget {
         Budget { until: Some(runtime::now() + time), ..self }
+    }
+
+    /// The same, with a look at the clock after each so many rows: for those who would notice if a few of them came from a disk.
+    pub fn looking_every(self, rows: usize) -> Budget {
+        Budget { rows_per_look: rows, until_look: rows, ..self }
     }
 
     /// So many rows were looked at.
@@ -68,7 +75,7 @@ impl Budget {
             self.until_look -= rows;
             return;
         }
-        self.until_look = ROWS_PER_LOOK;
+        self.until_look = self.rows_per_look;
         if self.until.is_some_and(|until| runtime::now() >= until) {
             self.rows = 0;
         }
@@ -102,5 +109,11 @@ mod tests {
         assert!(!late.is_spent());
         late.spend(ROWS_PER_LOOK);
         assert!(late.is_spent());
+
+        let mut watched = Budget::of_rows(1_000).within(Duration::ZERO).looking_every(8);
+        watched.spend(7);
+        assert!(!watched.is_spent());
+        watched.spend(1);
+        assert!(watched.is_spent());
     }
 }

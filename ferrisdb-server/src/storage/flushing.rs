@@ -21,7 +21,7 @@ use ferrisdb_core::{
 };
 
 use super::{
-    engine::{Engine, EngineBatch},
+    engine::{Engine, EngineBatch, Reserve},
     machine::{NextFlush, Pop},
     server::Shared,
     shards::Holdings,
@@ -110,27 +110,41 @@ impl Shared {
     /// Writes what is due, or a part of it; whether the next part is due at once.
     async fn flush(self: &Arc<Self>) -> Result<bool> {
         let Some(Flush { life, version, is_cut, attachment, holdings }) = self.begin_flush() else {
+            self.look_for_space().await;
             return Ok(false);
         };
         let shared = Arc::clone(self);
-        let written = self.change_engine(life, move |engine| {
-            let metrics = &shared.metrics;
-            let making = metrics.flush_begin.start();
-            let Some(batch) = shared.make_batch(life, version) else { return Ok(false) };
-            drop(making);
-            let batch = batch.finish(attachment.clone());
-            metrics.flushed.add_len(batch.changes.len());
-            let writing = metrics.flush_write.start();
-            engine.write(&batch)?;
-            drop(writing);
-            let _finishing = metrics.flush_finish.start();
-            if !planted(Plant::RaiseOldestLate) {
-                shared.forget_flushed(life, version);
+        let (_, written) = self
+            .try_to_change_engine(life, move |engine| {
+                let metrics = &shared.metrics;
+                let making = metrics.flush_begin.start();
+                let Some(batch) = shared.make_batch(life, version) else { return Ok(false) };
+                drop(making);
+                let batch = batch.finish(attachment.clone());
+                engine.check_space(Reserve::left_by(&batch.changes))?;
+                let writing = metrics.flush_write.start();
+                engine.write(&batch)?;
+                drop(writing);
+                metrics.flushed.add_len(batch.changes.len());
+                let _finishing = metrics.flush_finish.start();
+                if !planted(Plant::RaiseOldestLate) {
+                    shared.forget_flushed(life, version);
+                }
+                Ok(true)
+            })
+            .await;
+        match written {
+            Err(error) if error.code() == ErrorCode::DiskFull => {
+                // Made anew, with what has come meanwhile: that may be a clear, for which there is space.
+                self.refuse_flush(life);
+                runtime::sleep(FULL_RETRY).await;
+                return Ok(true);
             }
-            Ok(true)
-        });
-        if written.await? != Some(true) {
-            return Ok(false);
+            written => {
+                if written? != Some(true) {
+                    return Ok(false);
+                }
+            }
         }
         let mut machine = self.machine.lock();
         let mut serving = self.serving.write();
@@ -146,6 +160,25 @@ impl Shared {
         drop(machine);
         self.pops_changed.notify_waiters();
         Ok(is_cut)
+    }
+
+    /// A server that has nothing to write any more, such as one that has begun anew, learns here that its disk has space again.
+    async fn look_for_space(&self) {
+        let is_full = self.full.lock().is_some();
+        if is_full {
+            let engine = Arc::clone(&self.engine);
+            if runtime::blocking(move || engine.check_space(Reserve::All)).await.is_ok() {
+                *self.full.lock() = None;
+            }
+        }
+    }
+
+    /// There was no space for the flush that had begun.
+    fn refuse_flush(&self, life: u64) {
+        let mut machine = self.machine.lock();
+        if self.serving.read().life == life {
+            machine.on_flush_refused();
+        }
     }
 
     /// From here on reads below the version are too old, and the engine may go there.
@@ -220,7 +253,8 @@ impl Shared {
 
     /// Changes the engine, one change at a time; `None` if the server has begun another life meanwhile. Once it has
     /// begun, the change is made even if nobody waits for it any more. While the disk is full, it is tried again and again:
-    /// a change that failed for want of space was done or not, and can be made twice.
+    /// a change that failed for want of space was done or not, and can be made twice. What adds to the engine asks before
+    /// whether there is space: see [`Engine::check_space`].
     ///
     /// # Errors
     ///
@@ -231,35 +265,53 @@ impl Shared {
         mut change: impl FnMut(&dyn Engine) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
         loop {
-            let Ok(permit) = Arc::clone(&self.writing).acquire_owned().await else {
-                return Ok(None);
-            };
-            if self.serving.read().life != life {
-                return Ok(None);
-            }
-            let engine = Arc::clone(&self.engine);
-            let (again, changed) = runtime::blocking(move || {
-                let changed = engine.check_space().and_then(|()| change(&*engine));
-                drop(engine);
-                drop(permit);
-                (change, changed)
-            })
-            .await;
+            let (again, changed) = self.try_to_change_engine(life, change).await;
             match changed {
-                Err(error) if error.code() == ErrorCode::DiskFull => {
-                    let before = self.full.lock().replace(error.detail().to_owned());
-                    if before.is_none() {
-                        tracing::error!(%error, "the engine waits for space on its disk");
-                    }
-                }
-                changed => {
-                    *self.full.lock() = None;
-                    return changed.map(Some);
-                }
+                Err(error) if error.code() == ErrorCode::DiskFull => {}
+                changed => return changed,
             }
             change = again;
             runtime::sleep(FULL_RETRY).await;
         }
+    }
+
+    /// The same, once, also if the disk is full; gives the change back.
+    async fn try_to_change_engine<T: Send + 'static, Change>(
+        &self,
+        life: u64,
+        mut change: Change,
+    ) -> (Change, Result<Option<T>>)
+    where
+        Change: FnMut(&dyn Engine) -> Result<T> + Send + 'static,
+    {
+        let Ok(permit) = Arc::clone(&self.writing).acquire_owned().await else {
+            return (change, Ok(None));
+        };
+        if self.serving.read().life != life {
+            return (change, Ok(None));
+        }
+        let engine = Arc::clone(&self.engine);
+        let was_full = self.full.lock().is_some();
+        let (change, changed, is_full) = runtime::blocking(move || {
+            let changed = change(&*engine);
+            // That something could be cleared does not make the disk one with space for more.
+            let is_full = was_full && engine.check_space(Reserve::All).is_err();
+            drop(engine);
+            drop(permit);
+            (change, changed, is_full)
+        })
+        .await;
+        match &changed {
+            Err(error) if error.code() == ErrorCode::DiskFull => {
+                let before = self.full.lock().replace(error.detail().to_owned());
+                if before.is_none() {
+                    tracing::error!(%error, "the engine waits for space on its disk");
+                }
+            }
+            _ if is_full => {}
+            _ => *self.full.lock() = None,
+        }
+        (change, changed.map(Some))
     }
 
     /// Tells one log, over a connection or a new one.

@@ -222,6 +222,7 @@ impl Machine {
             self.log_sets.clone_from(&cluster.log_sets);
             self.pause = None;
             self.failures = 0;
+            self.peek_grace = PEEK_GRACE_MIN;
             let listed = |generation| self.log_sets.iter().any(|set| set.generation == generation);
             self.popped.retain(|(generation, _), _| listed(*generation));
         }
@@ -416,6 +417,8 @@ impl Machine {
     }
 
     fn on_nothing_new(&mut self, is_final: bool) {
+        // It has answered in time. What another one needed is no reason to wait long for the next that dies.
+        self.peek_grace = PEEK_GRACE_MIN;
         if is_final {
             // The log will never have more. Another one may; or the cluster soon says how this ended.
             self.fail_over();
@@ -489,6 +492,11 @@ impl Machine {
         self.unflushed_bytes = 0;
         self.flushing_version = Some(version);
         Some(NextFlush { version, is_cut: version < target })
+    }
+
+    /// There was no space for the flush that had begun. Another one may go further.
+    pub fn on_flush_refused(&mut self) {
+        self.flushing_version = None;
     }
 
     /// Versions before this one are out of the window: a read of them is too old, whether or not the engine has got there.

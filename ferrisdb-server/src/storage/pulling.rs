@@ -24,7 +24,7 @@ use ferrisdb_core::{
 };
 
 use super::{
-    engine::{Engine, EngineChange},
+    engine::{Engine, EngineChange, Reserve},
     fetch::{Page, Turn},
     machine::{Advance, Peek, Pull},
     server::Shared,
@@ -261,7 +261,11 @@ impl Shared {
             let clear = is_left.then(|| EngineChange::ClearRange(range.clone()));
             let changes: Vec<_> =
                 clear.into_iter().chain(rows.iter().cloned().map(EngineChange::Set)).collect();
-            if changes.is_empty() { Ok(()) } else { engine.ingest(&changes) }
+            if changes.is_empty() {
+                return Ok(());
+            }
+            engine.check_space(Reserve::All)?;
+            engine.ingest(&changes)
         });
         if ingested.await?.is_none() {
             return Ok(());
@@ -311,7 +315,11 @@ impl Shared {
                     clears.push(EngineChange::ClearRange(gap.clone()));
                 }
             }
-            if clears.is_empty() { Ok(()) } else { engine.ingest(&clears) }
+            if clears.is_empty() {
+                return Ok(());
+            }
+            engine.check_space(Reserve::left_by(&clears))?;
+            engine.ingest(&clears)
         });
         cleared.await.map(drop)
     }

@@ -492,8 +492,8 @@ impl<'a> EngineRows<'a> {
                     self.range.begin = to;
                 }
             }
-            Step::Row(row) => {
-                budget.spend(1);
+            Step::Row { row, looked_at } => {
+                budget.spend(looked_at);
                 if !self.stretches.hides(&row.key) {
                     self.peeked = Some(row);
                     return Ok(());

@@ -39,6 +39,11 @@ use super::{
 /// Range reads of at most so many rows are begun where they arrive, longer ones where they may block.
 const ROWS_INLINE_MAX: u32 = 256;
 
+/// How long they are done where they arrive: rows that are not in memory are waited for where that keeps nobody.
+const INLINE_TIME_MAX: Duration = Duration::from_millis(1);
+/// So many rows of them are looked at between two looks at the clock.
+const INLINE_ROWS_PER_LOOK: usize = 8;
+
 /// How far ahead a version can be that is read: a recovery or two may have happened since this server has heard of one.
 const REACHABLE_VERSIONS: u64 = 4 * limits::RECOVERY_VERSION_JUMP;
 
@@ -213,14 +218,17 @@ impl Shared {
         begins_here: bool,
     ) -> Result<Scan<S>> {
         let limits = self.settings.read_limits;
+        let ends_here = begins_here && limits.looked_at_max <= limits.looked_at_inline_max;
         if begins_here {
+            let rows = limits.looked_at_inline_max.min(limits.looked_at_max);
+            let time = if ends_here { limits.time_max } else { INLINE_TIME_MAX };
             let mut budget = match planted(Plant::ScanInPlace) {
                 true => Budget::of_rows(usize::MAX),
-                false => Budget::of_rows(limits.looked_at_inline_max.min(limits.looked_at_max)),
+                false => Budget::of_rows(rows).within(time).looking_every(INLINE_ROWS_PER_LOOK),
             };
             self.advance(&mut scan, &mut budget)?;
         }
-        if scan.is_done() || limits.looked_at_max <= limits.looked_at_inline_max && begins_here {
+        if scan.is_done() || ends_here {
             return Ok(scan);
         }
         let shared = Arc::clone(self);

@@ -21,7 +21,7 @@ use ferrisdb_core::{
 use ferrisdb_server::{
     host::EngineFactory,
     storage::engine::{
-        Cursor, Engine, EngineBatch, EngineChange, Step,
+        Cursor, Engine, EngineBatch, EngineChange, Reserve, Step,
         memory::{MemoryEngine, MemoryStorage},
     },
 };
@@ -155,14 +155,14 @@ pub struct FaultyEngine {
 }
 
 impl FaultyEngine {
-    /// Does a change, or fails: having done it or not.
-    fn change(&self, what: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Does a change, or fails: having done it or not. One that frees space finds a little of it.
+    fn change(&self, what: &str, left: Reserve, change: impl FnOnce() -> Result<()>) -> Result<()> {
         if let Some(error) = self.failure.lock().clone() {
             return Err(error);
         }
         let condition = &self.engines.condition;
         // Not for good: it is tried again when there is space.
-        condition.check_space(what, self.engines.used_bytes(), 1)?;
+        self.check_space_for(what, left)?;
         let failed = match () {
             () if condition.fails(Kind::Write) => Some(input_output_error(what)),
             () if condition.fails(Kind::Sync) => {
@@ -177,6 +177,14 @@ impl FaultyEngine {
             *self.failure.lock() = Some(error.clone());
             Err(error)
         })
+    }
+
+    fn check_space_for(&self, what: &str, left: Reserve) -> Result<()> {
+        let more_bytes = match left {
+            Reserve::All => 1,
+            Reserve::Quarter => 0,
+        };
+        self.engines.condition.check_space(what, self.engines.used_bytes(), more_bytes)
     }
 
     fn check_read(&self, what: &str) -> Result<()> {
@@ -216,12 +224,20 @@ impl Engine for FaultyEngine {
         self.inner.sample(range, keys_max)
     }
 
+    fn check_space(&self, left: Reserve) -> Result<()> {
+        self.check_space_for("look for space", left)
+    }
+
     fn write(&self, batch: &EngineBatch) -> Result<()> {
-        self.change("write to the engine", || self.inner.write(batch))
+        self.change("write to the engine", Reserve::left_by(&batch.changes), || {
+            self.inner.write(batch)
+        })
     }
 
     fn ingest(&self, changes: &[EngineChange]) -> Result<()> {
-        self.change("ingest into the engine", || self.inner.ingest(changes))
+        self.change("ingest into the engine", Reserve::left_by(changes), || {
+            self.inner.ingest(changes)
+        })
     }
 
     fn attachment(&self) -> Result<Option<Bytes>> {
@@ -230,7 +246,7 @@ impl Engine for FaultyEngine {
     }
 
     fn reset(&self, version: Version, attachment: Option<&Bytes>) -> Result<()> {
-        self.change("reset the engine", || {
+        self.change("reset the engine", Reserve::Quarter, || {
             self.inner.reset(version, attachment)?;
             // All blocks are new ones.
             self.store.damaged.lock().clear();
@@ -251,11 +267,13 @@ impl Cursor for FaultyCursor<'_> {
             return Err(error);
         }
         let next = self.inner.next()?;
-        let looked_at =
-            if let Step::Passed { looked_at, .. } = &next { *looked_at as u32 } else { 1 };
+        let looked_at = match &next {
+            Step::Row { looked_at, .. } | Step::Passed { looked_at, .. } => *looked_at as u32,
+            Step::End => 1,
+        };
         runtime::work(ROW_TIME * looked_at);
         match next {
-            Step::Row(row) if self.damaged.contains(&row.key) => Err(damaged(&row.key)),
+            Step::Row { row, .. } if self.damaged.contains(&row.key) => Err(damaged(&row.key)),
             next => Ok(next),
         }
     }

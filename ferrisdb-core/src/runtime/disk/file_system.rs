@@ -167,7 +167,7 @@ impl Disk for FileSystem {
     }
 
     fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        run("sync directory", path, |path| match fs::File::open(path) {
+        run("sync directory", path, |path| match opened(|| fs::File::open(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             directory => directory?.sync_all(),
         })

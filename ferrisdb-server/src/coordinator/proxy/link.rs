@@ -29,6 +29,9 @@ use parking_lot::Mutex;
 /// So many connections may break under one request before the way there counts as broken.
 const BREAKS_MAX: u32 = 3;
 
+/// How long to wait before a question is asked again that the member was too busy for.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
 /// A connection to a member that is made anew when it breaks.
 pub struct Link<S: Service> {
     network: Network,
@@ -92,7 +95,8 @@ impl<S: Service> Link<S> {
         }
     }
 
-    /// Asks a question as [`Link::send`] does, with a limit for all of it.
+    /// Asks a question as [`Link::send`] does, with a limit for all of it. A member that is too busy, such as one with no place for
+    /// another connection, is asked again within the limit.
     ///
     /// # Errors
     ///
@@ -106,7 +110,19 @@ impl<S: Service> Link<S> {
     where
         Asked: Future<Output = Result<T>>,
     {
-        let asked = runtime::timeout(limit, stage, self.send(limit, stage, question)).await;
+        let until = runtime::now() + limit;
+        let asked = async {
+            loop {
+                let answer = self.send(limit, stage, &question).await;
+                let pause = runtime::jitter(BUSY_PAUSE);
+                let is_busy = |error: &Error| error.code() == ErrorCode::TooBusy;
+                if !answer.as_ref().is_err_and(is_busy) || runtime::now() + pause >= until {
+                    return answer;
+                }
+                runtime::sleep(pause).await;
+            }
+        };
+        let asked = runtime::timeout(limit, stage, asked).await;
         asked.and_then(|answer| answer).map_err(|error| error.at(&self.endpoint))
     }
 

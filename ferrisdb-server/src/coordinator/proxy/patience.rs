@@ -61,6 +61,17 @@ impl Waiting {
         self.limit - self.asked_after()
     }
 
+    /// It was asked how it is. Whether to wait on.
+    fn on_answer(&mut self, answer: Result<Health>, now: Instant) -> Result<()> {
+        match answer {
+            // It has no place for another connection: so it lives, and has told nothing of its work.
+            Err(busy) if busy.code() == ErrorCode::TooBusy && !planted(Plant::BusyIsDeath) => {
+                Ok(())
+            }
+            answer => self.on_health(answer?, now),
+        }
+    }
+
     /// It said how it is. Whether to wait on.
     fn on_health(&mut self, health: Health, now: Instant) -> Result<()> {
         if planted(Plant::WaitingIsDeath) {
@@ -122,7 +133,7 @@ where
                 biased;
                 answer = &mut sent => break answer,
                 health = ask(waiting.answer_limit()) => {
-                    waiting.on_health(health?, runtime::now())?;
+                    waiting.on_answer(health, runtime::now())?;
                     ask_at = runtime::now() + waiting.asked_after();
                 }
             }
@@ -133,7 +144,7 @@ where
                 runtime::sleep(runtime::jitter(again_after)).await;
                 again_after = (again_after * 2).min(AGAIN_MAX);
                 if runtime::now() >= ask_at {
-                    waiting.on_health(ask(waiting.answer_limit()).await?, runtime::now())?;
+                    waiting.on_answer(ask(waiting.answer_limit()).await, runtime::now())?;
                     ask_at = runtime::now() + waiting.asked_after();
                 }
             }
@@ -196,6 +207,21 @@ mod tests {
         };
         let error = patiently(LIMIT, Stage::Log, send, ask).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_member_without_a_place_for_the_question_lives() {
+        let send = || async {
+            runtime::sleep(LIMIT * 5).await;
+            Ok(7)
+        };
+        assert_eq!(patiently(LIMIT, Stage::Log, send, |_| async { Err(busy()) }).await, Ok(7));
+        let mut waiting = Waiting::new(Duration::from_millis(1_500), Stage::Log);
+        let began = runtime::now();
+        waiting.on_answer(Ok(health(1)), began).unwrap();
+        waiting.on_answer(Err(busy()), began + Duration::from_secs(2)).unwrap();
+        let still = waiting.on_answer(Ok(health(1)), began + Duration::from_secs(4));
+        assert!(still.is_err(), "to be busy is no progress");
     }
 
     #[tokio::test]

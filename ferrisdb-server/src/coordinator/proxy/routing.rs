@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{
-    Key, KeyRange, Mutation, Tag,
+    Key, KeyRange, Mutation, Tag, limits,
     mutation::Encoder,
     service::{controller::LogSet, log::PushRequest, sequencer::BatchVersions},
     shard::{self, Shard, ShardChange, ShardMap, Teams},
@@ -45,9 +45,17 @@ impl Routing {
         self.shards.shards().iter().map(|shard| shard.teams.all().count()).max().unwrap_or(0)
     }
 
-    /// How many parts a range is cut into.
-    pub fn parts(&self, range: &KeyRange) -> usize {
-        self.shards.intersecting(range).count()
+    /// What the clear of a range takes in a message for one server of each of its shards, or, if that is more than
+    /// `bytes_max`, something that is more. Each part that it is cut into has keys of its own: the borders of shards.
+    pub fn clear_bytes(&self, range: &KeyRange, bytes_max: usize) -> usize {
+        let mut bytes = 0;
+        for (part, _) in self.shards.intersecting(range) {
+            bytes += part.begin.len() + part.end.len() + limits::MUTATION_OVERHEAD_BYTES;
+            if bytes > bytes_max {
+                break;
+            }
+        }
+        bytes.max(limits::MUTATION_OVERHEAD_BYTES)
     }
 
     /// Adds a mutation to the messages of everybody whom it concerns.
@@ -246,6 +254,23 @@ mod tests {
             ]
         );
         assert_eq!(messages(&[clear("p", "k")]), []);
+    }
+
+    #[test]
+    fn the_parts_of_a_clear_are_as_long_as_the_borders_of_shards() {
+        let border = |n: u32| Key::from(format!("{}/{n:03}", "x".repeat(500)));
+        let mut shards = routing().shards;
+        (0..100).for_each(|n| drop(shards.set(&border(n), Teams::of([0, 1].map(Tag)))));
+        let routing = Routing::new(shards);
+        let range = KeyRange::new("x", "y");
+        let bytes = routing.clear_bytes(&range, usize::MAX);
+        let mut messages = Messages::default();
+        routing.clone().tag(&Mutation::ClearRange { range: range.clone() }, &mut messages);
+        let encoded = messages.0.remove(&Tag(1)).unwrap().finish().len();
+        assert!((encoded..encoded + encoded / 10).contains(&bytes), "{bytes} for {encoded}");
+        // Not all parts are looked at.
+        assert!((10_001..12_000).contains(&routing.clear_bytes(&range, 10_000)));
+        assert_eq!(routing.clear_bytes(&KeyRange::new("p", "k"), 10), 10);
     }
 
     #[test]

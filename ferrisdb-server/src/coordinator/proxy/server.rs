@@ -278,17 +278,24 @@ impl Shared {
         submitted.into_iter()
     }
 
-    /// What a log gets of a transaction at most, by the map of the moment.
+    /// What a log gets of a transaction at most, by the map of the moment. If that is too much, then how much too much is not
+    /// worth the work (I-16).
     fn pushed_bytes(&self, request: &CommitRequest) -> usize {
-        let of_one = |mutation: &Mutation| {
-            let parts = match mutation {
-                Mutation::ClearRange { range } => self.tagging.lock().routing.parts(range).max(1),
-                _ => 1,
+        let servers = self.servers_max.load(Ordering::Relaxed).max(1);
+        let bytes_max = limits::PUSH_BYTES_MAX / servers;
+        let mut bytes = 0;
+        for mutation in &request.mutations {
+            bytes += match mutation {
+                Mutation::ClearRange { range } => {
+                    self.tagging.lock().routing.clear_bytes(range, bytes_max - bytes)
+                }
+                _ => mutation.size() + limits::MUTATION_OVERHEAD_BYTES,
             };
-            parts * (mutation.size() + limits::MUTATION_OVERHEAD_BYTES)
-        };
-        let bytes: usize = request.mutations.iter().map(of_one).sum();
-        bytes * self.servers_max.load(Ordering::Relaxed)
+            if bytes > bytes_max {
+                break;
+            }
+        }
+        bytes * servers
     }
 
     /// Holds a read version back while so many commits wait that whoever begins now could not commit anyway. That is how a slow

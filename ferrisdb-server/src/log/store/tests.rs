@@ -508,6 +508,30 @@ fn logs_of_attempts_that_were_given_up_go() {
     });
 }
 
+/// Recoveries come one after the other while a disk is slow: what the earlier ones have asked for is not in the way.
+#[test]
+fn a_log_that_nobody_waits_for_is_not_made() {
+    use futures::FutureExt as _;
+    block_on(async {
+        let disk = Arc::new(MemoryDisk::new());
+        let process = Process::start(disk, Path::new("logs"), &small()).await;
+        let store = &process.store;
+        for abandoned in 4..7 {
+            let asked = store.recruit(Generation(abandoned), BEGIN, Vec::new());
+            assert!(asked.now_or_never().is_none(), "it has not begun yet");
+        }
+        store.recruit(Generation(7), BEGIN, Vec::new()).await.unwrap();
+        assert_eq!(store.hosted_generations(), [GENERATION, Generation(7)]);
+        // What is taken over for nobody ends as well: the batch before it never comes.
+        let late = request(Version(900), Version(910), &[(1, 10)]);
+        let late = PushRequest { generation: Generation(8), ..late };
+        let asked = store.recruit(Generation(8), BEGIN, vec![late]);
+        runtime::timeout(Duration::from_millis(100), Stage::Log, asked).await.unwrap_err();
+        let next = store.recruit(Generation(9), BEGIN, Vec::new());
+        runtime::timeout(LIMIT, Stage::Log, next).await.unwrap().unwrap();
+    });
+}
+
 #[test]
 fn a_damaged_log_does_not_keep_the_others_from_serving() {
     block_on(async {

@@ -364,7 +364,7 @@ impl Cursor for MemoryCursor {
         } else {
             self.rest.begin = row.key.successor();
         }
-        Ok(Step::Row(row))
+        Ok(Step::Row { row, looked_at: 1 })
     }
 
     fn skip_to(&mut self, key: &Key) {

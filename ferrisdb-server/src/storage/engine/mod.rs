@@ -49,12 +49,12 @@ pub trait Engine: Send + Sync + 'static {
         EngineUsage::default()
     }
 
-    /// Whether there is space for a write, and some more for the engine's own work.
+    /// Whether there is space for a change, and some more for the engine's own work.
     ///
     /// # Errors
     ///
     /// [`ferrisdb_core::ErrorCode::DiskFull`], with the numbers.
-    fn check_space(&self) -> Result<()> {
+    fn check_space(&self, _left: Reserve) -> Result<()> {
         Ok(())
     }
 
@@ -89,6 +89,33 @@ pub trait Engine: Send + Sync + 'static {
     fn reset(&self, version: Version, attachment: Option<&Bytes>) -> Result<()>;
 }
 
+/// How much of the space that is kept for the engine's own work a change has to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// All of it.
+    All,
+    /// A quarter: for what leads to more space. A full disk that refused that, too, would be full for ever.
+    Quarter,
+}
+
+/// A change that clears something may set so much and still counts as one that leads to more space.
+const FREEING_BYTES_MAX: usize = 1 << 20;
+
+impl Reserve {
+    /// What a batch with these changes has to leave.
+    pub fn left_by(changes: &[EngineChange]) -> Reserve {
+        let (mut bytes, mut clears) = (0, 0);
+        for change in changes {
+            match change {
+                EngineChange::Set(row) => bytes += row.key.len() + row.value.len(),
+                EngineChange::Clear(_) | EngineChange::ClearRange(_) => clears += 1,
+            }
+        }
+        let frees = bytes == 0 || clears > 0 && bytes < FREEING_BYTES_MAX;
+        if frees { Reserve::Quarter } else { Reserve::All }
+    }
+}
+
 /// What an engine takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineUsage {
@@ -121,7 +148,7 @@ pub trait Cursor {
     fn next_row(&mut self) -> Result<Option<Row>> {
         loop {
             match self.next()? {
-                Step::Row(row) => return Ok(Some(row)),
+                Step::Row { row, .. } => return Ok(Some(row)),
                 Step::Passed { .. } => {}
                 Step::End => return Ok(None),
             }
@@ -133,7 +160,12 @@ pub trait Cursor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A row.
-    Row(Row),
+    Row {
+        /// The row.
+        row: Row,
+        /// About how many keys were looked at, deleted ones before it included: one at least.
+        looked_at: usize,
+    },
     /// Nothing but deleted keys. Upwards the next row has a key of at least `to`, downwards one below it.
     Passed {
         /// The cursor's place now, further than it was before.
@@ -165,4 +197,23 @@ pub enum EngineChange {
     Clear(Key),
     /// Sets a key.
     Set(Row),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clears_leaves_less_of_the_reserve() {
+        let set = |bytes: usize| {
+            let (key, value) = ("k".into(), vec![0; bytes].into());
+            EngineChange::Set(Row { key, value, commit_version: Version(1) })
+        };
+        let clear = || EngineChange::ClearRange(KeyRange::new("a", "b"));
+        assert_eq!(Reserve::left_by(&[]), Reserve::Quarter);
+        assert_eq!(Reserve::left_by(&[clear()]), Reserve::Quarter);
+        assert_eq!(Reserve::left_by(&[set(1_000), clear()]), Reserve::Quarter);
+        assert_eq!(Reserve::left_by(&[set(1_000)]), Reserve::All);
+        assert_eq!(Reserve::left_by(&[clear(), set(2 << 20)]), Reserve::All);
+    }
 }

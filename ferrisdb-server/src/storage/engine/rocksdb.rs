@@ -58,7 +58,7 @@ use self::{
     cursor::{EmptyCursor, RocksCursor},
     sample::{Sample, SampleChanges, is_sampled},
 };
-use super::{Cursor, Engine, EngineBatch, EngineChange, EngineUsage};
+use super::{Cursor, Engine, EngineBatch, EngineChange, EngineUsage, Reserve};
 
 /// The format that this release reads and writes; see the essay.
 const FORMAT: u32 = 1;
@@ -82,6 +82,8 @@ const TOMBSTONES_IN_WINDOW: usize = 2_048;
 const RANGE_CLEARS_IN_MEMORY: &str = "2000";
 /// How long after the table in memory was written out for its tombstones it is done again, at the earliest.
 const TOMBSTONE_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// So many tables of the youngest level are half of those at which RocksDB slows down writes.
+const TABLES_BEFORE_STALL: u64 = 10;
 /// How much space is left to RocksDB for merging its files, and to everybody else; at most a sixteenth of the disk.
 const RESERVE_BYTES: u64 = 256 << 20;
 /// How many bytes of a stored value are its commit version.
@@ -302,11 +304,24 @@ impl RocksEngine {
         }
         *flushed = Some(now);
         drop(flushed);
+        // RocksDB holds back a flush that would make writes wait, and with it whoever has asked for it: that is a reader.
+        if self.is_near_a_stall() {
+            return;
+        }
         let mut options = FlushOptions::default();
         options.set_wait(false);
         if let Err(error) = self.db.flush_opt(&options) {
             tracing::debug!(%error, "the table in memory was not written out for its tombstones");
         }
+    }
+
+    /// Whether one more table that is written out might make writes wait.
+    fn is_near_a_stall(&self) -> bool {
+        let count = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
+        count("rocksdb.num-immutable-mem-table") > 0
+            || count("rocksdb.num-files-at-level0") >= TABLES_BEFORE_STALL
+            || count("rocksdb.is-write-stopped") > 0
+            || count("rocksdb.actual-delayed-write-rate") > 0
     }
 
     fn write_synced(&self, batch: WriteBatch) -> Result<()> {
@@ -347,8 +362,14 @@ impl Engine for RocksEngine {
         }
     }
 
-    fn check_space(&self) -> Result<()> {
-        disk::space_of(&self.path)?.check(&self.path, 0, RESERVE_BYTES)
+    fn check_space(&self, left: Reserve) -> Result<()> {
+        let space = disk::space_of(&self.path)?;
+        let reserve = space.reserve(RESERVE_BYTES);
+        let left = match left {
+            Reserve::All => reserve,
+            Reserve::Quarter => reserve / 4,
+        };
+        space.check(&self.path, 0, left)
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {

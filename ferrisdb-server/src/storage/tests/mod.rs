@@ -2,6 +2,7 @@
 //! process.
 
 mod copying;
+mod full;
 mod serving;
 mod threads;
 mod watching;

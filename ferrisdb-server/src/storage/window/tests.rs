@@ -125,7 +125,8 @@ impl Cursor for TestCursor<'_> {
         self.rows.remove(&key);
         self.near = if reverse { key.clone() } else { key.successor() };
         self.use_of_cursors.lock().rows += 1;
-        Ok(engine::Step::Row(Row { key, value, commit_version }))
+        let row = Row { key, value, commit_version };
+        Ok(engine::Step::Row { row, looked_at: 1 })
     }
 
     fn skip_to(&mut self, to: &Key) {

@@ -14,12 +14,20 @@
 //! anything in a part of what is ahead, with the same bound: a *probe* that ends without a row and without being stopped has
 //! shown that its part is empty. Its length doubles with each success and shrinks with each failure, so that it is about
 //! right soon, whatever the keys look like.
+//!
+//! The shortest part is that of a single key. Upwards it is reached from anywhere; downwards only where the bound ends with
+//! a zero, as there is no last key before any other one: there a cursor that comes near to a key comes only nearer. RocksDB
+//! counts some entries of a key that was written often, so with a small bound even one key can stop a probe. Therefore a
+//! cursor that has taken some steps without a row lets its probes pass as many as one key can have.
 
 use ferrisdb_core::{
     Key, KeyRange, Result,
     service::storage::{Row, VersionedValue},
 };
-use rocksdb::{DBRawIterator, ErrorKind, ReadOptions};
+use rocksdb::{
+    DBRawIterator, ErrorKind, ReadOptions,
+    perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats},
+};
 
 use super::{RocksEngine, decode_value, engine_error};
 use crate::storage::engine::{Cursor, Step};
@@ -29,6 +37,12 @@ const STEPS_PER_FLUSH: u32 = 32;
 /// After so many probes in one step the last one is not stopped any more. Keys that are equal in their first hundred bytes
 /// need a fifth of them.
 const PROBES_MAX: u32 = 256;
+/// What a probe costs beside the keys that it passes: as much as so many of them.
+const PROBE_COST: usize = 8;
+/// More entries than RocksDB counts of one key: after eight it seeks behind them, in either direction and perhaps twice.
+const KEY_ENTRIES_MAX: u32 = 64;
+/// After so many steps without a row probes are not stopped by a single key any more.
+const STEPS_PER_KEY: u32 = 8;
 
 /// A cursor of an empty range, which RocksDB has no bounds for.
 pub(super) struct EmptyCursor;
@@ -50,6 +64,30 @@ pub(super) struct RocksCursor<'a> {
     place: Place,
     stride: Option<Stride>,
     steps: u32,
+    /// Steps since the last row.
+    steps_without_row: u32,
+    counters: Counters,
+}
+
+/// What RocksDB counts in this thread.
+struct Counters(PerfContext);
+
+impl Counters {
+    fn new() -> Counters {
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        Counters(PerfContext::default())
+    }
+
+    /// Entries that were passed so far: tombstones, and what they and later entries hide.
+    fn passed(&self) -> u64 {
+        let of = |metric| self.0.metric(metric);
+        of(PerfMetric::InternalKeySkippedCount) + of(PerfMetric::InternalDeleteSkippedCount)
+    }
+
+    /// How many were passed since then.
+    fn passed_since(&self, before: u64) -> usize {
+        usize::try_from(self.passed().saturating_sub(before)).unwrap_or(usize::MAX)
+    }
 }
 
 /// Where a cursor is, between two calls.
@@ -77,6 +115,8 @@ impl<'a> RocksCursor<'a> {
             place: Place::Start,
             stride: None,
             steps: 0,
+            steps_without_row: 0,
+            counters: Counters::new(),
         }
     }
 
@@ -96,10 +136,16 @@ impl<'a> RocksCursor<'a> {
         if self.reverse { key.clone() } else { key.successor() }
     }
 
-    /// Passes some tombstones from `near` on.
-    fn pass(&mut self, near: Key) -> Result<Step> {
+    /// How many tombstones a probe may pass.
+    fn tombstones_at_once(&self) -> u32 {
         let at_once = self.engine.tombstones_at_once;
-        let (mut looked_at, mut refused): (usize, Option<KeyRange>) = (0, None);
+        if self.steps_without_row < STEPS_PER_KEY { at_once } else { at_once.max(KEY_ENTRIES_MAX) }
+    }
+
+    /// Passes some tombstones from `near` on. So many entries were passed `before` that does not count any more.
+    fn pass(&mut self, near: Key, before: u64) -> Result<Step> {
+        let at_once = self.tombstones_at_once();
+        let mut refused: Option<KeyRange> = None;
         for probes in 1.. {
             let mut stride = self
                 .stride
@@ -107,10 +153,7 @@ impl<'a> RocksCursor<'a> {
                 .unwrap_or_else(|| Stride::first(&near, &self.range, self.reverse));
             let mut part = stride.part(&near, &self.range, self.reverse);
             // Where the range ends, another stride may come to the same.
-            for _ in 0..PROBES_MAX {
-                if refused.as_ref() != Some(&part) {
-                    break;
-                }
+            while refused.as_ref() == Some(&part) && !stride.is_shortest(&near, self.reverse) {
                 stride.shorten();
                 part = stride.part(&near, &self.range, self.reverse);
             }
@@ -118,7 +161,6 @@ impl<'a> RocksCursor<'a> {
             let is_last =
                 probes >= PROBES_MAX || part.is_single_key() || refused.as_ref() == Some(&part);
             let tombstones_max = if is_last { 0 } else { u64::from(at_once) };
-            looked_at += at_once as usize;
             let mut probe = iterator(self.engine, &part, tombstones_max);
             if self.reverse {
                 probe.seek_to_last()
@@ -128,8 +170,9 @@ impl<'a> RocksCursor<'a> {
             if let Some((key, stored)) = probe.item() {
                 let row = row(key, stored)?;
                 self.stride = Some(stride);
+                self.steps_without_row = 0;
                 self.place = Place::Before(self.after(&row.key));
-                return Ok(Step::Row(row));
+                return Ok(Step::Row { row, looked_at: self.looked_at(probes, before) });
             }
             match probe.status() {
                 Ok(()) => {
@@ -142,11 +185,12 @@ impl<'a> RocksCursor<'a> {
                         return Ok(Step::End);
                     }
                     self.steps += 1;
+                    self.steps_without_row = self.steps_without_row.saturating_add(1);
                     if self.steps.is_multiple_of(STEPS_PER_FLUSH) {
                         self.engine.flush_tombstones();
                     }
                     self.place = Place::AmongTombstones(to.clone());
-                    return Ok(Step::Passed { to, looked_at });
+                    return Ok(Step::Passed { to, looked_at: self.looked_at(probes, before) });
                 }
                 Err(error) if error.kind() == ErrorKind::Incomplete => {
                     stride.shorten();
@@ -158,16 +202,22 @@ impl<'a> RocksCursor<'a> {
         }
         unreachable!("the last probe is not stopped")
     }
+
+    /// What so many probes have cost, and what was passed on the way.
+    fn looked_at(&self, probes: u32, before: u64) -> usize {
+        self.counters.passed_since(before) + PROBE_COST * probes as usize
+    }
 }
 
 impl Cursor for RocksCursor<'_> {
     fn next(&mut self) -> Result<Step> {
         let place = std::mem::replace(&mut self.place, Place::End);
+        let before = self.counters.passed();
         match &place {
             Place::Start if self.reverse => self.iterator.seek_to_last(),
             Place::Start => self.iterator.seek_to_first(),
             Place::Before(key) => self.seek(key),
-            Place::AmongTombstones(key) => return self.pass(key.clone()),
+            Place::AmongTombstones(key) => return self.pass(key.clone(), before),
             Place::Returned(_) if self.reverse => self.iterator.prev(),
             Place::Returned(_) => self.iterator.next(),
             Place::End => return Ok(Step::End),
@@ -175,7 +225,8 @@ impl Cursor for RocksCursor<'_> {
         if let Some((key, stored)) = self.iterator.item() {
             let row = row(key, stored)?;
             self.place = Place::Returned(row.key.clone());
-            return Ok(Step::Row(row));
+            self.steps_without_row = 0;
+            return Ok(Step::Row { row, looked_at: self.counters.passed_since(before).max(1) });
         }
         // The end of the range looks like an error until the status tells them apart.
         match self.iterator.status() {
@@ -187,7 +238,7 @@ impl Cursor for RocksCursor<'_> {
                     _ if self.reverse => self.range.end.clone(),
                     _ => self.range.begin.clone(),
                 };
-                self.pass(near)
+                self.pass(near, before)
             }
             Err(error) => Err(engine_error(&error)),
         }
@@ -246,6 +297,9 @@ struct Stride {
     bits: u32,
 }
 
+/// Downwards a part is that much longer than the key it ends with, at most: nothing but keys with so many bytes of 255 behind
+/// what they have in common with it would need more.
+const DEPTH_MAX: usize = 4 * DIGITS;
 /// By how many bits a stride changes at most.
 const BITS_MAX: u32 = 32;
 
@@ -258,12 +312,31 @@ impl Stride {
         Stride { at, length: length.max(1), rises: false, bits: BITS_MAX / 4 }
     }
 
+    /// Whether no other stride makes a shorter part.
+    fn is_shortest(&self, near: &Key, reverse: bool) -> bool {
+        match (reverse, near.last()) {
+            (false, _) => self.at > near.len(),
+            (true, Some(0)) => self.at >= near.len(),
+            (true, _) => self.at >= near.len() + DEPTH_MAX && self.length == 1,
+        }
+    }
+
     /// The part of a range from `near` on that is to be probed; never empty.
     fn part(&mut self, near: &Key, range: &KeyRange, reverse: bool) -> KeyRange {
-        if !reverse && self.at > near.len() {
+        if reverse && self.at > near.len() + DEPTH_MAX {
+            (self.at, self.length) = (near.len() + DEPTH_MAX, 1);
+        }
+        if self.is_shortest(near, reverse) && !reverse {
             // Only zeros are left to tell keys apart from it: the next one is its successor.
             (self.at, self.length) = (self.at.saturating_sub(DIGITS), 1);
             return KeyRange::single(near);
+        }
+        if self.is_shortest(near, reverse)
+            && let Some((0, before)) = near.split_last()
+        {
+            // It is a successor itself: whatever is taken away from it, the key before is in the part.
+            (self.at, self.length) = (near.len().saturating_sub(DIGITS), 1);
+            return KeyRange { begin: Key::copy_from(before), end: near.clone() };
         }
         let far = moved(near, self.at, self.length, reverse);
         if reverse {
@@ -358,7 +431,7 @@ mod tests {
         let mut place: Option<Key> = None;
         loop {
             match cursor.next().unwrap() {
-                Step::Row(row) => keys.push(row.key),
+                Step::Row { row, .. } => keys.push(row.key),
                 Step::Passed { to, looked_at } => {
                     let is_further = place.as_ref().is_none_or(|place| match reverse {
                         true => to < *place,
@@ -440,6 +513,69 @@ mod tests {
             keys.reverse();
             assert_eq!(walk(&engine, &range, true).0, keys);
         }
+    }
+
+    /// RocksDB stops at a single one of these keys.
+    #[test]
+    fn a_key_that_was_written_often_takes_few_steps_and_probes() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(directory.path(), 2);
+        let names: [&[u8]; 10] = [
+            b"",
+            b"\0",
+            b"\0\0",
+            b"\x05",
+            b"\x05\0",
+            b"\x05\x05",
+            b"\x05\x05\0\0",
+            b"item/17",
+            &[0xff; 20],
+            &[0xff; 40],
+        ];
+        let set = |key: &Key| {
+            let (key, value, commit_version) = (key.clone(), "v".into(), Version(1));
+            EngineChange::Set(Row { key, value, commit_version })
+        };
+        let keys: Vec<Key> = names.iter().map(|name| Key::copy_from(name)).collect();
+        for _ in 0..30 {
+            write(&engine, keys.iter().map(set).collect());
+            write(&engine, keys.iter().cloned().map(EngineChange::Clear).collect());
+        }
+        let range = KeyRange { begin: Key::MIN, end: vec![0xff; 50].into() };
+        for live in 0..2 {
+            let expected = if live == 1 { keys.clone() } else { Vec::new() };
+            if live == 1 {
+                write(&engine, keys.iter().map(set).collect());
+            }
+            for reverse in [false, true] {
+                let (mut found, most, steps) = walk(&engine, &range, reverse);
+                if reverse {
+                    found.reverse();
+                }
+                assert_eq!(found, expected, "reverse {reverse}");
+                // A probe is counted as eight, and passes some entries.
+                assert!(most <= 20 * (8 + 20), "reverse {reverse}: {most} in one step");
+                assert!(steps <= 40 * keys.len(), "reverse {reverse}: {steps} steps");
+            }
+        }
+    }
+
+    /// The tombstones before a row are part of what the step to it costs.
+    #[test]
+    fn a_row_tells_of_the_deleted_keys_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(directory.path(), 512);
+        let key_of = |n: u32| Key::from(format!("{n:06}"));
+        let set = |n: u32| {
+            let (key, value, commit_version) = (key_of(n), "v".into(), Version(1));
+            EngineChange::Set(Row { key, value, commit_version })
+        };
+        write(&engine, (0..=150).map(set).collect());
+        write(&engine, (0..150).map(|n| EngineChange::Clear(key_of(n))).collect());
+        let mut cursor = engine.cursor(&KeyRange::all_user_keys(), false);
+        let Step::Row { row, looked_at } = cursor.next().unwrap() else { panic!("a row") };
+        assert_eq!(row.key, key_of(150));
+        assert!((150..1_000).contains(&looked_at), "{looked_at}");
     }
 
     #[test]

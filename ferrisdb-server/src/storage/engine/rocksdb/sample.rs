@@ -13,7 +13,7 @@
 //! It lies in a column family of its own, changes in the same batch as the rows, and is in memory as well: some
 //! hundred bytes for each 256 kB of data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrisdb_core::{Key, KeyRange, limits};
 use parking_lot::RwLock;
@@ -75,25 +75,29 @@ impl Sample {
         let sample = self.0.read();
         let mut sample_changes = SampleChanges::default();
         let SampleChanges(made) = &mut sample_changes;
+        // Keys that come into the sample by this very batch: clears may be about them.
+        let mut added: BTreeSet<&Key> = BTreeSet::new();
         for change in changes {
             match change {
                 EngineChange::ClearRange(range) if range.is_empty() => {}
                 EngineChange::ClearRange(range) => {
                     let has_some =
-                        sample.range(range.begin.clone()..range.end.clone()).next().is_some();
-                    if has_some || !made.is_empty() {
+                        sample.range::<Key, _>(&range.begin..&range.end).next().is_some()
+                            || added.range::<Key, _>(&range.begin..&range.end).next().is_some();
+                    if has_some {
                         batch.delete_range_cf(family, &range.begin, &range.end);
                         made.push(SampleChange::RemoveRange(range.clone()));
                     }
                 }
                 EngineChange::Set(row) if is_sampled(&row.key, row.key.len() + row.value.len()) => {
                     batch.put_cf(family, &row.key, b"");
+                    added.insert(&row.key);
                     made.push(SampleChange::Add(Key::copy_from(&row.key)));
                 }
                 EngineChange::Set(ferrisdb_core::service::storage::Row { key, .. })
                 | EngineChange::Clear(key) => {
                     let may_be_in = chance(key) < ROW_BYTES_MAX;
-                    if may_be_in && (sample.contains_key(key) || !made.is_empty()) {
+                    if may_be_in && (sample.contains_key(key) || added.contains(key)) {
                         batch.delete_cf(family, key);
                         made.push(SampleChange::Remove(key.clone()));
                     }
@@ -114,9 +118,12 @@ impl Sample {
                 SampleChange::Add(key) => drop(sample.insert(key, BYTES_PER_KEY)),
                 SampleChange::Remove(key) => drop(sample.remove(&key)),
                 SampleChange::RemoveRange(range) => {
-                    let mut inside = sample.split_off(&range.begin);
-                    let mut behind = inside.split_off(&range.end);
-                    sample.append(&mut behind);
+                    // One by one: to cut the map in pieces would cost as much as all that lies behind.
+                    let inside = sample.range(range.begin..range.end);
+                    let inside: Vec<Key> = inside.map(|(key, _)| key.clone()).collect();
+                    for key in &inside {
+                        sample.remove(key);
+                    }
                 }
             }
         }
@@ -141,6 +148,45 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clears_remove_what_was_there_and_what_came_with_them() {
+        let key_of = |n: u32| Key::from(format!("{n:02}"));
+        let sample = Sample::of((0..10).map(key_of));
+        let whole = KeyRange::new("", "z");
+        let keys = |sample: &Sample| -> Vec<Key> {
+            sample.keys(&whole, usize::MAX).into_iter().map(|(key, _)| key).collect()
+        };
+        let clear = |begin: &str, end: &str| EngineChange::ClearRange(KeyRange::new(begin, end));
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        let db = rocksdb::DB::open_cf(&options, directory.path(), ["default"]).unwrap();
+        let family = db.cf_handle("default").unwrap();
+        let apply = |changes: &[EngineChange]| {
+            let mut batch = WriteBatch::default();
+            let changes = sample.add_changes(changes, &mut batch, &family);
+            let count = changes.0.len();
+            sample.apply(changes);
+            count
+        };
+        assert_eq!(apply(&[clear("03", "05"), clear("03x", "03z"), clear("50", "60")]), 1);
+        assert_eq!(keys(&sample), [0, 1, 2, 5, 6, 7, 8, 9].map(key_of));
+        let large = vec![0; ROW_BYTES_MAX as usize].into();
+        let key = (20..90).map(key_of).find(|key| chance(key) < 90_000).unwrap();
+        let (version, end) = (ferrisdb_core::Version(1), key.successor());
+        let row = ferrisdb_core::service::storage::Row {
+            key: key.clone(),
+            value: large,
+            commit_version: version,
+        };
+        let set = || EngineChange::Set(row.clone());
+        let range = || EngineChange::ClearRange(KeyRange { begin: key.clone(), end: end.clone() });
+        assert_eq!(apply(&[range(), set(), range(), range()]), 3);
+        assert_eq!(keys(&sample).len(), 8);
+        assert_eq!(apply(&[set(), EngineChange::Clear(key.clone()), set()]), 3);
+        assert_eq!(keys(&sample).last(), Some(&key));
+    }
 
     #[test]
     fn a_row_is_in_the_sample_as_often_as_it_is_large() {
