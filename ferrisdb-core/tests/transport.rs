@@ -454,7 +454,7 @@ async fn a_caller_with_too_many_requests_in_flight_is_refused_and_not_stuck() {
     let bystander = server.client().await;
     let mut stream = server.raw_after_handshake().await;
     let most = limits::REQUESTS_IN_FLIGHT_MAX as u64;
-    let unanswered = || SequencerRequest::BeginBatch { generation: Generation(1) };
+    let unanswered = || SequencerRequest::BeginBatch { generation: Generation(1), batch: 0 };
     let requests: Vec<u8> = (0..most + 2).flat_map(|id| request(id, NEVER, unanswered())).collect();
     in_time(stream.write_all(&requests)).await.unwrap();
     for refused in [most, most + 1] {

@@ -156,7 +156,7 @@ impl Shared {
         let is_empty = serving.window.is_empty() && serving.shards.is_durable();
         // What has left the window is refused from here on, also while there is nothing to write: resolvers refuse it, too.
         let oldest = machine.oldest_wanted();
-        if oldest > serving.window.oldest_version() {
+        if oldest > serving.window.oldest_version() && !planted(Plant::RaiseOldestLate) {
             serving.window.raise_oldest_version(oldest);
         }
         let through = |limit, bytes_max| serving.window.flushed_at_once(limit, bytes_max);

@@ -64,6 +64,13 @@ impl Saturation {
         let SaturationSettings { values_max, value_bytes, .. } = self.settings;
         let count = 1 + draw(values_max);
         let transaction = client.database.transaction();
+        // Who reads first is held back by a proxy that has too much to do; who does not is refused by it.
+        if draw(2) == 0
+            && let Fate::Refused(_) | Fate::Unknown =
+                fate(transaction.get("saturation/set-up").await)?
+        {
+            return Ok(false);
+        }
         let prefix = Saturation::prefix(client.number);
         transaction.clear_range(KeyRange::prefix(prefix.as_bytes()))?;
         let mut value = vec![b'.'; value_bytes];
