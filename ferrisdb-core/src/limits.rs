@@ -61,6 +61,8 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 16 * 1024;
 /// Connections that one process accepts, those from within it included, at most: a process with few descriptors accepts fewer.
 /// A further one is refused.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// The part of a process' connections that only other servers of the cluster get, one of so many.
+pub const CONNECTIONS_RESERVED_PART: usize = 8;
 
 /// Most rows that one range read returns, whatever was asked for.
 pub const RANGE_ROWS_MAX: usize = 100_000;

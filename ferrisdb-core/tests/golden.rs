@@ -188,6 +188,7 @@ fn heartbeat() -> Heartbeat {
         zone: "z".into(),
         worker: Endpoint::of_process(Address::new("h:1")),
         hosted_generations: vec![Generation(2), Generation(3)],
+        kept_generations: vec![Generation(1)],
         trouble: Some("t".into()),
         accused: vec![Address::new("h:9")],
         progress: progress(),

@@ -482,6 +482,23 @@ async fn connections_have_a_bound() {
 }
 
 #[tokio::test]
+async fn clients_leave_connections_to_servers() {
+    let server = Server::start(Bounds { connections_max: 8, ..patient() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..7 {
+        clients.push(server.client().await);
+    }
+    let refused = in_time(Network::new().connect::<SequencerService>(&server.endpoint())).await;
+    assert_eq!(refused.unwrap_err().code(), ErrorCode::TooBusy);
+    let member = Network::new();
+    member.set_origin(&Address::new("member:1"));
+    let kept = in_time(member.connect::<SequencerService>(&server.endpoint())).await.unwrap();
+    assert_answers(&kept).await;
+    let refused = in_time(member.connect::<SequencerService>(&server.endpoint())).await;
+    assert_eq!(refused.unwrap_err().code(), ErrorCode::TooBusy, "these have a bound, too");
+}
+
+#[tokio::test]
 async fn silent_peers_make_room_for_others() {
     let bounds = Bounds { handshakes_max: 4, connections_max: 8, handshake_timeout: NEVER };
     let server = Server::start(bounds).await;

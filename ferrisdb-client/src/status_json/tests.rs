@@ -25,6 +25,7 @@ fn process(id: u128, class: ProcessClass, host: u128) -> ProcessStatus {
         zone: format!("zone-{host}"),
         worker: Endpoint::of_process(address(host)),
         hosted_generations: vec![Generation(3)],
+        kept_generations: vec![Generation(3)],
         trouble: None,
         accused: Vec::new(),
         progress: Progress::default(),

@@ -232,6 +232,8 @@ pub struct Heartbeat {
     pub worker: Endpoint,
     /// The generations whose members it hosts, in good health.
     pub hosted_generations: Vec<Generation>,
+    /// The generations whose logs it has, whether anything can be committed in them or not.
+    pub kept_generations: Vec<Generation>,
     /// Why it is of no use although it lives, such as a disk that has failed.
     pub trouble: Option<String>,
     /// Processes that did not answer it when it needed them.

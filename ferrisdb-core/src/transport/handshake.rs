@@ -41,8 +41,8 @@ pub struct Hello {
     pub service: u8,
     /// The instance wanted; see [`crate::id::Endpoint`].
     pub instance: u64,
-    /// Where the caller itself is reached, empty for a client: for logs, and for tests that cut links. Nobody relies
-    /// on it.
+    /// Where the caller itself is reached, empty for a client: for logs, for tests that cut links, and for the connections that
+    /// are kept for servers. Nobody relies on it otherwise.
     pub origin: String,
 }
 

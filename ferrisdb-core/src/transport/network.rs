@@ -94,7 +94,8 @@ impl Network {
         Ok(())
     }
 
-    /// Tells servers from now on where this process itself is reached, for their logs.
+    /// Tells servers from now on where this process itself is reached, for their logs, and so that it gets connections that
+    /// clients do not get.
     pub fn set_origin(&self, address: &Address) {
         self.inner.origin.lock().clone_from(&address.0);
     }

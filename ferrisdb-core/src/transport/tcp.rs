@@ -146,12 +146,12 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
         prepare(&stream);
         #[cfg(madsim)]
         let Ok(stream) = simulated::accepted(stream) else { continue };
-        let busy = router.connections() >= bounds.connections_max;
+        let connections = router.connections();
         let (router, network) = (router.clone(), network.clone());
         let last_refused = Arc::clone(&last_refused);
         // Handshakes have a task each: a silent caller holds up nobody else.
         greeting.push_back(spawn(async move {
-            if let Err(error) = greet(stream, router, network, busy).await {
+            if let Err(error) = greet(stream, router, network, connections).await {
                 // A peer in a retry loop must not fill the log: say it once, until it changes.
                 let said = (peer.ip(), error.code());
                 if last_refused.lock().replace(said) == Some(said) {
@@ -165,9 +165,21 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
 }
 
 /// The server's side of a new connection: handshake, then on to the endpoint.
-async fn greet(mut stream: Connection, router: Router, network: Network, busy: bool) -> Result<()> {
+async fn greet(
+    mut stream: Connection,
+    router: Router,
+    network: Network,
+    connections: usize,
+) -> Result<()> {
     let bounds = network.bounds();
     let hello = handshake::listen(&mut stream, bounds.handshake_timeout).await?;
+    // Clients may want more connections than there are. They do not get those by which servers elect a leader, say that they
+    // live, and reach each other: without these nobody would be served.
+    let reserved = match hello.origin.is_empty() {
+        true => bounds.connections_max / limits::CONNECTIONS_RESERVED_PART,
+        false => 0,
+    };
+    let busy = connections >= bounds.connections_max - reserved;
     let cluster_id = network.cluster_id();
     let kind = ServiceKind::from_number(hello.service);
     let offered = kind.filter(|&kind| router.offers(kind, hello.instance));

@@ -98,9 +98,11 @@ impl Controller {
                 .map(|status| (status.heartbeat.process, status.heartbeat.worker.address.clone()));
             let servers = self.record.storage_servers.iter();
             let stored = servers.map(|server| (server.process, server.endpoint.address.clone()));
+            let logs = self.record.log_sets.iter().flat_map(|set| &set.logs);
+            let logged = logs.map(|log| (log.process, log.endpoint.address.clone()));
             let alone = std::slice::from_ref(selector);
             let before = selected.len();
-            let all = heard.chain(stored);
+            let all = heard.chain(stored).chain(logged);
             selected.extend(all.filter(|(process, at)| is_selected(alone, *process, at)));
             if selected.len() == before {
                 let detail = format!("there is no process {selector}; the status lists them");

@@ -106,10 +106,23 @@ impl ClusterRecord {
         self.active = None;
     }
 
+    /// The newest generation that was known when the controller was made to go on alone, until the first one after that is
+    /// activated.
+    pub fn forced(&self) -> Option<Generation> {
+        let newest = self.log_sets.last().map(|set| set.generation);
+        self.forced_after.filter(|known| newest.is_none_or(|newest| newest <= *known))
+    }
+
+    /// The generation that everybody is told. Members of older ones retire, and logs of older ones that are not listed are
+    /// deleted; as long as the record may turn out to be an old one, that is not to happen to what it does not know.
+    pub fn told_generation(&self) -> Generation {
+        self.forced().unwrap_or(self.generation)
+    }
+
     /// Whether a generation is one that the lost group has begun without this record's knowledge: what was committed in it
     /// would be forgotten by a recovery.
     pub fn is_unknown(&self, generation: Generation) -> bool {
-        let Some(known) = self.forced_after else { return false };
+        let Some(known) = self.forced() else { return false };
         let forced = Generation(known.0 + FORCED_GENERATIONS);
         known < generation && generation <= forced
     }
@@ -245,6 +258,16 @@ pub(super) mod tests {
             assert_eq!(record.is_unknown(Generation(generation)), is_unknown, "{generation}");
         }
         assert!(!record.is_unknown(next));
+        // Until it is known that there is nothing newer, nobody is told to retire what is.
+        assert_eq!(record.told_generation(), Generation(7));
+        record.log_sets = vec![log_set(6, None)];
+        assert_eq!(record.told_generation(), Generation(7));
+        record.generation = next;
+        assert_eq!(record.told_generation(), Generation(7));
+        let mut activated = record.clone();
+        activated.log_sets.push(log_set(next.0, None));
+        assert_eq!((activated.told_generation(), activated.forced()), (next, None));
+        assert!(!activated.is_unknown(Generation(8)));
         assert_eq!(ClusterRecord::from_bytes(&record.to_bytes()).unwrap(), record);
     }
 

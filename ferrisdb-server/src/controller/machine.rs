@@ -309,7 +309,8 @@ impl Controller {
             self.drop_drained(effects);
         }
         self.look(now, effects);
-        HeartbeatReply { cluster_id: self.record.cluster_id, generation: self.record.generation }
+        let generation = self.record.told_generation();
+        HeartbeatReply { cluster_id: self.record.cluster_id, generation }
     }
 
     /// Advances by one input. Never waits and never fails.
@@ -527,12 +528,7 @@ impl Controller {
             return;
         }
         let durable = self.record.storage_servers.iter().map(|server| {
-            let heard = self.registry.last(server.process);
-            let report = heard.and_then(|heartbeat| heartbeat.storage.as_ref());
-            // What it says of another tag's data is about another life.
-            let is_same = report.is_some_and(|report| report.tag == Some(server.tag));
-            let progress = heard.filter(|_| is_same).map(|h| h.progress.durable_version);
-            progress.unwrap_or_default().max(server.begin_version)
+            self.reported_durable(server).unwrap_or_default().max(server.begin_version)
         });
         let drained = match planted(Plant::DropUndrainedLogs) {
             true => durable.max(),
@@ -545,6 +541,14 @@ impl Controller {
         // The logs' processes see it in the published state and delete what is not in it any more.
         self.persist(effects);
         self.publish(effects);
+    }
+
+    /// What a storage server has on its disk, as far as it has said.
+    pub(super) fn reported_durable(&self, server: &StorageServer) -> Option<Version> {
+        let heard = self.registry.last(server.process)?;
+        // What it says of another tag's data is about another life.
+        let is_same = heard.storage.as_ref()?.tag == Some(server.tag);
+        is_same.then_some(heard.progress.durable_version)
     }
 
     /// Takes in storage servers that have come, and lets go of those that are gone and hold nothing.
@@ -768,7 +772,7 @@ fn state_of(
     ClusterState {
         cluster_id: record.cluster_id,
         revision,
-        generation: record.generation,
+        generation: record.told_generation(),
         phase,
         coordinator: coordinator.map(|active| active.coordinator.clone()),
         log_sets: record.log_sets.clone(),

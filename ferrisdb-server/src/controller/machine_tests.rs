@@ -50,6 +50,7 @@ fn heartbeat(process: u128, incarnation: u64, hosted: &[u64]) -> Heartbeat {
         zone: format!("machine-{}", process % 10),
         worker: Endpoint { address: Address::new(format!("p{process}:1")), instance: 5 },
         hosted_generations: hosted.iter().copied().map(Generation).collect(),
+        kept_generations: Vec::new(),
         trouble: None,
         accused: Vec::new(),
         progress: Progress::default(),
@@ -294,7 +295,8 @@ fn a_recovery_keeps_what_all_answers_have_and_copies_what_may_be_missing_elsewhe
     for log in &logs {
         assert_eq!(log.recruitment.recovery_version, Version(400));
         assert_eq!(log.begin_version, Version(320));
-        assert_eq!(log.sources.logs.len(), 2);
+        // Copied may be from the third as well, which has been sent the lock.
+        assert_eq!(log.sources.logs.len(), 3);
     }
     let proxies = world.recruit_proxies();
     assert_eq!(proxies[0].log_set.recovery_version, Version(400));
@@ -912,7 +914,7 @@ fn a_controller_that_goes_on_alone_recovers_only_from_the_newest_record() {
     world.all_alive(&[before.0 + 1]);
     world.step(Input::Tick);
     let Phase::Waiting { reason } = world.controller.state().phase else { panic!("it began") };
-    assert!(reason.contains("serves generation"), "{reason}");
+    assert!(reason.contains("has generation 2"), "{reason}");
 
     // All that is served is known: the recovery begins once everybody could be heard.
     let mut world = World::from(record.clone());
@@ -926,4 +928,73 @@ fn a_controller_that_goes_on_alone_recovers_only_from_the_newest_record() {
     world.persist();
     world.answer_locks([Some((5, 0)), Some((5, 0)), None]);
     assert!(!world.recruit_logs().is_empty());
+}
+
+/// What an old record does not know is not deleted because of it, and nothing begins before everybody who may know more was
+/// heard.
+#[test]
+fn a_controller_that_goes_on_alone_waits_for_whoever_may_know_more() {
+    let mut record = World::active().persisted;
+    let before = record.generation;
+    record.force();
+    let mut world = World::from(record);
+    let hear = |world: &mut World, log: Heartbeat| {
+        world.hear(heartbeat(COORDINATOR, 1, &[]));
+        world.hear(storage_heartbeat(STORAGE[0], 0, 100));
+        world.hear(heartbeat(LOGS[0], 1, &[]));
+        let told = world.controller.on_heartbeat(log, world.now, &mut world.effects);
+        assert_eq!((told.generation, world.controller.state().generation), (before, before));
+        world.step(Input::Tick);
+    };
+    hear(&mut world, heartbeat(LOGS[1], 1, &[]));
+    world.pass(5_000);
+    hear(&mut world, heartbeat(LOGS[1], 1, &[]));
+    let reason = world.reason();
+    assert!(reason.contains("the storage server at p22:1, the log at p13:1"), "{reason}");
+    world.hear(storage_heartbeat(STORAGE[1], 1, 0));
+    assert!(world.reason().contains("to hear of the log at p13:1, "), "{}", world.reason());
+    // A log of a generation that the record does not know, locked by another one of those.
+    let kept_generations = vec![before, before.next()];
+    hear(&mut world, Heartbeat { kept_generations, ..heartbeat(LOGS[1], 1, &[]) });
+    assert!(world.reason().contains("p12:1 has generation 2"), "{}", world.reason());
+    hear(&mut world, heartbeat(LOGS[1], 1, &[]));
+
+    // The third log is gone for good, as the operator says.
+    let gone = vec![ProcessSelector::Address(Address::new("p13:1"))];
+    command(&mut world, Command::Exclude(gone)).unwrap();
+    world.persist();
+    world.answer_locks([Some((50, 0)), Some((50, 0)), None]);
+    let reason = world.reason();
+    assert!(reason.contains("the storage server at p21:1 has version 100"), "{reason}");
+    world.pass(500);
+    hear(&mut world, heartbeat(LOGS[1], 1, &[]));
+    world.hear(storage_heartbeat(STORAGE[1], 1, 0));
+    world.pass(500);
+    hear(&mut world, heartbeat(LOGS[1], 1, &[]));
+    world.persist();
+    world.answer_locks([Some((100, 0)), Some((100, 0)), None]);
+    world.finish();
+    assert_eq!(world.persisted.forced_after, None);
+    assert_eq!(world.controller.state().generation, world.persisted.generation);
+}
+
+#[test]
+fn a_log_that_cannot_be_made_is_a_last_resort_for_a_while() {
+    let mut world = World::active();
+    world.lose_coordinator();
+    world.answer_locks([Some((5, 0)), Some((5, 0)), Some((5, 0))]);
+    let slot = world.effects.iter().find_map(|effect| match effect {
+        Effect::Recruit { slot: slot @ Slot::Log(_), worker, .. } => {
+            (worker.address.0 == "p13:1").then_some(*slot)
+        }
+        _ => None,
+    });
+    let error = Error::new(ErrorCode::Disk, Stage::Process, "no inodes are left").at("p13:1#5");
+    let (generation, slot) = (Generation(2), slot.expect("it is asked for a log"));
+    world.step(Input::Recruited { generation, slot, result: Err(error) });
+    let is_last_resort = |seconds| {
+        let then = world.now + Duration::from_secs(seconds);
+        world.controller.registry.was_in_trouble(ProcessId(LOGS[2]), then)
+    };
+    assert!(is_last_resort(9) && !is_last_resort(10));
 }

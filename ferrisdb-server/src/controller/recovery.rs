@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ferrisdb_core::simulation::{Mark, Plant, mark, planted};
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Generation, KeyRange, Result, ShardMap, Version,
+    Endpoint, Error, ErrorCode, Generation, KeyRange, ProcessId, Result, ShardMap, Version,
     id::Address,
     limits,
     runtime::Instant,
@@ -197,6 +197,9 @@ impl Controller {
                 return;
             }
         };
+        // What is found out counts until the recovery is over: if it were forgotten meanwhile, the same processes would be asked
+        // again and again, where an answer takes as long as silence.
+        self.registry.keep_accusations(Some(self.attempt.needed.0));
         // Where nobody better is left, even those that were seen to fail are tried: the answers may have been late.
         let is_suspicious = self.attempt.must_prove || !self.unreached(now).is_empty();
         if is_suspicious && self.verdict(&recruits, now, effects) == Verdict::Pending {
@@ -213,24 +216,65 @@ impl Controller {
 
     /// A controller that was made to go on alone begins nothing before it knows that its record is the newest.
     fn check_record(&self, now: Instant) -> Result<(), String> {
-        let Some(known) = self.record.forced_after else { return Ok(()) };
-        let waited = now.saturating_duration_since(self.registry.began());
-        if waited < self.registry.failure_timeout() {
-            return Err("waiting to hear of all processes, after --force-new-quorum".to_owned());
-        }
+        let Some(known) = self.record.forced() else { return Ok(()) };
         for status in self.registry.statuses(now) {
-            let Heartbeat { class, worker, hosted_generations, .. } = &status.heartbeat;
-            let mut unknown = hosted_generations.iter().filter(|g| self.record.is_unknown(**g));
-            if let Some(newer) = unknown.next() {
+            let Heartbeat { class, worker, hosted_generations, kept_generations, .. } =
+                &status.heartbeat;
+            let mut all = hosted_generations.iter().chain(kept_generations);
+            if let Some(newer) = all.find(|generation| self.record.is_unknown(**generation)) {
                 return Err(format!(
                     "this controller was made to go on alone with the record of generation {known}, but the {class} at {} \
-                     serves generation {newer}: what was committed in it would be lost. Go on with the disk of a controller \
-                     that knows it, or restart that process if it is known to hold nothing of worth",
+                     has generation {newer}: what was committed in it would be lost. Go on with the disk of a controller \
+                     that knows it; if that generation is known to hold nothing of worth, stop that process, remove \
+                     \"generations/{newer}\" from its directory, and start it again",
                     worker.address
                 ));
             }
         }
+        let unheard = self.unheard();
+        if !unheard.is_empty() {
+            return Err(format!(
+                "waiting to hear of {}, after --force-new-quorum: each may have what was committed in a generation that this \
+                 controller does not know; exclude what is gone for good (ferrisdb-cli exclude)",
+                unheard.join(", ")
+            ));
+        }
+        let waited = now.saturating_duration_since(self.registry.began());
+        if waited < self.registry.failure_timeout() {
+            return Err("waiting to hear of all processes, after --force-new-quorum".to_owned());
+        }
         Ok(())
+    }
+
+    /// The storage servers and the logs of the newest set that have not said anything since this controller leads, and are not
+    /// given up.
+    fn unheard(&self) -> Vec<String> {
+        let is_unheard = |process: ProcessId, at: &Address| {
+            self.registry.last(process).is_none() && !self.record.is_excluded(process, at)
+        };
+        let servers =
+            self.record.storage_servers.iter().map(|s| ("storage server", s.process, &s.endpoint));
+        let logs = self.record.log_sets.last().into_iter().flat_map(|set| &set.logs);
+        let logs = logs.map(|log| ("log", log.process, &log.endpoint));
+        let all = servers.chain(logs).filter(|(_, process, at)| is_unheard(*process, &at.address));
+        all.map(|(what, _, at)| format!("the {what} at {}", at.address)).collect()
+    }
+
+    /// Why a record with which a controller was made to go on alone is not the newest: a storage server has more on its disk
+    /// than the logs of the newest generation that it knows. What was committed on disk is never taken back (I-12).
+    fn why_record_is_old(&self, recovery_version: Version) -> Option<String> {
+        let known = self.record.forced()?;
+        self.record.storage_servers.iter().find_map(|server| {
+            let durable = self.reported_durable(server)?;
+            (durable > recovery_version).then(|| {
+                format!(
+                    "this controller was made to go on alone with the record of generation {known}, which ends at version \
+                     {recovery_version}, but the storage server at {} has version {durable} on its disk: go on with the disk \
+                     of a controller that has a newer record",
+                    server.endpoint.address
+                )
+            })
+        })
     }
 
     /// A new cluster waits for all its logs; a new leader gives everybody a moment to be heard.
@@ -278,6 +322,7 @@ impl Controller {
             Step::Activating { sequence } if *sequence == persisted => {
                 self.step = Step::Active { since: now };
                 self.attempt.finish(self.record.generation, now);
+                self.registry.keep_accusations(None);
                 self.publish(effects);
                 self.watch(effects);
                 // A short session may end before the next heartbeat.
@@ -335,8 +380,11 @@ impl Controller {
             if answers.len() < old.logs.len() {
                 mark(Mark::RecoveredWithoutAll);
             }
-            let ground = ground(old, answers, &self.record.shards);
+            let ground = ground(old, answers, failed, &self.record.shards);
             let recruits = recruits.clone();
+            if let Some(reason) = self.why_record_is_old(ground.recovery_version) {
+                return self.give_up(&reason, now, effects);
+            }
             return self.recruit(recruits, ground, effects);
         }
         if answers.len() + failed.len() == old.logs.len() {
@@ -451,10 +499,18 @@ impl Controller {
         let is_silent = matches!(error.code(), ErrorCode::Unreachable | ErrorCode::TimedOut);
         let server = error.server().and_then(|server| server.split('#').next()).map(Address::new);
         if let (Some(member), Some(server)) = (member, server) {
-            let address = member.worker.address.clone();
+            let (process, address) = (member.process, member.worker.address.clone());
             if is_silent || address == server {
                 self.attempt.must_prove |= address != server;
                 self.registry.accuse(&address, &server, now);
+            }
+            // It lives, and its disk takes no new log: it would end a healthy generation again each time that it is forgotten.
+            let is_of_disk = matches!(
+                error.code(),
+                ErrorCode::Disk | ErrorCode::DiskFull | ErrorCode::Corrupt | ErrorCode::TimedOut
+            );
+            if address == server && is_of_disk && matches!(slot, Slot::Log(_)) {
+                self.registry.count_trouble(process, now);
             }
         }
         self.give_up(&format!("recruiting {slot:?}: {error}"), now, effects);
@@ -527,6 +583,8 @@ impl Controller {
         let proxies = proxies.values().cloned().collect();
         let coordinator = CoordinatorMembers { proxies, ..coordinator.clone() };
         self.record.active = Some(ActiveGeneration { coordinator, members: recruits.members() });
+        // What the lost controllers had begun is over now: every process is told of a newer generation.
+        self.record.forced_after = None;
         let sequence = self.persist(effects);
         self.step = Step::Activating { sequence };
         self.publish(effects);
@@ -613,7 +671,12 @@ fn why_locks_do_not_suffice(
 }
 
 /// What the answers of the locks say together.
-fn ground(old: &LogSet, answers: &BTreeMap<usize, LockReply>, shards: &ShardMap) -> Ground {
+fn ground(
+    old: &LogSet,
+    answers: &BTreeMap<usize, LockReply>,
+    failed: &BTreeMap<usize, String>,
+    shards: &ShardMap,
+) -> Ground {
     let durable = answers.values().map(|reply| reply.durable_version);
     if durable.clone().min() != durable.clone().max() {
         mark(Mark::UnequalLocks);
@@ -634,9 +697,13 @@ fn ground(old: &LogSet, answers: &BTreeMap<usize, LockReply>, shards: &ShardMap)
         apply_metadata(&mut shards, message.clone());
         shards_version = Some(*version);
     }
-    let source = |index: &usize| Some((*index as u32, old.logs.get(*index)?.endpoint.clone()));
+    // Those that have not answered yet, too: with two logs one answer is enough, and the other one may be the only one that a
+    // recruit reaches. They have been sent the lock, and a log gives no copies before it has it, nor any that end after what it
+    // has itself, so that one with an old disk gives none.
+    let logs =
+        (0u32..).zip(&old.logs).filter(|(index, _)| !failed.contains_key(&(*index as usize)));
     let sources = Sources {
-        logs: answers.keys().filter_map(source).collect(),
+        logs: logs.map(|(index, log)| (index, log.endpoint.clone())).collect(),
         count: old.logs.len() as u32,
         replication: old.replication,
     };

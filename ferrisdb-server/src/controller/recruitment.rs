@@ -209,6 +209,7 @@ pub(super) mod tests {
                 zone: zone.into(),
                 worker: Endpoint::of_process(Address::new(*name)),
                 hosted_generations: vec![],
+                kept_generations: vec![],
                 trouble: None,
                 accused: vec![],
                 progress: Progress::default(),

@@ -39,6 +39,8 @@ pub struct Registry {
     lost: BTreeSet<(ProcessId, u64)>,
     /// Who was accused by whom, and when.
     accusations: BTreeMap<(Address, Address), Instant>,
+    /// Accusations made since then do not grow old.
+    accusations_kept_since: Option<Instant>,
     /// Who was in trouble, such as with a full disk.
     troubles: BTreeMap<ProcessId, Troubles>,
     failure_timeout: Duration,
@@ -89,6 +91,7 @@ impl Registry {
             processes: BTreeMap::new(),
             lost: BTreeSet::new(),
             accusations: BTreeMap::new(),
+            accusations_kept_since: None,
             troubles: BTreeMap::new(),
             failure_timeout,
             began: now,
@@ -155,13 +158,19 @@ impl Registry {
         }
         let known = self.processes.get(&heartbeat.process);
         let is_new = known.is_none_or(|known| known.heartbeat.trouble.is_none());
-        let troubles = self.troubles.entry(heartbeat.process);
-        let troubles = troubles.or_insert(Troubles { count: 0, until: now });
-        if is_new {
-            let lasting = troubles.lasting(self.failure_timeout);
-            let is_long_ago = now.saturating_duration_since(troubles.until) > lasting * 4;
-            troubles.count = if is_long_ago { 1 } else { troubles.count + 1 };
+        match self.troubles.get_mut(&heartbeat.process) {
+            Some(troubles) if !is_new => troubles.until = now,
+            _ => self.count_trouble(heartbeat.process, now),
         }
+    }
+
+    /// A process is in trouble once more.
+    pub fn count_trouble(&mut self, process: ProcessId, now: Instant) {
+        let troubles = self.troubles.entry(process);
+        let troubles = troubles.or_insert(Troubles { count: 0, until: now });
+        let lasting = troubles.lasting(self.failure_timeout);
+        let is_long_ago = now.saturating_duration_since(troubles.until) > lasting * 4;
+        troubles.count = if is_long_ago { 1 } else { troubles.count.saturating_add(1) };
         troubles.until = now;
     }
 
@@ -170,6 +179,17 @@ impl Registry {
         self.troubles.get(&process).is_some_and(|troubles| {
             now.saturating_duration_since(troubles.until) < troubles.lasting(self.failure_timeout)
         })
+    }
+
+    /// Accusations made since then do not grow old any more, or all do again.
+    pub fn keep_accusations(&mut self, since: Option<Instant>) {
+        self.accusations_kept_since = since;
+    }
+
+    fn counts(&self, accused_at: Instant, now: Instant) -> bool {
+        let limit = self.failure_timeout * ACCUSATION_TIMEOUTS;
+        now.saturating_duration_since(accused_at) < limit
+            || self.accusations_kept_since.is_some_and(|since| accused_at >= since)
     }
 
     /// Somebody waited for another in vain.
@@ -225,9 +245,7 @@ impl Registry {
 
     /// Who waited in vain for whom, not long ago.
     pub fn suspicions(&self, now: Instant) -> impl Iterator<Item = &(Address, Address)> {
-        let limit = self.failure_timeout * ACCUSATION_TIMEOUTS;
-        let is_recent = move |at: &Instant| now.saturating_duration_since(*at) < limit;
-        let recent = self.accusations.iter().filter(move |(_, at)| is_recent(at));
+        let recent = self.accusations.iter().filter(move |(_, at)| self.counts(**at, now));
         recent.filter(|_| !planted(Plant::ForgetUnreachable)).map(|(pair, _)| pair)
     }
 
@@ -292,8 +310,9 @@ impl Registry {
     /// Forgets processes that keep nothing, and have been silent for long or given their address to another: a coordinator is
     /// new at each start, and a machine that was wiped comes back as somebody new.
     pub fn forget(&mut self, now: Instant, keep: impl Fn(&Heartbeat) -> bool) {
-        let limit = self.failure_timeout * ACCUSATION_TIMEOUTS;
-        self.accusations.retain(|_, at| now.saturating_duration_since(*at) < limit);
+        let mut accusations = std::mem::take(&mut self.accusations);
+        accusations.retain(|_, at| self.counts(*at, now));
+        self.accusations = accusations;
         let limit = self.failure_timeout * FORGET_TIMEOUTS;
         let place =
             |process: &Process| (process.heartbeat.class, process.heartbeat.worker.address.clone());
@@ -310,6 +329,7 @@ impl Registry {
             (silent < limit && !is_replaced) || keep(&process.heartbeat)
         });
         self.troubles.retain(|process, _| self.processes.contains_key(process));
+        self.lost.retain(|(process, _)| self.processes.contains_key(process));
     }
 }
 
@@ -327,6 +347,7 @@ mod tests {
             zone: "z".into(),
             worker: Endpoint::of_process(Address::new(format!("p{number}"))),
             hosted_generations: vec![],
+            kept_generations: vec![],
             trouble: None,
             accused: accused.iter().map(|accused| Address::new(*accused)).collect(),
             progress: Progress::default(),
@@ -370,6 +391,15 @@ mod tests {
         assert!(!registry.is_accused(&address(7), |_| false, later));
         assert!(registry.is_accused(&address(7), |by| *by == address(1), later));
         assert_eq!(registry.suspicions(now + Duration::from_secs(10)).count(), 0);
+
+        // While a recovery is not over, what was found out since it became necessary counts.
+        registry.keep_accusations(Some(later));
+        registry.accuse(&address(4), &address(5), later);
+        let much_later = later + Duration::from_secs(100);
+        registry.forget(much_later, |_| true);
+        assert!(registry.suspicions(much_later).eq(&[(address(4), address(5))]));
+        registry.keep_accusations(None);
+        assert_eq!(registry.suspicions(much_later).count(), 0);
     }
 
     #[test]
@@ -429,5 +459,9 @@ mod tests {
         let trouble = Heartbeat { trouble: Some("disk".into()), ..heartbeat(1, &[]) };
         registry.heard(trouble, now);
         assert!(registry.alive(ProcessId(1), now).is_none());
+        registry.lost(ProcessId(1), 1);
+        registry.lost(ProcessId(9), 1);
+        registry.forget(now, |_| false);
+        assert_eq!(Vec::from_iter(&registry.lost), [&(ProcessId(1), 1)], "9 is not known");
     }
 }

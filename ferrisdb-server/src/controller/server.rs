@@ -221,7 +221,7 @@ impl Shared {
             let detail = "this controller does not belong to a cluster yet";
             return Err(refused(ErrorCode::NotLeader, detail).at(&self.address));
         }
-        // One that was removed may go by the last leader that it heard of.
+        // One that was removed may go by the last leader that it heard of; one that is cut off knows of none.
         let own = self.register.node();
         let leader = self.register.leadership().leader;
         let is_led = leader.is_some_and(|(node, _)| node != own)
@@ -304,6 +304,12 @@ impl Shared {
     async fn remove_controller(&self, address: &Address) -> Result<()> {
         let members = self.members();
         let Some(member) = members.iter().find(|member| member.address == *address) else {
+            // One that was being added, and has not caught up.
+            let mut learners = self.register.learners().into_iter();
+            if let Some((node, _)) = learners.find(|(_, at)| at == address) {
+                tracing::info!(%address, node, "removing a controller that was being added");
+                return self.register.remove_member(node).await;
+            }
             let detail = format!("{address} is not a controller; the status lists them");
             return Err(refused(ErrorCode::InvalidArgument, detail));
         };

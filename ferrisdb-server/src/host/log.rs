@@ -55,7 +55,7 @@ struct LogWorker {
 /// call, and the next one, of the same recovery, waits for the same log.
 struct Recruiting {
     request: RecruitLog,
-    copied_bytes: Arc<AtomicU64>,
+    gathering: Arc<copy::Gathering>,
     /// What the last call that was told to come again has seen of it.
     seen: Mutex<Seen>,
     made: Mutex<Option<Result<u64>>>,
@@ -171,6 +171,10 @@ impl Hosted for LogWorker {
         self.store.hosted_generations()
     }
 
+    fn kept_generations(&self) -> Vec<Generation> {
+        self.store.kept_generations()
+    }
+
     fn trouble(&self) -> Option<String> {
         self.store.trouble()
     }
@@ -211,7 +215,7 @@ impl LogWorker {
         }
         let recruiting = Arc::new(Recruiting {
             request,
-            copied_bytes: Arc::default(),
+            gathering: Arc::default(),
             seen: Mutex::new(Seen { done: 0, since: runtime::now() }),
             made: Mutex::default(),
             has_made: Notify::new(),
@@ -219,11 +223,10 @@ impl LogWorker {
         });
         let (network, store) = (self.site.network().clone(), Arc::clone(&self.store));
         let made = Arc::downgrade(&recruiting);
-        let (request, copied_bytes) =
-            (recruiting.request.clone(), Arc::clone(&recruiting.copied_bytes));
+        let (request, gathering) = (recruiting.request.clone(), Arc::clone(&recruiting.gathering));
         let task = runtime::spawn(async move {
             let made_now = async {
-                let taken_over = copy::gather(&network, &request, &copied_bytes).await?;
+                let taken_over = copy::gather(&network, &request, &gathering).await?;
                 let generation = request.recruitment.generation;
                 store.recruit(generation, request.begin_version, taken_over).await
             };
@@ -242,14 +245,20 @@ impl LogWorker {
         Ok(recruiting)
     }
 
-    /// It takes longer: whether it goes on.
+    /// It takes longer: whether it goes on, and if not, who keeps it waiting.
     fn not_yet(&self, recruiting: &Recruiting) -> Error {
         let generation = recruiting.request.recruitment.generation;
-        let copied = recruiting.copied_bytes.load(Ordering::Relaxed);
+        let copied = recruiting.gathering.copied_bytes();
         let done = copied + self.store.synced_bytes(generation);
         let code = recruiting.seen.lock().on_done(done, runtime::now());
         let detail = format!("the log takes over {copied} bytes of the generation before");
-        Error::new(code, Stage::Log, detail)
+        let error = Error::new(code, Stage::Log, detail);
+        let mut waits_for = recruiting.gathering.waits_for().into_iter();
+        match waits_for.find(|source| source.address != *self.site.address()) {
+            Some(source) => error.at(source),
+            // It is itself that is slow.
+            None => error,
+        }
     }
 }
 

@@ -41,6 +41,10 @@ pub(super) trait Hosted: Send + Sync + 'static {
     fn hosted_generations(&self) -> Vec<Generation> {
         Vec::new()
     }
+    /// The generations whose logs it has.
+    fn kept_generations(&self) -> Vec<Generation> {
+        Vec::new()
+    }
     /// Why it is of no use although it lives.
     fn trouble(&self) -> Option<String> {
         None
@@ -125,6 +129,7 @@ impl Worker {
             zone: identity.zone.clone(),
             worker: Endpoint { address: site.address().clone(), instance: identity.instance() },
             hosted_generations: hosted.hosted_generations(),
+            kept_generations: hosted.kept_generations(),
             trouble: hosted.trouble(),
             accused: hosted.accused(),
             progress: hosted.progress(),

@@ -8,7 +8,8 @@
 //!
 //! What is known to be committed is on every log of the old set and stays there; what came after it is on those that
 //! answered the recovery, perhaps on one of them alone for some tag. Copied, it is on as many logs as everything else.
-//! One source of each copy group has all of it, so a source that this log does not reach is done without.
+//! One source of each copy group has all of it, so a source that this log does not reach is done without. A source may not
+//! have got its lock yet; it is asked again for a moment.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,8 +31,8 @@ use ferrisdb_core::{
     },
     transport::{Network, call},
 };
-
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
 
 use super::{
     envelope::Damage,
@@ -42,8 +43,14 @@ use super::{
 
 /// How long a log may take to answer with some batches: a single one can be as long as a frame.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(8);
+/// For how long a source is asked again that is not locked yet, and how often: its lock was sent before this log was asked for.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes read at once; more if a single record needs them.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What a log says that is asked for a copy before it is locked: it may be soon.
+pub(super) const NOT_LOCKED: ErrorCode = ErrorCode::Unavailable;
 
 /// Where the batches asked for are, in one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +129,27 @@ pub(super) async fn read(
     Ok(reply)
 }
 
-/// Gets what a new log has to take over, as pushes in chain order. Counts the bytes that have come in `copied_bytes`.
+/// How far it is, for whoever asks meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    copied_bytes: AtomicU64,
+    /// Sources of a copy group of which none has answered.
+    waits_for: Mutex<Vec<Endpoint>>,
+}
+
+impl Gathering {
+    /// The bytes that have come.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The sources that it waits for, one of which would do; none if it has all that it needs.
+    pub(crate) fn waits_for(&self) -> Vec<Endpoint> {
+        self.waits_for.lock().clone()
+    }
+}
+
+/// Gets what a new log has to take over, as pushes in chain order.
 ///
 /// # Errors
 ///
@@ -130,7 +157,7 @@ pub(super) async fn read(
 pub(crate) async fn gather(
     network: &Network,
     request: &RecruitLog,
-    copied_bytes: &AtomicU64,
+    gathering: &Gathering,
 ) -> Result<Vec<PushRequest>> {
     let recovery_version = request.recruitment.recovery_version;
     if request.begin_version >= recovery_version {
@@ -138,7 +165,7 @@ pub(crate) async fn gather(
     }
     mark(Mark::TakenOver);
     let mut batches: BTreeMap<Version, (Version, BTreeMap<Tag, Bytes>)> = BTreeMap::new();
-    for batch in gather_from_all(network, request, copied_bytes).await? {
+    for batch in gather_from_all(network, request, gathering).await? {
         let entry = batches.entry(batch.commit_version);
         let (previous, messages) =
             entry.or_insert_with(|| (batch.previous_version, BTreeMap::new()));
@@ -182,15 +209,24 @@ fn missing(after: Version, version: Version) -> Error {
 async fn gather_from_all(
     network: &Network,
     request: &RecruitLog,
-    copied_bytes: &AtomicU64,
+    gathering: &Gathering,
 ) -> Result<Vec<CopiedBatch>> {
+    let copied_bytes = &gathering.copied_bytes;
     let groups = request.sources.copy_groups();
     let sources = request.sources.logs.iter().map(|(index, source)| async move {
         (*index as usize, gather_from(network, source, request, copied_bytes).await)
     });
     let mut answers: FuturesUnordered<_> = sources.collect();
     let (mut from, mut batches, mut failure) = (BTreeSet::new(), Vec::new(), None);
+    let mut failed = BTreeSet::new();
     loop {
+        let lacking = groups.without_member(|index| from.contains(&index));
+        let members: BTreeSet<usize> =
+            lacking.into_iter().flat_map(|group| groups.members(group)).collect();
+        let waits_for = request.sources.logs.iter().filter(|(index, _)| {
+            members.contains(&(*index as usize)) && !failed.contains(&(*index as usize))
+        });
+        *gathering.waits_for.lock() = waits_for.map(|(_, source)| source.clone()).collect();
         let is_enough = groups.has_member_of_each(|index| from.contains(&index))
             || planted(Plant::SkipCopy) && !from.is_empty();
         if is_enough {
@@ -201,7 +237,10 @@ async fn gather_from_all(
                 from.insert(index);
                 batches.extend(gathered);
             }
-            Some((_, Err(error))) => failure = Some(error),
+            Some((index, Err(error))) => {
+                failed.insert(index);
+                failure = Some(error);
+            }
             None => {
                 let (after, through) =
                     (request.begin_version, request.recruitment.recovery_version);
@@ -218,6 +257,7 @@ async fn gather_from(
     copied_bytes: &AtomicU64,
 ) -> Result<Vec<CopiedBatch>> {
     let through_version = request.recruitment.recovery_version;
+    let locked_by = runtime::now() + LOCK_LIMIT;
     let gathered = async {
         let connected = network.connect::<LogService>(source);
         let client = runtime::timeout(CALL_LIMIT, Stage::Connect, connected).await??;
@@ -226,8 +266,15 @@ async fn gather_from(
         while after_version < through_version {
             let bytes_max = PEEK_BYTES_MAX as u32;
             let request = CopyRequest { after_version, through_version, bytes_max };
-            let reply =
-                call(CALL_LIMIT, Stage::Log, |context| client.copy(context, request)).await??;
+            let reply = loop {
+                let copied = call(CALL_LIMIT, Stage::Log, |context| client.copy(context, request));
+                match copied.await? {
+                    Err(error) if error.code() == NOT_LOCKED && runtime::now() < locked_by => {
+                        runtime::sleep(LOCK_PAUSE).await;
+                    }
+                    reply => break reply?,
+                }
+            };
             if reply.through_version <= after_version {
                 return Err(missing(after_version, through_version));
             }

@@ -36,7 +36,7 @@ use ferrisdb_core::{
 };
 
 use super::{
-    copy::CopyPlan,
+    copy::{CopyPlan, NOT_LOCKED},
     layout::{Extent, Layout},
     recent::Recent,
     record::{Place, Record},
@@ -718,16 +718,19 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::InvalidArgument`] unless the log is locked and has all of them on disk.
+    /// [`ErrorCode::Unavailable`] unless the log is locked, [`ErrorCode::InvalidArgument`] unless it has all of them on disk.
     pub fn plan_copy(&self, request: &CopyRequest) -> Result<Option<CopyPlan>> {
-        if !self.is_final() || request.through_version > self.durable_version {
+        let is_locked = self.is_final();
+        if !is_locked || request.through_version > self.durable_version {
+            let (code, how) = match is_locked {
+                true => (ErrorCode::InvalidArgument, "locked"),
+                false => (NOT_LOCKED, "not locked"),
+            };
             let detail = format!(
-                "a copy through {}, of a log that is at {} and {}",
-                request.through_version,
-                self.durable_version,
-                if self.is_final() { "locked" } else { "not locked" }
+                "a copy through {}, of a log that is at {} and {how}",
+                request.through_version, self.durable_version
             );
-            return Err(refused(ErrorCode::InvalidArgument, detail));
+            return Err(refused(code, detail));
         }
         let extent = self.layout.locate(request.after_version, self.durable_end);
         Ok(extent.map(|extent| CopyPlan { instance: self.state.instance, extent }))

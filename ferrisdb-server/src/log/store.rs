@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use ferrisdb_core::{
     Error, ErrorCode, Generation, Result, Stage, Tag, Version, handler,
-    runtime::{self, Disk, Task},
+    runtime::{self, Disk, Task, disk::OpenMode},
     service::{
         ServiceKind,
         controller::{DISK_IS_FULL, Progress},
@@ -37,6 +38,10 @@ const COMMANDS_MAX: usize = 64;
 /// How often the store looks at its disk's space, and at logs whose disk was full.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Where it is tried whether files can be made. Not a number, so that it is not taken for a generation.
+const PROBE: &str = "probe";
+const PROBE_BYTES: usize = 4_096;
+
 /// All logs of a process. Dropping it ends them without waiting for their writes, as a kill would.
 pub struct LogStore {
     hosted: Arc<Hosted>,
@@ -52,6 +57,8 @@ struct Hosted {
     closed: Mutex<BTreeMap<Generation, Arc<Instance>>>,
     /// Why no new log can begin here: there is too little space.
     full: Mutex<Option<String>>,
+    /// Why the last new log could not be made, until it is seen that files can be made again.
+    refused: Mutex<Option<Error>>,
 }
 
 /// Which generations' logs are not needed any more.
@@ -98,6 +105,7 @@ impl LogStore {
             instances: Mutex::default(),
             closed: Mutex::default(),
             full: Mutex::default(),
+            refused: Mutex::default(),
         });
         let manager = Manager {
             disk,
@@ -160,7 +168,9 @@ impl LogStore {
             let instances = self.hosted.instances.lock();
             instances.values().filter_map(|(i, _)| i.inspect(|log| log.failure())).collect()
         };
-        let (full, broken): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_full);
+        let refused = self.hosted.refused.lock().clone();
+        let failures = failures.into_iter().chain(refused);
+        let (full, broken): (Vec<_>, Vec<_>) = failures.partition(is_full);
         if let Some(error) = broken.first() {
             return Some(error.to_string());
         }
@@ -186,6 +196,13 @@ impl LogStore {
         let healthy =
             instances.iter().filter(|(_, (instance, _))| instance.inspect(|log| log.is_healthy()));
         healthy.map(|(generation, _)| *generation).collect()
+    }
+
+    /// The generations whose logs are here, also those in which nothing can be committed any more.
+    pub fn kept_generations(&self) -> Vec<Generation> {
+        let mut kept: BTreeSet<_> = self.hosted.instances.lock().keys().copied().collect();
+        kept.extend(self.hosted.closed.lock().keys());
+        kept.into_iter().collect()
     }
 
     /// How far the newest log is. Nothing, if there is none.
@@ -329,6 +346,7 @@ impl Manager {
             }
             *full = checked.err().map(|error| error.detail().to_owned());
         }
+        self.try_to_write().await;
         let failed = |_: Generation, instance: &Instance| {
             instance.inspect(|log| log.failure().is_some_and(|error| is_full(&error)))
         };
@@ -346,6 +364,29 @@ impl Manager {
         if let Err(error) = self.remove(leftover).await {
             tracing::debug!(%error, "files of old logs are still there");
         }
+    }
+
+    /// After a log could not be made: whether a file can be made now.
+    async fn try_to_write(&self) {
+        if self.hosted.refused.lock().is_none() {
+            return;
+        }
+        let directory = self.directory.join(PROBE);
+        let file = directory.join("probe");
+        let tried = async {
+            self.disk.remove_directory(&directory).await?;
+            self.disk.create_directory(&directory).await?;
+            let opened = self.disk.open(&file, OpenMode::New).await?;
+            opened.write_and_sync(0, Bytes::from_static(&[0; PROBE_BYTES])).await?;
+            drop(opened);
+            self.disk.remove_directory(&directory).await
+        };
+        let tried: Result<()> = tried.await;
+        match tried {
+            Ok(()) => tracing::info!("new logs can be made again"),
+            Err(error) => return tracing::debug!(%error, "no file can be made"),
+        }
+        *self.hosted.refused.lock() = None;
     }
 
     fn check_generation(&self, generation: Generation, opened: &Opened) -> Result<()> {
@@ -431,9 +472,10 @@ impl Manager {
                 let number = runtime::random_u64().max(1);
                 let state = State::new(number, generation, begin_version);
                 let directory = self.directory_of(generation);
-                let opened =
-                    recover::create(&*self.disk, &directory, state, &self.settings).await?;
-                Ok(self.host(generation, opened))
+                let opened = recover::create(&*self.disk, &directory, state, &self.settings).await;
+                // Said until it is over, or this process would be recruited again and again, and each time in vain.
+                *self.hosted.refused.lock() = opened.as_ref().err().cloned();
+                Ok(self.host(generation, opened?))
             }
         }
     }

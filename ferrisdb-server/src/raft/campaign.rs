@@ -137,10 +137,11 @@ impl Register {
 
     /// Remembers that a member was reached at an address that the group does not know yet.
     fn follow_address(&self, node: NodeId, address: &Address) -> bool {
-        let known = self.members().get(&node).cloned();
-        let has_moved = known.is_some_and(|known| known != *address);
-        if has_moved && node != self.node() {
-            self.shared.peers.route(node, address.clone());
+        let Some(known) = self.members().get(&node).cloned() else { return false };
+        let has_moved = known != *address;
+        if node != self.node() {
+            // If it has moved back, no earlier route counts any more.
+            self.shared.peers.route(node, known, address.clone());
         }
         has_moved
     }

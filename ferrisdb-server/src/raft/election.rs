@@ -232,7 +232,10 @@ impl Election {
         now: Instant,
     ) -> Support {
         let refused = |why: &str| Err(why.to_owned());
-        if !standing.is_voter(candidate) {
+        // One that was named as a founder and has not been told of the group yet knows nobody. It is asked by a founder that
+        // has, and if it refused, a group whose first votes were lost would never have a leader.
+        let knows_members = standing.voters.iter().any(|set| !set.is_empty());
+        if knows_members && !standing.is_voter(candidate) {
             return refused("it is not a member");
         }
         if newest < standing.newest {
@@ -390,6 +393,22 @@ mod tests {
         assert!(!voter.asked(400, 2, 8));
         assert!(!voter.asked(400, 7, 99));
         assert!(voter.asked(400, 2, 10));
+    }
+
+    /// One founder has founded the group, and its first votes were lost: the others know nothing of it yet.
+    #[test]
+    fn a_founder_is_supported_by_those_that_know_no_group_yet() {
+        let mut founder = Member::new(1);
+        founder.standing.newest = entry(0, 0);
+        assert_eq!(founder.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        for voters in [vec![], vec![BTreeSet::new()]] {
+            let mut fresh = Member::new(2);
+            (fresh.standing.voters, fresh.standing.newest) = (voters, None);
+            assert_eq!(fresh.at(500, Input::Tick), None, "it stands for nothing itself");
+            assert!(fresh.asked(600, 1, 0));
+            assert!(!fresh.asked(610, 3, 0), "its vote is promised");
+        }
+        assert_eq!(founder.at(600, answered(1, 2, true)), Some(Effect::Stand));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub struct Leadership {
     /// The term. A leadership is a term and its leader: in a contested term two members may lead one after the other,
     /// the one with the smaller number first.
     pub term: u64,
-    /// The leader of the term, if one is known.
+    /// The leader of the term, if one is known, and was heard lately if it is another member.
     pub leader: Option<(NodeId, Address)>,
     /// Whether this member leads, a majority has confirmed that within the election timeout, and a majority has reached it
     /// at its own address lately. While it holds, no other member can have become the leader, as far as clocks run equally

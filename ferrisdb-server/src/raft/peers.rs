@@ -60,7 +60,13 @@ pub(super) struct Peers {
     network: Network,
     connections: Arc<Mutex<Slots>>,
     /// Where members were reached that the group knows at another address still.
-    routes: Arc<Mutex<BTreeMap<NodeId, Address>>>,
+    routes: Arc<Mutex<BTreeMap<NodeId, Route>>>,
+}
+
+/// Where a member was reached, while the group knew it somewhere else.
+struct Route {
+    known: Address,
+    address: Address,
 }
 
 /// A member, and where the group knows it.
@@ -107,14 +113,21 @@ impl Peers {
         &self.network
     }
 
-    /// A member was reached at this address.
-    pub(super) fn route(&self, node: NodeId, address: Address) {
-        self.routes.lock().insert(node, address);
+    /// A member was reached at this address, and the group knows it at `known`.
+    pub(super) fn route(&self, node: NodeId, known: Address, address: Address) {
+        let mut routes = self.routes.lock();
+        match known == address {
+            true => _ = routes.remove(&node),
+            false => _ = routes.insert(node, Route { known, address }),
+        }
     }
 
     /// Where a member is reached that the group knows at `known`.
     pub(super) fn address_of(&self, node: NodeId, known: Address) -> Address {
-        self.routes.lock().get(&node).cloned().unwrap_or(known)
+        let routes = self.routes.lock();
+        // Once the group has agreed on another address, that is newer.
+        let route = routes.get(&node).filter(|route| route.known == known);
+        route.map_or(known, |route| route.address.clone())
     }
 
     /// A connection to whoever is at an address.
@@ -202,7 +215,7 @@ impl Peers {
         if error.is_some_and(|error| error.code() != ErrorCode::TimedOut) {
             // It may have moved back. If it has not, it says again where it is.
             let mut routes = self.routes.lock();
-            if routes.get(&key.0) == Some(&key.1) {
+            if routes.get(&key.0).is_some_and(|route| route.address == key.1) {
                 routes.remove(&key.0);
             }
         }
@@ -307,5 +320,24 @@ impl RaftNetwork<Types> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = sent => answer.map_err(|error| NetworkError::new(&error).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_counts_until_the_group_knows_better() {
+        let peers = Peers::new(1, Network::new());
+        let at = |name: &str| Address::new(format!("{name}:1"));
+        peers.route(2, at("old"), at("new"));
+        assert_eq!(peers.address_of(2, at("old")), at("new"));
+        assert_eq!(peers.address_of(3, at("old")), at("old"));
+        // It has moved on, and the group has agreed on that.
+        assert_eq!(peers.address_of(2, at("newest")), at("newest"));
+        // It is reached where the group knows it.
+        peers.route(2, at("old"), at("old"));
+        assert_eq!(peers.address_of(2, at("old")), at("old"));
     }
 }

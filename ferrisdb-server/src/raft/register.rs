@@ -166,6 +166,9 @@ impl Register {
         let is_reached = self.is_reached();
         let lease = self.shared.settings.election_timeout.end;
         let mut leadership = self.shared.view.borrow().leadership(lease, is_reached);
+        // The library remembers the last leader for ever, also on its disk. One that is cut off from it knows of none.
+        let hears = self.shared.election.lock().hears_a_leader(runtime::now());
+        leadership.leader = leadership.leader.filter(|(leader, _)| hears || *leader == self.node());
         if let Some((leader, address)) = &mut leadership.leader {
             *address = match *leader == self.node() {
                 true => self.shared.place.address.clone(),
@@ -276,6 +279,14 @@ impl Register {
     /// The members that vote, as far as this one knows.
     pub fn members(&self) -> BTreeMap<NodeId, Address> {
         voters(&self.shared.view.borrow().metrics.membership_config)
+    }
+
+    /// The members that have no vote: those that are being added, or could not be for now.
+    pub fn learners(&self) -> BTreeMap<NodeId, Address> {
+        let membership = Arc::clone(&self.shared.view.borrow().metrics.membership_config);
+        let nodes = membership.nodes().map(|(node, at)| (*node, Address::new(&at.addr)));
+        let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
+        nodes.filter(|(node, _)| !voters.contains(node)).collect()
     }
 
     /// Makes `node` a member, once it has all that the others have; or tells the others its new address.

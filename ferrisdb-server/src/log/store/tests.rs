@@ -1,12 +1,12 @@
 //! Whole logs: over a disk in memory that crashes, against a model, and over real files.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ferrisdb_core::{
     ClusterId, Endpoint, Tag,
     id::Address,
-    runtime::disk::{FileSystem, MemoryDisk},
+    runtime::disk::{DirectoryLock, DiskFuture, File, FileSystem, MemoryDisk, OpenMode},
     service::{
         Client,
         log::{
@@ -441,16 +441,23 @@ fn a_new_log_takes_over_from_the_old_set() {
             logs: 2,
             replication: 1,
         };
-        let refused = copy::gather(&network, &recruit, &AtomicU64::new(0)).await.unwrap_err();
-        assert_eq!(refused.code(), ErrorCode::InvalidArgument, "the logs are not locked yet");
-        for (_, client) in &stores {
+        let refused =
+            copy::gather(&network, &recruit, &copy::Gathering::default()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Unavailable, "the logs are not locked yet");
+        // The locks may be on their way still when the copies are asked for.
+        let gathering = copy::Gathering::default();
+        let mut taken = Box::pin(copy::gather(&network, &recruit, &gathering));
+        for (number, (_, client)) in stores.iter().enumerate() {
+            assert!(futures::poll!(taken.as_mut()).is_pending());
+            assert!(!gathering.waits_for().is_empty(), "{number}");
             let request = LockRequest { generation: Generation(4), metadata_after: Version(0) };
             call(LIMIT, Stage::Log, |context| client.lock(context, request))
                 .await
                 .unwrap()
                 .unwrap();
         }
-        let taken = copy::gather(&network, &recruit, &AtomicU64::new(0)).await.unwrap();
+        let taken = taken.await.unwrap();
+        assert!(gathering.copied_bytes() > 0 && gathering.waits_for().is_empty());
         let versions: Vec<_> = taken.iter().map(|push| push.commit_version.0).collect();
         assert_eq!(versions, Vec::from_iter((135..=180).step_by(5)));
         assert!(taken.iter().all(|push| push.messages.iter().all(|(tag, _)| tag.0 % 2 == 0)));
@@ -472,7 +479,7 @@ fn a_new_log_takes_over_from_the_old_set() {
         push(&client, next).await.unwrap();
 
         let gap = RecruitLog { begin_version: Version(132), ..recruit };
-        let error = copy::gather(&network, &gap, &AtomicU64::new(0)).await.unwrap_err();
+        let error = copy::gather(&network, &gap, &copy::Gathering::default()).await.unwrap_err();
         assert!(error.detail().contains("do not have (132, 130]"), "{error}");
         let request = CopyRequest {
             after_version: Version(130),
@@ -551,5 +558,86 @@ fn a_damaged_log_does_not_keep_the_others_from_serving() {
         assert_eq!(refused.code(), ErrorCode::Corrupt);
         store.retire(before(4)).await.unwrap();
         assert_eq!(disk.list(directory).await.unwrap(), ["3", "4"]);
+    });
+}
+
+/// A disk on which nothing new can be made while it is `tight`: read-only, or without inodes.
+struct TightDisk {
+    disk: MemoryDisk,
+    tight: std::sync::atomic::AtomicBool,
+}
+
+impl TightDisk {
+    fn refused<T: Send + 'static>(&self) -> Option<DiskFuture<'static, T>> {
+        let is_tight = self.tight.load(std::sync::atomic::Ordering::Relaxed);
+        let refused = || Error::new(ErrorCode::Disk, Stage::Process, "no inodes are left");
+        is_tight.then(|| Box::pin(std::future::ready(Err(refused()))) as DiskFuture<'static, T>)
+    }
+}
+
+impl Disk for TightDisk {
+    fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.refused().unwrap_or_else(|| self.disk.create_directory(path))
+    }
+
+    fn list(&self, path: &Path) -> DiskFuture<'_, Vec<String>> {
+        self.disk.list(path)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> DiskFuture<'_, Box<dyn File>> {
+        self.disk.open(path, mode)
+    }
+
+    fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>> {
+        self.disk.read(path)
+    }
+
+    fn replace(&self, path: &Path, contents: Bytes) -> DiskFuture<'_, ()> {
+        self.disk.replace(path, contents)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> DiskFuture<'_, ()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.disk.sync_directory(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
+        self.disk.remove_directory(path)
+    }
+
+    fn lock_directory(&self, path: &Path) -> DiskFuture<'_, DirectoryLock> {
+        self.disk.lock_directory(path)
+    }
+}
+
+#[test]
+fn a_disk_that_takes_no_new_log_is_in_trouble_until_it_does() {
+    block_on(async {
+        let tight = std::sync::atomic::AtomicBool::new(false);
+        let disk = Arc::new(TightDisk { disk: MemoryDisk::new(), tight });
+        let directory = Path::new("logs");
+        let process = Process::start(disk.clone(), directory, &small()).await;
+        let store = &process.store;
+        let set = |is: bool| disk.tight.store(is, std::sync::atomic::Ordering::Relaxed);
+        set(true);
+        let refused = store.recruit(Generation(4), BEGIN, Vec::new()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Disk);
+        assert!(store.trouble().is_some_and(|why| why.contains("no inodes")));
+        // The log that is there goes on.
+        process.push(request(BEGIN, Version(110), &[(1, 10)])).await.unwrap();
+        set(false);
+        while store.trouble().is_some() {
+            runtime::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(disk.list(directory).await.unwrap(), ["3"]);
+        store.recruit(Generation(4), BEGIN, Vec::new()).await.unwrap();
+        assert_eq!(store.kept_generations(), [GENERATION, Generation(4)]);
     });
 }

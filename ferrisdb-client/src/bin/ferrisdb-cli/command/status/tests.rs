@@ -40,6 +40,7 @@ fn process(id: u128, class: ProcessClass, zone: &str) -> ProcessStatus {
         zone: zone.to_owned(),
         worker,
         hosted_generations: vec![Generation(3)],
+        kept_generations: vec![Generation(3)],
         trouble: None,
         accused: Vec::new(),
         progress,
