@@ -157,8 +157,43 @@ impl<Q: Send + 'static, A: Send + 'static> Round<Q, A> {
 
 impl<Q, A> Drop for Round<Q, A> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.batcher.state.lock().rounds -= 1;
+        if self.ended {
+            return;
         }
+        let unanswered = {
+            let mut state = self.batcher.state.lock();
+            state.rounds -= 1;
+            // The runtime of the last round has ended: nobody is left who would send what waits. Those who ask hear it.
+            match state.rounds {
+                0 => std::mem::take(&mut state.waiting),
+                _ => VecDeque::new(),
+            }
+        };
+        drop(unanswered); // not under the lock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn questions_end_with_the_runtime_of_the_last_round() {
+        let limits = Limits { rounds_max: 1, weight_max: usize::MAX, weigh: |_: &u8| 1 };
+        let batcher = Batcher::<u8, u8>::new(limits, |_| futures::future::pending().boxed());
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let first = runtime();
+        first.block_on(async {
+            assert!(batcher.ask(1).now_or_never().is_none());
+            runtime::yield_now().await;
+        });
+        let (second, mut waits) = (runtime(), Box::pin(batcher.ask(2)));
+        second.block_on(async { assert!((&mut waits).now_or_never().is_none()) });
+        drop(first);
+        let dropped = second.block_on(waits);
+        assert_eq!(dropped.unwrap_err().code(), ErrorCode::ShuttingDown);
     }
 }

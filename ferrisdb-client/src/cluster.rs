@@ -332,9 +332,9 @@ impl Cluster {
         .map_err(|error| error.at(&leader))
     }
 
-    /// The error that says so, if the controllers are another cluster's by now.
-    pub(crate) fn is_another(&self) -> Option<Error> {
-        self.links.view.error().filter(|error| error.code() == ErrorCode::WrongCluster)
+    /// The error that says so, if the controllers are another cluster's by now; see [`ClusterView::is_replaced`].
+    pub(crate) fn is_replaced(&self, others_say_so: bool) -> Option<Error> {
+        self.links.view.is_replaced(others_say_so)
     }
 
     /// How servers are reached.

@@ -19,7 +19,7 @@ use std::{
 };
 
 use ferrisdb_core::{
-    Endpoint, Error, ErrorCode, Result, Stage,
+    Endpoint, Error, ErrorCode, Result, Stage, limits,
     runtime::{self, Instant},
     service::Service,
     simulation::{Plant, planted},
@@ -35,6 +35,9 @@ use crate::hedge::Speeds;
 const SUSPECT_FOR: Duration = Duration::from_secs(1);
 /// An attempt to connect that is older than this is given up when its server fails: the way may be open again for a new one.
 const ATTEMPT_KEPT_FOR: Duration = Duration::from_millis(500);
+/// An attempt that is older than this has no end: all that it may wait for has shorter limits. Its runtime is not driven any more.
+const ATTEMPT_LIMIT: Duration =
+    limits::CONNECT_TIMEOUT.saturating_add(limits::HANDSHAKE_TIMEOUT.saturating_mul(2));
 /// How long a server may take to greet when it is asked whether it lives.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// A server that is late is asked that so often at most.
@@ -99,15 +102,20 @@ impl<S: Service> Attempt<S> {
             outcome: OnceLock::new(),
             ended: Notify::new(),
         });
-        let own = Arc::clone(&attempt);
+        let ending = Ending(Arc::clone(&attempt));
         runtime::spawn(async move {
             let outcome = network.connect::<S>(&endpoint).await;
-            // Nobody else sets it.
-            let _ = own.outcome.set(outcome);
-            own.ended.notify_waiters();
+            ending.0.end(outcome);
         })
         .detach();
         attempt
+    }
+
+    /// It has ended, unless it had before.
+    fn end(&self, outcome: Result<S::Client>) {
+        if self.outcome.set(outcome).is_ok() {
+            self.ended.notify_waiters();
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -118,7 +126,21 @@ impl<S: Service> Attempt<S> {
         matches!(self.outcome.get(), Some(Err(_)))
     }
 
+    /// Whether it has neither ended nor ever will.
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.outcome.get().is_none() && now.saturating_duration_since(self.since) >= ATTEMPT_LIMIT
+    }
+
     async fn outcome(&self) -> Result<S::Client> {
+        if let Some(outcome) = self.outcome.get() {
+            return outcome.clone();
+        }
+        let left = (self.since + ATTEMPT_LIMIT).saturating_duration_since(runtime::now());
+        let ended = runtime::timeout(left, Stage::Connect, self.end_of()).await;
+        ended.map_err(|late| late.with_code(ErrorCode::Unreachable))?
+    }
+
+    async fn end_of(&self) -> Result<S::Client> {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
@@ -129,6 +151,16 @@ impl<S: Service> Attempt<S> {
             }
             ended.await;
         }
+    }
+}
+
+/// Ends its attempt, at the latest when the task ends that connects, with its runtime or otherwise.
+struct Ending<S: Service>(Arc<Attempt<S>>);
+
+impl<S: Service> Drop for Ending<S> {
+    fn drop(&mut self) {
+        let detail = "the task that connects has ended";
+        self.0.end(Err(Error::new(ErrorCode::Unreachable, Stage::Connect, detail)));
     }
 }
 
@@ -155,7 +187,10 @@ impl<S: Service> Connections<S> {
             Some(slot) => slot,
             None => slots.entry(endpoint.clone()).or_default(),
         };
-        match slot.attempt.as_ref().filter(|attempt| !attempt.has_failed()) {
+        let now = runtime::now();
+        let is_useful =
+            |attempt: &&Arc<Attempt<S>>| !attempt.has_failed() && !attempt.is_stuck(now);
+        match slot.attempt.as_ref().filter(is_useful) {
             Some(attempt) => Arc::clone(attempt),
             None => {
                 let attempt = Attempt::begin(self.network.clone(), endpoint.clone());
@@ -361,5 +396,28 @@ mod tests {
         assert_eq!(order(&connections, 1), "cab");
         connections.failed(&all[2]);
         assert_eq!(order(&connections, 2), "abc");
+    }
+
+    #[test]
+    fn an_attempt_ends_with_its_runtime() {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // Nobody accepts there, but the connection comes about, and the greeting is waited for.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::new(listener.local_addr().unwrap().to_string().as_str());
+        let endpoint = Endpoint::of_process(address);
+        let first = runtime();
+        let connections = Connections::<StorageService>::new(Network::new());
+        let attempt = first.block_on(async {
+            let attempt = connections.attempt(&endpoint);
+            runtime::sleep(Duration::from_millis(10)).await;
+            attempt
+        });
+        drop(first);
+        let outcome = attempt.outcome.get().and_then(|outcome| outcome.as_ref().err());
+        assert_eq!(outcome.map(Error::code), Some(ErrorCode::Unreachable));
+        runtime().block_on(async {
+            assert!(!Arc::ptr_eq(&attempt, &connections.attempt(&endpoint)), "a new one");
+        });
     }
 }

@@ -352,8 +352,8 @@ pub use ferrisdb_core::{
 };
 pub use metrics::{ProcessMetrics, metrics_of};
 pub use options::{
-    ConflictingRange, ExactlyOnce, KeyValue, Priority, RangePage, RangeQuery, Settings,
-    StreamingMode, TransactionOption, TransactionOptions, VersionedValue,
+    ConflictingRange, ExactlyOnce, KeyValue, MappedPage, MappedRow, Priority, RangePage,
+    RangeQuery, Settings, StreamingMode, TransactionOption, TransactionOptions, VersionedValue,
 };
 pub use range_stream::RangeStream;
 pub use retry::{AsError, find_error};

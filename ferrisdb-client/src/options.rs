@@ -132,6 +132,22 @@ pub enum TransactionOption {
     /// # Ok(()) }
     /// ```
     SizeCheckedAtCommit,
+    /// A read that has failed lets the commit fail, with the same error, also if its caller has heard of it and decided to go on, as
+    /// programs of FoundationDB know it. Without this only an error does that nobody has heard of before.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::{ErrorCode, TransactionOption};
+    /// transaction.set_option(TransactionOption::FailedReadsFailCommit)?;
+    /// transaction.set_versionstamped_value("changed", vec![0; 10], 0)?;
+    /// assert!(transaction.get("changed").await.is_err());
+    /// let error = transaction.commit().await.unwrap_err();
+    /// assert_eq!(error.code(), ErrorCode::AccessedUnreadable);
+    /// # Ok(()) }
+    /// ```
+    FailedReadsFailCommit,
     /// The next write, and only that one, adds no write conflict range.
     ///
     /// ```
@@ -267,6 +283,7 @@ pub struct TransactionOptions {
     pub(crate) retry_delay_max: Duration,
     pub(crate) size_limit: usize,
     pub(crate) size_checked_at_commit: bool,
+    pub(crate) reads_fail_commit: bool,
     pub(crate) next_write_without_conflict: bool,
     pub(crate) read_your_writes: bool,
     pub(crate) snapshot_read_your_writes: i32,
@@ -294,6 +311,7 @@ impl Default for TransactionOptions {
             retry_delay_max: Duration::from_secs(1),
             size_limit: limits::TRANSACTION_BYTES_MAX,
             size_checked_at_commit: false,
+            reads_fail_commit: false,
             next_write_without_conflict: false,
             read_your_writes: true,
             snapshot_read_your_writes: 0,
@@ -340,6 +358,7 @@ impl TransactionOptions {
                 self.size_limit = bytes;
             }
             TransactionOption::SizeCheckedAtCommit => self.size_checked_at_commit = true,
+            TransactionOption::FailedReadsFailCommit => self.reads_fail_commit = true,
             TransactionOption::NextWriteWithoutConflict => self.next_write_without_conflict = true,
             TransactionOption::ReadYourWritesDisabled => self.read_your_writes = false,
             TransactionOption::SnapshotReadYourWritesEnabled => {
@@ -679,6 +698,26 @@ pub struct VersionedValue {
 pub struct RangePage {
     /// The rows.
     pub rows: Vec<KeyValue>,
+    /// Whether a limit ended the read, so that there may be more behind the last row.
+    pub more: bool,
+}
+
+/// A row with the range that was made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedRow {
+    /// The row.
+    pub row: KeyValue,
+    /// The range.
+    pub range: KeyRange,
+    /// What is in the range.
+    pub found: Vec<KeyValue>,
+}
+
+/// A part of a mapped range, in the direction of the read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedPage {
+    /// The rows.
+    pub rows: Vec<MappedRow>,
     /// Whether a limit ended the read, so that there may be more behind the last row.
     pub more: bool,
 }

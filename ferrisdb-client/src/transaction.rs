@@ -160,6 +160,8 @@ struct Work {
     watches: Vec<PendingWatch>,
     /// Whether anything was read, without a conflict or with one.
     has_read: Cell<bool>,
+    /// Whether its commit got no answer.
+    is_in_doubt: bool,
 }
 
 /// What may be done next.
@@ -270,15 +272,20 @@ impl Transaction {
         let call = {
             let state = self.shared.state.lock();
             let known = state.work.read_version.get();
-            if let (Phase::Committing | Phase::Ended, Some(version)) = (state.phase, known) {
+            let is_closed =
+                matches!(state.phase, Phase::Closing | Phase::Committing | Phase::Ended);
+            if let (true, Some(version)) = (is_closed, known) {
                 return Ok(version);
             }
             drop(state);
-            self.open()?.call()
+            // It is no use of the transaction: a commit goes on, and may tell which version it is.
+            self.not_cancelled()?.call()
         };
         let version = call.timer.within(self.version_for(&call)).boxed().await?;
-        drop(self.still_open(&call)?);
-        Ok(version)
+        match self.not_cancelled()?.attempt == call.attempt {
+            true => Ok(version),
+            false => Err(cancelled()),
+        }
     }
 
     /// The version that all reads see, if it is known already: set, asked for, or got with a read.
@@ -774,6 +781,31 @@ impl State {
             Some(deadline) if runtime::now() >= deadline => Err(timed_out()),
             _ => Ok(()),
         }
+    }
+
+    /// The commit of this attempt has ended.
+    fn end_commit(&mut self, database: &Database, result: &Result<Committed>) {
+        self.phase = Phase::Ended;
+        self.committed = result.as_ref().ok().copied();
+        self.work.is_in_doubt |= result.as_ref().is_err_and(Error::is_maybe_committed);
+        self.stamps.tell(result);
+        self.settle_watches(database, result);
+    }
+
+    /// The commit got no answer. Without an id there is nothing to find out by.
+    fn open_fate(&mut self) {
+        if self.options.idempotency_id.is_none() || planted(Plant::ResendUnknown) {
+            return;
+        }
+        // An attempt is committed after the version that it has read at, if it is.
+        let sent_at = self.work.read_version.get().unwrap_or(Version::ZERO);
+        self.fate = match self.fate {
+            Fate::Closed => Fate::Open { after: sent_at },
+            Fate::Open { after } | Fate::Excluded { after, .. } => {
+                Fate::Open { after: after.min(sent_at) }
+            }
+            Fate::Lost => Fate::Lost,
+        };
     }
 
     /// The commit conflicts because of these, by their numbers in the request.

@@ -7,7 +7,10 @@ mod fake;
 use std::time::Duration;
 
 use fake::{Cluster, Fault};
-use ferrisdb_client::{Database, Error, ErrorCode, Settings, Transaction, TransactionOption};
+use ferrisdb_client::{
+    Address, ControllerMember, Database, Error, ErrorCode, Settings, Transaction,
+    TransactionOption, Version,
+};
 use futures::FutureExt as _;
 
 /// Far longer than any test.
@@ -157,6 +160,25 @@ async fn a_commit_does_not_wait_for_a_read_that_nobody_polls() {
 }
 
 #[tokio::test]
+async fn an_error_of_a_read_that_nobody_has_heard_of_fails_the_commit() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    transaction.set_read_version(Version(1 << 62)).unwrap();
+    transaction.set("k", "v").unwrap();
+    let mut read = Box::pin(transaction.get("other"));
+    assert!((&mut read).now_or_never().is_none());
+    let committed = transaction.commit().await;
+    assert_eq!(committed.unwrap_err().code(), ErrorCode::FutureVersion);
+    assert_eq!(read.await.unwrap_err().code(), ErrorCode::FutureVersion);
+    // Whoever has heard of it decides.
+    let transaction = database.transaction();
+    transaction.set_versionstamped_value("k", vec![0; 10], 0).unwrap();
+    assert!(transaction.get("k").await.is_err());
+    transaction.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_read_that_nobody_polls_holds_up_no_other() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;
@@ -199,6 +221,31 @@ async fn a_watch_ends_when_another_cluster_has_taken_the_place() {
     assert!((&mut watch).now_or_never().is_none());
     cluster.become_another();
     assert_eq!(watch.await.unwrap_err().code(), ErrorCode::WrongCluster);
+}
+
+#[tokio::test]
+async fn one_stranger_among_the_controllers_ends_no_watch() {
+    let cluster = Cluster::new();
+    cluster.add_stranger("elsewhere");
+    let members = [(1, "fake"), (2, "elsewhere")];
+    let members =
+        members.map(|(node, address)| ControllerMember { node, address: Address::new(address) });
+    cluster.change_state(|state| state.controllers = members.to_vec());
+    let database = cluster.connect().await;
+    let transaction = database.transaction();
+    let mut watch = transaction.watch("k").await.unwrap();
+    transaction.commit().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for tag in [0, 1] {
+        cluster.stop_storage(tag);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cluster.start_storage(tag);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!((&mut watch).now_or_never().is_none());
+    let change = |transaction: Transaction| async move { transaction.set("k", "v") };
+    database.run_transaction(change).await.unwrap();
+    watch.await.unwrap();
 }
 
 /// A runtime, as programs make them.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use fake::{Cluster, Fault};
 use ferrisdb_client::{
-    AsError, Database, Error, ErrorCode, ExactlyOnce, KeyRange, Settings, Transaction,
+    AsError, Database, Error, ErrorCode, ExactlyOnce, KeyRange, Settings, Stage, Transaction,
     TransactionOption, Value, Version,
 };
 use ferrisdb_core::{idempotency::records, transaction::CommitOutcome};
@@ -356,6 +356,40 @@ async fn an_attempt_after_one_in_doubt_may_name_its_version() {
     });
     assert_eq!(done.await.unwrap(), 1);
     assert_eq!((runs.get(), number(cluster)), (2, 2));
+}
+
+#[tokio::test]
+async fn a_commit_on_its_way_is_found_whatever_the_error_is_about() {
+    let options = [TransactionOption::AutomaticIdempotency, TransactionOption::IdempotencyId(7)];
+    for option in options {
+        let cluster = Cluster::new();
+        let database = cluster.connect().await;
+        cluster.faults([Fault::Wait]);
+        let transaction = database.transaction();
+        transaction.set_option(option.clone()).unwrap();
+        transaction.add("n", 1).unwrap();
+        let mut commit = Box::pin(transaction.commit());
+        while cluster.counts().commits == 0 {
+            assert!(futures::poll!(&mut commit).is_pending());
+            tokio::task::yield_now().await;
+        }
+        // Of a read whose error nobody has looked at before.
+        let late = Error::new(ErrorCode::FutureVersion, Stage::Read, "");
+        transaction.on_error(late).await.unwrap();
+        cluster.go_on();
+        let _ = commit.await;
+        // Others must neither use its id nor clear its record meanwhile.
+        for _ in 0..3 {
+            let other = database.transaction();
+            other.set_option(TransactionOption::AutomaticIdempotency).unwrap();
+            other.set("other", "").unwrap();
+            other.commit().await.unwrap();
+        }
+        transaction.set_option(option).unwrap();
+        transaction.add("n", 1).unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(number(&cluster), 1);
+    }
 }
 
 #[tokio::test]

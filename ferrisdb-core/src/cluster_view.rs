@@ -57,6 +57,18 @@ struct Latest {
     state: Option<Arc<ClusterState>>,
     /// Why the controllers could not be asked, since they last could.
     error: Option<Error>,
+    /// Which cluster each is of that has said so when it was asked last: the error, if it is another one.
+    belongs: BTreeMap<Address, Option<Error>>,
+}
+
+impl Latest {
+    /// See [`ClusterView::is_replaced`].
+    fn is_replaced(&self, members: &[Address], others_say_so: bool) -> Option<Error> {
+        let said = members.iter().filter_map(|member| self.belongs.get(member));
+        let (foreign, ours): (Vec<_>, Vec<_>) = said.partition(|error| error.is_some());
+        let is_enough = others_say_so || foreign.len() == members.len();
+        foreign.into_iter().flatten().next().filter(|_| ours.is_empty() && is_enough).cloned()
+    }
 }
 
 impl ClusterView {
@@ -83,6 +95,14 @@ impl ClusterView {
     /// Why the controllers cannot be reached at present.
     pub fn error(&self) -> Option<Error> {
         self.shared.latest.lock().error.clone()
+    }
+
+    /// The error that says so, if the cluster was wiped and made anew, or gave its place to another one: all controllers say that
+    /// they are another one's. One of them is enough if others say so, too, and none belongs to this cluster: a single address
+    /// where somebody else listens by now says nothing about the cluster.
+    pub fn is_replaced(&self, others_say_so: bool) -> Option<Error> {
+        let members = self.controllers.members();
+        self.shared.latest.lock().is_replaced(&members, others_say_so)
     }
 
     /// The first state known with a revision past `revision`; zero for any. Waits until there is one.
@@ -132,11 +152,20 @@ impl Shared {
     }
 
     /// A controller could not be asked. That one belongs to another cluster says more than that others are silent.
-    fn failed(&self, error: Error) {
+    fn failed(&self, address: &Address, error: Error) {
         let is_telling = |error: &Error| {
             matches!(error.code(), ErrorCode::WrongCluster | ErrorCode::IncompatibleProtocol)
         };
         let mut latest = self.latest.lock();
+        match error.code() {
+            ErrorCode::WrongCluster => {
+                latest.belongs.insert(address.clone(), Some(error.clone()));
+            }
+            // Nobody knows who will be there next.
+            _ => {
+                latest.belongs.remove(address);
+            }
+        }
         if !latest.error.as_ref().is_some_and(is_telling) || is_telling(&error) {
             latest.error = Some(error);
         }
@@ -169,7 +198,7 @@ async fn poll(shared: Arc<Shared>, controllers: Controllers, address: Address) {
     let mut retry = RETRY_MIN;
     loop {
         let Err(error) = poll_until_failure(&shared, &controllers, &address, &mut retry).await;
-        shared.failed(error.at(&address));
+        shared.failed(&address, error.at(&address));
         runtime::sleep(runtime::jitter(retry)).await;
         retry = (retry * 2).min(RETRY_MAX);
     }
@@ -196,12 +225,39 @@ async fn poll_until_failure(
             _ = shared.newer_than(known) => continue,
         };
         *retry = RETRY_MIN;
-        shared.latest.lock().error = None;
+        {
+            let mut latest = shared.latest.lock();
+            latest.error = None;
+            latest.belongs.insert(address.clone(), None);
+        }
         if news.is_led {
             controllers.heard(address);
         }
         if let Some(state) = news.state {
             shared.take(state, controllers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_stranger_does_not_replace_a_cluster() {
+        let addresses = ["c1:1", "c2:1", "c3:1"].map(Address::new);
+        let foreign = || Some(Error::new(ErrorCode::WrongCluster, Stage::Connect, ""));
+        let replaced = |said: &[(usize, Option<Error>)], others_say_so| {
+            let belongs = said.iter().map(|(at, error)| (addresses[*at].clone(), error.clone()));
+            let latest = Latest { belongs: belongs.collect(), ..Latest::default() };
+            latest.is_replaced(&addresses, others_say_so).is_some()
+        };
+        let all = [0, 1, 2].map(|at| (at, foreign()));
+        assert!(replaced(&all, false));
+        assert!(!replaced(&all[..1], false) && !replaced(&[], true), "the others are silent");
+        assert!(replaced(&all[..1], true));
+        for others_say_so in [false, true] {
+            assert!(!replaced(&[(0, foreign()), (1, None), (2, foreign())], others_say_so));
         }
     }
 }

@@ -142,6 +142,11 @@ impl Controllers {
         if known.is_lost(runtime::now()) { known.all() } else { known.members().to_vec() }
     }
 
+    /// The members, as far as they are known.
+    pub fn members(&self) -> Vec<Address> {
+        self.inner.known.lock().members().to_vec()
+    }
+
     /// Waits until other addresses are known than before.
     pub async fn changed(&self) {
         self.inner.changed.notified().await;

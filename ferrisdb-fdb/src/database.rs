@@ -56,6 +56,9 @@ impl DatabaseOptions {
         // Programs of FoundationDB hear of a transaction that is too large from its commit.
         let at_commit = client.set_default(TransactionOption::SizeCheckedAtCommit);
         at_commit.map_err(|error| errors::number_of(&error))?;
+        // And of a read that has failed, too, whether or not they have looked at it.
+        let with_reads = client.set_default(TransactionOption::FailedReadsFailCommit);
+        with_reads.map_err(|error| errors::number_of(&error))?;
         state.client = Some(client.clone());
         Ok(client)
     }

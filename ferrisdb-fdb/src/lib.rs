@@ -27,4 +27,5 @@ mod size;
 pub mod special;
 pub mod transaction;
 
-pub use promise::{Ended, MappedRow, Output, Promise};
+pub use ferrisdb_client::MappedRow;
+pub use promise::{Ended, Output, Promise};

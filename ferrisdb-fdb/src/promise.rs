@@ -2,7 +2,7 @@
 
 use std::{future::Future as Work, sync::Arc};
 
-use ferrisdb_client::{Key, KeyRange, KeyValue, RangePage, Value};
+use ferrisdb_client::{Key, MappedRow, RangePage, Value};
 
 use crate::errors::Code;
 
@@ -39,17 +39,6 @@ pub enum Output {
     Keys(Vec<Key>),
     /// Several texts.
     Strings(Vec<String>),
-}
-
-/// A row with the range that was made of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MappedRow {
-    /// The row.
-    pub row: KeyValue,
-    /// The range.
-    pub range: KeyRange,
-    /// What is in the range.
-    pub found: Vec<KeyValue>,
 }
 
 /// A result that is there, or will be: `FDBFuture`, as far as a transaction knows of it.

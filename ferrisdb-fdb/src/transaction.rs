@@ -15,11 +15,10 @@ use std::{
 };
 
 use ferrisdb_client::{
-    AtomicOp, Error, ErrorCode, Key, KeyRange, KeySelector, RangePage, RangeQuery, StreamingMode,
-    Transaction as Client, TransactionOption,
+    AtomicOp, Error, ErrorCode, Key, KeyRange, KeySelector, RangePage, RangeQuery, Stage,
+    StreamingMode, Transaction as Client, TransactionOption,
 };
 use ferrisdb_core::{limits, transaction::METADATA_VERSION_KEY};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
 use crate::{
@@ -28,7 +27,7 @@ use crate::{
     errors::{self, Code},
     mapped::Mapper,
     options::{self, TransactionSetting},
-    promise::{Ended, MappedRow, Output, Promise},
+    promise::{Ended, Output, Promise},
     size::Written,
     special::{self, Tracing},
 };
@@ -39,9 +38,6 @@ const TAGS_MAX: usize = 5;
 /// Bytes of the pages of an iteration, by its number.
 const ITERATION_BYTES: [usize; 10] =
     [4_096, 6_144, 9_216, 13_824, 20_736, 31_104, 46_656, 69_984, 80_000, 120_000];
-
-/// How many rows of a mapped range are looked up at the same time.
-const MAPPED_AT_ONCE: usize = 32;
 
 /// The value that sets the version of the metadata: the gap for the stamp, and the stamp's offset.
 const METADATA_VERSION_VALUE: [u8; 14] = [0; 14];
@@ -69,6 +65,8 @@ struct State<P> {
     committed_version: Option<i64>,
     /// What fails when the transaction is reset.
     pending: Vec<Weak<P>>,
+    /// The reads among them, which a commit waits for.
+    reads: Vec<Weak<P>>,
     /// Who waits for the versionstamp: they hear of it before whoever waits for the commit.
     stamps: Vec<Weak<P>>,
     written: Written,
@@ -85,6 +83,7 @@ impl<P> Default for State<P> {
             tracing: None,
             committed_version: None,
             pending: Vec::new(),
+            reads: Vec::new(),
             stamps: Vec::new(),
             written: Written::default(),
         }
@@ -252,8 +251,13 @@ impl<P: Promise> Transaction<P> {
 
     /// Commits.
     pub fn commit(self: &Arc<Self>) -> Arc<P> {
+        if let Err(code) = self.usable() {
+            // There will be no commit.
+            self.settle_stamps(Err(code));
+            return P::ready(Err(code));
+        }
         let itself = Arc::clone(self);
-        let begun_before = self.state.lock().pending.clone();
+        let begun_before = self.state.lock().reads.clone();
         self.run_raw(async move |client: Client| {
             let committed = client.commit().await.map_err(|error| {
                 // FoundationDB's timer fails what is under way, whatever may have become of it.
@@ -268,9 +272,12 @@ impl<P: Promise> Transaction<P> {
                 true => Err(errors::USED_DURING_COMMIT),
                 false => committed,
             };
-            itself.settle_stamps(committed);
+            // If there is another commit, whoever waits for the versionstamp waits for that one. If there was misuse, they know.
+            if committed != Err(errors::USED_DURING_COMMIT) {
+                itself.settle_stamps(committed);
+            }
             committed?;
-            // It has waited for the reads that were under way. A program that destroys the transaction now keeps their results, so
+            // It has waited for the reads that were under way, though for nothing else. A program that destroys the transaction now keeps their results, so
             // they have to be where it looks for them.
             for read in begun_before {
                 let Some(read) = read.upgrade() else { continue };
@@ -356,26 +363,32 @@ impl<P: Promise> Transaction<P> {
         if key.len() > limits::KEY_BYTES_MAX {
             return P::ready(self.open().map(|_| Output::Value(None)));
         }
-        let key = Key::copy_from(key);
-        self.run(async move |client: Client| {
+        let (key, is_special) = (Key::copy_from(key), special::is_special(key));
+        let future = self.run(async move |client: Client| {
             let value = match snapshot {
                 true => client.snapshot().get(key).await,
                 false => client.get(key).await,
             };
             value.map(Output::Value)
-        })
+        });
+        if !is_special {
+            self.remember_read(&future);
+        }
+        future
     }
 
     /// The key that a selector names.
     pub fn get_key(&self, selector: KeySelector, snapshot: bool) -> Arc<P> {
         let selector = shortened(selector);
-        self.run(async move |client: Client| {
+        let future = self.run(async move |client: Client| {
             let key = match snapshot {
                 true => client.snapshot().get_key(selector).await,
                 false => client.get_key(selector).await,
             };
             key.map(Output::Key)
-        })
+        });
+        self.remember_read(&future);
+        future
     }
 
     /// Reads a part of a range.
@@ -384,7 +397,8 @@ impl<P: Promise> Transaction<P> {
             Ok(query) => query,
             Err(code) => return self.refuse_range(code),
         };
-        if special::is_special(&query.begin.key)
+        let is_special = special::is_special(&query.begin.key);
+        if is_special
             && let Some(range) = query.plain_range()
             && let Some(mut rows) = self.state.lock().tracing().get_range(&range)
         {
@@ -396,13 +410,17 @@ impl<P: Promise> Transaction<P> {
             let more = rows.len() < count;
             return P::ready(Ok(Output::Rows(RangePage { rows, more })));
         }
-        self.run(async move |client: Client| {
+        let future = self.run(async move |client: Client| {
             let page = match snapshot {
                 true => client.snapshot().get_range_page(query).await,
                 false => client.get_range_page(query).await,
             };
             page.map(Output::Rows)
-        })
+        });
+        if !is_special {
+            self.remember_read(&future);
+        }
+        future
     }
 
     /// A range read that makes no sense: a wrong limit is found out in the transaction, everything else before it is looked at.
@@ -423,20 +441,13 @@ impl<P: Promise> Transaction<P> {
             Ok(prepared) => prepared,
             Err(code) => return P::ready(self.usable().and(Err(code))),
         };
-        self.run_raw(async move |client: Client| {
-            let number = |error: Error| errors::number_of(&error);
-            let page = client.get_range_page(query).await.map_err(number)?;
-            let mapped = stream::iter(page.rows).map(|row| {
-                let (client, range) = (&client, mapper.range(&row));
-                async move {
-                    let range = range?;
-                    let found = client.get_range(range.clone()).await.map_err(number)?;
-                    Ok::<_, Code>(MappedRow { row, range, found })
-                }
-            });
-            let rows: Vec<MappedRow> = mapped.buffered(MAPPED_AT_ONCE).try_collect().await?;
-            Ok(Output::MappedRows { rows, more: page.more })
-        })
+        let future = self.run_raw(async move |client: Client| {
+            let mapped = client.get_mapped_range(query, move |row| mapper.range(row)).await;
+            let page = mapped.map_err(|error| errors::number_of(&error))??;
+            Ok(Output::MappedRows { rows: page.rows, more: page.more })
+        });
+        self.remember_read(&future);
+        future
     }
 
     /// Watches a key.
@@ -648,15 +659,16 @@ impl<P: Promise> Transaction<P> {
 
     /// Lets the future fail with the transaction, as long as it is pending.
     fn remember(&self, future: &Arc<P>) {
-        if future.is_ready() {
-            return;
+        if !future.is_ready() {
+            remember_in(&mut self.state.lock().pending, future);
         }
-        let pending = &mut self.state.lock().pending;
-        // Those that are complete are dropped now and then.
-        if pending.len() == pending.capacity() {
-            pending.retain(|future| future.upgrade().is_some_and(|future| !future.is_ready()));
+    }
+
+    /// Lets a commit that begins now wait for the future: it is one of a read.
+    fn remember_read(&self, future: &Arc<P>) {
+        if !future.is_ready() {
+            remember_in(&mut self.state.lock().reads, future);
         }
-        pending.push(Arc::downgrade(future));
     }
 
     /// The transaction was reset, or will not be used any more.
@@ -731,6 +743,11 @@ impl<P: Promise> Transaction<P> {
             state.is_poisoned = true;
         }
         self.fail_pending_with(errors::USED_DURING_COMMIT);
+        // The work of the commit was dropped with that: nobody else tells those who wait for what it would have brought.
+        self.settle_stamps(Err(errors::USED_DURING_COMMIT));
+        if let Ok(client) = &self.client {
+            client.abandon_commit(Error::new(ErrorCode::UsedDuringCommit, Stage::Client, ""));
+        }
     }
 
     fn look_for_misuse(&self, future: &P) {
@@ -738,6 +755,14 @@ impl<P: Promise> Transaction<P> {
             self.note_misuse();
         }
     }
+}
+
+/// Adds a future to a list. Those that are complete are dropped now and then.
+fn remember_in<P: Promise>(list: &mut Vec<Weak<P>>, future: &Arc<P>) {
+    if list.len() == list.capacity() {
+        list.retain(|future| future.upgrade().is_some_and(|future| !future.is_ready()));
+    }
+    list.push(Arc::downgrade(future));
 }
 
 impl<P> State<P> {

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use ferrisdb_client::{Database, Key, KeySelector, Settings};
+use ferrisdb_client::{Database, Key, KeySelector, Settings, tuple::pack};
 use ferrisdb_core::runtime;
 use ferrisdb_fdb::{
     Ended, Output, Promise, api_version,
@@ -399,4 +399,97 @@ async fn the_size_grows_with_each_call_by_more_than_its_bytes() {
     assert_eq!(size().await, 2 * 65 + 3 + 24);
     transaction.reset();
     assert_eq!(size().await, 0);
+}
+
+#[tokio::test]
+async fn a_commit_fails_with_its_reads() {
+    let database = Handle::new().await;
+    let transaction = database.transaction();
+    const SET_VERSIONSTAMPED_VALUE: i32 = 15;
+    transaction.atomic_op(b"k", &[0; 14], SET_VERSIONSTAMPED_VALUE);
+    assert_eq!(transaction.get(b"k", false).ended().await, Err(1036));
+    assert_eq!(transaction.commit().ended().await, Err(1036), "although the program has heard it");
+    transaction.reset();
+    transaction.atomic_op(b"k", &[0; 14], SET_VERSIONSTAMPED_VALUE);
+    assert_eq!(transaction.commit().ended().await, Ok(Output::Void));
+    // One that comes up while the commit waits.
+    let transaction = database.transaction();
+    transaction.set_read_version(1 << 62);
+    transaction.set(b"n", b"");
+    let (read, commit) = (transaction.get(b"k", false), transaction.commit());
+    assert_eq!((commit.ended().await, read.ended().await), (Err(1009), Err(1009)));
+    assert_eq!(database.transaction().get(b"n", false).ended().await, Ok(Output::Value(None)));
+}
+
+#[tokio::test]
+async fn a_read_version_may_be_asked_for_at_any_time() {
+    let database = Handle::new().await;
+    let transaction = database.transaction();
+    transaction.set(b"k", b"v");
+    let read = transaction.get(b"r", false);
+    let commit = transaction.commit();
+    let version = transaction.read_version();
+    assert_eq!(commit.ended().await, Ok(Output::Void), "it is no misuse");
+    read.ended().await.unwrap();
+    let version = number(version.ended().await);
+    assert_eq!(number(transaction.read_version().ended().await), version);
+    assert_eq!(transaction.on_error(1020).ended().await, Ok(Output::Void));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_versionstamp_hears_of_misuse() {
+    let database = Handle::new().await;
+    let transaction = database.transaction();
+    transaction.set(b"k", b"v");
+    let (stamp, watch) = (transaction.versionstamp(), transaction.watch(b"w"));
+    let commit = transaction.commit();
+    assert!(!commit.is_ready(), "a misuse has to come during the commit");
+    assert_eq!(transaction.get(b"k", false).ended().await, Err(2017));
+    assert_eq!(commit.ended().await, Err(2017));
+    assert_eq!((stamp.ended().await, watch.ended().await), (Err(2017), Err(2017)));
+    assert_eq!(transaction.on_error(1020).ended().await, Err(2017));
+    // There is no commit because of what was done before.
+    let transaction = database.transaction();
+    let stamp = transaction.versionstamp();
+    transaction.set(&[b'k'; 20_000], b"");
+    assert_eq!(transaction.commit().ended().await, Err(2102));
+    assert_eq!(stamp.ended().await, Err(2020));
+    // A second commit does nothing to the first one.
+    const USED_DURING_COMMIT_PROTECTION_DISABLE: i32 = 701;
+    let transaction = database.transaction();
+    transaction.set_option(USED_DURING_COMMIT_PROTECTION_DISABLE, None).unwrap();
+    transaction.set(b"k", b"v");
+    let (read, stamp) = (transaction.get(b"r", false), transaction.versionstamp());
+    let (first, second) = (transaction.commit(), transaction.commit());
+    assert_eq!(second.ended().await, Err(2017));
+    assert_eq!(first.ended().await, Ok(Output::Void));
+    assert!(matches!(stamp.ended().await, Ok(Output::Key(stamp)) if stamp.len() == 10));
+    read.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mapped_range_under_way_is_a_read_that_the_commit_waits_for() {
+    let database = Handle::new().await;
+    let transaction = database.transaction();
+    let rows = (0..50).map(|row| (pack(&("index", row)), pack(&("data", row))));
+    for (index, data) in rows {
+        transaction.set(&index.unwrap(), b"");
+        transaction.set(&data.unwrap(), b"");
+    }
+    assert_eq!(transaction.commit().ended().await, Ok(Output::Void));
+    let transaction = database.transaction();
+    transaction.set(b"own", b"");
+    let (begin, end) = (pack(&("index",)).unwrap(), pack(&("index", 50)).unwrap());
+    let index =
+        range(KeySelector::first_greater_or_equal(begin), KeySelector::first_greater_or_equal(end));
+    let mapper = pack(&("data", "{K[1]}", "{...}")).unwrap();
+    let (mapped, commit) = (transaction.get_mapped_range(index, &mapper), transaction.commit());
+    assert_eq!(commit.ended().await, Ok(Output::Void));
+    match mapped.ended().await.unwrap() {
+        Output::MappedRows { rows, .. } => {
+            assert_eq!(rows.len(), 50);
+            assert!(rows.iter().all(|row| row.found.len() == 1), "{rows:?}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

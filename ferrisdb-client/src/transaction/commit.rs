@@ -98,7 +98,8 @@ impl Transaction {
     /// # Errors
     ///
     /// [`ErrorCode::NotCommitted`] after a conflict; [`ErrorCode::CommitUnknownResult`] if nobody knows (I-6), also because the
-    /// transaction's time was over before the answer came; after any other error the transaction did not take effect.
+    /// transaction's time was over before the answer came; after any other error the transaction did not take effect. If a read of
+    /// the transaction has failed and nobody has heard of that yet, its error.
     pub async fn commit(&self) -> Result<Committed> {
         let (call, outstanding) = {
             let mut state = self.open()?;
@@ -110,27 +111,50 @@ impl Transaction {
         let mut state = self.shared.state.lock();
         let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
         if state.attempt == call.attempt && is_committing {
-            state.phase = Phase::Ended;
-            state.committed = result.as_ref().ok().copied();
-            state.stamps.tell(&result);
-            state.settle_watches(&self.shared.database, &result);
+            state.end_commit(&self.shared.database, &result);
         }
         result
     }
 
-    /// Commits once the reads have ended that were begun before: what they see is part of the transaction.
-    async fn close_and_commit(&self, call: &Call, outstanding: &Outstanding) -> Result<Committed> {
-        if !planted(Plant::CommitBeforeReads) {
-            let ended = async {
-                outstanding.all_ended().await;
-                Ok(())
-            };
-            call.timer.within(ended).await?;
+    /// Gives the commit under way up, if there is one: whoever waits for its versionstamp, and the watches that it would arm, hear
+    /// this error. For whoever has dropped its future. It may take effect all the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// # use ferrisdb_client::{Error, ErrorCode, Stage};
+    /// let stamp = transaction.versionstamp();
+    /// let mut commit = Box::pin(transaction.commit());
+    /// let _ = futures::poll!(&mut commit);
+    /// drop(commit);
+    /// transaction.abandon_commit(Error::new(ErrorCode::UsedDuringCommit, Stage::Client, ""));
+    /// assert!(stamp.await.is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn abandon_commit(&self, error: Error) {
+        let mut state = self.shared.state.lock();
+        if matches!(state.phase, Phase::Closing | Phase::Committing) {
+            state.work.is_in_doubt = state.phase == Phase::Committing;
+            state.end_commit(&self.shared.database, &Err(error));
         }
+    }
+
+    /// Commits once the reads have ended that were begun before: what they see is part of the transaction, and so is that they
+    /// fail, see [`Outstanding`].
+    async fn close_and_commit(&self, call: &Call, outstanding: &Outstanding) -> Result<Committed> {
+        let unheard = match planted(Plant::CommitBeforeReads) {
+            true => None,
+            false => call.timer.within(async { Ok(outstanding.all_ended().await) }).await?,
+        };
         {
             let mut state = self.shared.state.lock();
             if state.attempt != call.attempt || state.phase != Phase::Closing {
                 return Err(cancelled());
+            }
+            let heard = state.options.reads_fail_commit.then(|| outstanding.first_error());
+            if let Some(failed) = heard.flatten().or(unheard) {
+                return Err(failed);
             }
             state.phase = Phase::Committing;
         }
@@ -319,17 +343,25 @@ impl Transaction {
         committed: Version,
     ) {
         let ids = self.shared.database.acknowledged_ids();
+        let mut state = self.shared.state.lock();
+        let is_over = state.attempt != call.attempt;
+        if is_over && state.options.idempotency_id == Some(id) {
+            // The caller did not wait for this. The attempt that has followed has to find the record.
+            return;
+        }
         match options.draws_idempotency_id {
             true => {
-                let mut state = self.shared.state.lock();
                 // Somebody else may draw it from here on. After a reset there is another transaction, with its own id.
-                if state.attempt == call.attempt {
+                if !is_over {
                     state.options.idempotency_id = None;
                 }
                 drop(state);
                 ids.give_back(id, committed);
             }
-            false => ids.add(id),
+            false => {
+                drop(state);
+                ids.add(id);
+            }
         }
     }
 
@@ -400,6 +432,13 @@ impl Transaction {
         let delay = self.plan_retry(error)?;
         let timer = {
             let mut state = self.shared.state.lock();
+            // Whatever the error is about, a commit may be on its way, or have been sent without an answer: nothing is sent
+            // before there is a version to read at.
+            let is_on_its_way =
+                state.phase == Phase::Committing && state.work.read_version.get().is_some();
+            if is_on_its_way || state.work.is_in_doubt {
+                state.open_fate();
+            }
             let options = state.options.after_error(&self.shared.database.defaults());
             state.begin_attempt(options);
             Arc::clone(&state.timer)
@@ -661,19 +700,7 @@ impl Transaction {
 
     /// The commit got no answer. Without an id there is nothing to find out by.
     pub(crate) fn set_fate_open(&self) {
-        let mut state = self.shared.state.lock();
-        if state.options.idempotency_id.is_none() || planted(Plant::ResendUnknown) {
-            return;
-        }
-        // An attempt is committed after the version that it has read at, if it is.
-        let sent_at = state.work.read_version.get().unwrap_or(Version::ZERO);
-        state.fate = match state.fate {
-            Fate::Closed => Fate::Open { after: sent_at },
-            Fate::Open { after } | Fate::Excluded { after, .. } => {
-                Fate::Open { after: after.min(sent_at) }
-            }
-            Fate::Lost => Fate::Lost,
-        };
+        self.shared.state.lock().open_fate();
     }
 
     /// The record of an id, at a version, if it is later than what an earlier use of the id has left (`before`). Its

@@ -22,12 +22,17 @@ use std::cmp::Ordering;
 
 use ferrisdb_core::simulation::{Plant, planted};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::*;
 use crate::{
-    options::StreamingMode,
+    options::{MappedPage, MappedRow, StreamingMode},
     read_your_writes::{RangeRead, Scan},
     special_keys,
 };
+
+/// How many rows of a mapped range are looked up at the same time.
+const MAPPED_AT_ONCE: usize = 32;
 
 /// A range read under way: what its parts need.
 struct Reading {
@@ -62,20 +67,48 @@ impl Transaction {
         let read = {
             let state = self.open()?;
             let reading = Reading::of(self, &state, isolation);
-            // The keys count as they were given: what is behind the last legal one stands for the end of what may be read.
-            check_selector(&query.begin, &reading.read_end)?;
-            check_selector(&query.end, &reading.read_end)?;
-            if planted(Plant::SelectorAtEndRefused)
-                && let Some(range) = query.plain_range()
-            {
-                transaction::check_range(&range, &reading.read_end, Stage::Client)?;
-            }
-            if let Some(range) = query.plain_range().filter(|range| range.begin > range.end) {
-                return Err(Error::new(ErrorCode::InvertedRange, Stage::Client, range.to_string()));
-            }
-            check_limits(&query)?;
+            check_query(&query, &reading.read_end)?;
             state.work.outstanding.begin(async move {
                 let (page, observed) = reading.call.timer.within(reading.read(&query)).await?;
+                reading.observe(&observed)?;
+                Ok(page)
+            })
+        };
+        read.await
+    }
+
+    /// Reads a range, usually an index, and for every row of it another range, which `map` makes of the row. All of it is one
+    /// read: it sees the own writes of its beginning, and a commit that begins meanwhile waits for it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// use ferrisdb_client::{KeyRange, KeyValue};
+    /// transaction.set("by-color/blue", "user/7/")?;
+    /// transaction.set("user/7/name", "Ada")?;
+    /// let user = |row: &KeyValue| Ok::<_, std::convert::Infallible>(KeyRange::prefix(&row.value));
+    /// let Ok(page) = transaction.get_mapped_range("by-color/".."by-color0", user).await?;
+    /// assert_eq!(page.rows[0].found[0].value, "Ada".into());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transaction::get_range`]; inside, what `map` says to one of the rows.
+    pub async fn get_mapped_range<E: Send + 'static>(
+        &self,
+        query: impl Into<RangeQuery>,
+        map: impl Fn(&KeyValue) -> Result<KeyRange, E> + Send + Sync + 'static,
+    ) -> Result<Result<MappedPage, E>> {
+        let query = query.into();
+        let read = {
+            let state = self.open()?;
+            let reading = Reading::of(self, &state, Isolation::Serializable);
+            check_query(&query, &reading.read_end)?;
+            state.work.outstanding.begin(async move {
+                let mapped = reading.read_mapped(&query, &map);
+                let (page, observed) = reading.call.timer.within(mapped).await?;
                 reading.observe(&observed)?;
                 Ok(page)
             })
@@ -148,6 +181,41 @@ impl Reading {
         let (page, of_rows) = self.scan(scan).await?;
         observed.extend(&of_rows);
         Ok((page, observed))
+    }
+
+    /// The rows, each with the range that is made of it.
+    async fn read_mapped<E: Send>(
+        &self,
+        query: &RangeQuery,
+        map: &(impl Fn(&KeyValue) -> Result<KeyRange, E> + Sync),
+    ) -> Result<(Result<MappedPage, E>, RangeSet)> {
+        let (page, mut observed) = self.read(query).boxed().await?;
+        let more = page.more;
+        let parts = stream::iter(page.rows).map(|row| {
+            let range = map(&row);
+            async move {
+                let range = match range {
+                    Ok(range) => range,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let query = RangeQuery::from(range.clone());
+                check_query(&query, &self.read_end)?;
+                let (page, observed) = self.read(&query).boxed().await?;
+                Ok::<_, Error>(Ok((MappedRow { row, range, found: page.rows }, observed)))
+            }
+        });
+        let parts: Vec<_> = parts.buffered(MAPPED_AT_ONCE).try_collect().await?;
+        let mut rows = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                Ok((row, of_row)) => {
+                    observed.extend(&of_row);
+                    rows.push(row);
+                }
+                Err(error) => return Ok((Err(error), observed)),
+            }
+        }
+        Ok((Ok(MappedPage { rows, more }), observed))
     }
 
     /// Whether a range begins where it ends or behind that; what was observed to know it, if so.
@@ -317,6 +385,21 @@ fn nothing() -> RangePage {
 fn limited(query: &RangeQuery, range: KeyRange) -> Scan {
     let RangeQuery { rows_max, bytes_max, reverse, .. } = *query;
     Scan { range, rows_max, bytes_max, reverse }
+}
+
+fn check_query(query: &RangeQuery, read_end: &Key) -> Result<()> {
+    // The keys count as they were given: what is behind the last legal one stands for the end of what may be read.
+    check_selector(&query.begin, read_end)?;
+    check_selector(&query.end, read_end)?;
+    if planted(Plant::SelectorAtEndRefused)
+        && let Some(range) = query.plain_range()
+    {
+        transaction::check_range(&range, read_end, Stage::Client)?;
+    }
+    if let Some(range) = query.plain_range().filter(|range| range.begin > range.end) {
+        return Err(Error::new(ErrorCode::InvertedRange, Stage::Client, range.to_string()));
+    }
+    check_limits(query)
 }
 
 fn check_selector(selector: &KeySelector, read_end: &Key) -> Result<()> {

@@ -279,7 +279,7 @@ impl Transaction {
         let read = {
             let state = self.open()?;
             state.options.check_readable(&key)?;
-            let operations = match state.overlay(isolation).lookup(&key)? {
+            let operations = match state.look_up(&key, isolation)? {
                 Lookup::Known(value) => {
                     return Ok(value.map(|value| VersionedValue { value, commit_version: None }));
                 }
@@ -305,6 +305,12 @@ impl Transaction {
 }
 
 impl State {
+    /// What own writes say of a key that is read now.
+    pub(super) fn look_up(&self, key: &Key, isolation: Isolation) -> Result<Lookup> {
+        let found = self.overlay(isolation).lookup(key);
+        found.inspect_err(|error| self.work.outstanding.note_failed(error))
+    }
+
     /// The own writes, as a read sees them that begins now.
     pub(super) fn overlay(&self, isolation: Isolation) -> Arc<Overlay> {
         self.work.has_read.set(true);

@@ -45,16 +45,18 @@ impl Transaction {
     /// The turn of an operation begins, or begins again.
     pub(crate) fn turn(&self) -> Turn<'_> {
         let attempt = self.shared.state.lock().attempt;
-        let began = self.shared.turns.of(attempt).written.len();
+        let acts = self.shared.turns.of(attempt);
+        // One that begins too late for its attempt does not act any more.
+        let began = if acts.attempt == attempt { acts.written.len() } else { 0 };
         Turn { transaction: self, attempt, began, observed: Mutex::default() }
     }
 }
 
 impl Turns {
-    /// What was written in an attempt.
+    /// What was written in an attempt, or in a later one: a turn that is late must not let that be forgotten.
     fn of(&self, attempt: u64) -> MutexGuard<'_, Acts> {
         let mut acts = self.0.lock();
-        if acts.attempt != attempt {
+        if acts.attempt < attempt {
             *acts = Acts { attempt, written: Vec::new() };
         }
         acts
@@ -104,7 +106,8 @@ impl Turn<'_> {
         act: impl FnOnce(&mut Act<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
         let mut acts = self.transaction.shared.turns.of(self.attempt);
-        if self.transaction.shared.state.lock().attempt != self.attempt {
+        let is_late = acts.attempt != self.attempt;
+        if is_late || self.transaction.shared.state.lock().attempt != self.attempt {
             return Err(cancelled().into());
         }
         let observed = self.observed.lock();
@@ -140,5 +143,20 @@ impl Act<'_> {
     pub(crate) fn clear_range(&mut self, range: KeyRange) -> Result<()> {
         self.written.insert(&range);
         self.transaction.clear_range(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_turn_does_not_let_a_later_attempt_forget() {
+        let turns = Turns::default();
+        drop(turns.of(1));
+        turns.of(2).written.push(RangeSet::default());
+        assert_eq!(turns.of(1).attempt, 2, "whoever is late sees that");
+        assert_eq!(turns.of(2).written.len(), 1);
+        assert!(turns.of(3).written.is_empty());
     }
 }

@@ -60,7 +60,7 @@ impl Transaction {
             state.options.check_readable(&key)?;
             let seen = match planted(Plant::WatchBelowWrites) {
                 true => Lookup::Database(Vec::new()),
-                false => state.overlay(Isolation::Serializable).lookup(&key)?,
+                false => state.look_up(&key, Isolation::Serializable)?,
             };
             let (pending, watch) = Watches::reserve(&self.shared.database, key.clone())?;
             let (itself, call) = (self.clone(), state.call());

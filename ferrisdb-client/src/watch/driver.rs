@@ -122,7 +122,8 @@ async fn hold(shared: Arc<Shared>, session: NewSession) {
             shared.cluster.storage_failed(&session.server);
         }
         shared.book.lock().on_session_failed(session.id, runtime::now());
-        if let Some(foreign) = shared.cluster.is_another() {
+        let says_so = error.code() == ErrorCode::WrongCluster;
+        if let Some(foreign) = shared.cluster.is_replaced(says_so) {
             // Wiped and made anew, it will never have those keys again.
             let waiting = shared.book.lock().fail_all();
             waiting.into_iter().for_each(|signal| signal.give(Err(foreign.clone())));

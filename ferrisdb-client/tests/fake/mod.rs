@@ -265,6 +265,13 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
+    /// Lets somebody of another cluster listen at an address.
+    pub(crate) fn add_stranger(&self, address: &str) {
+        let stranger = Cluster::new();
+        stranger.become_another();
+        self.network.add_local(Address::new(address), stranger.router);
+    }
+
     fn check_cluster(&self) -> Result<()> {
         match self.world.lock().is_another {
             true => Err(Error::new(ErrorCode::WrongCluster, Stage::Connect, "made anew")),

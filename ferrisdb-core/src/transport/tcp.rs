@@ -67,11 +67,30 @@ pub(super) async fn connect(address: &Address) -> Result<Connection> {
         .await
         .map_err(|error| error.with_code(ErrorCode::Unreachable).at(address))?
         .map_err(|error| {
-            Error::new(ErrorCode::Unreachable, Stage::Connect, error.to_string()).at(address)
+            // Of the server that says nothing. It must not be taken for one that is down.
+            let code = match is_own(&error) {
+                true => ErrorCode::TooBusy,
+                false => ErrorCode::Unreachable,
+            };
+            Error::new(code, Stage::Connect, error.to_string()).at(address)
         })?;
     #[cfg(not(madsim))]
     prepare(&stream);
     Ok(stream)
+}
+
+/// Whether this process or its machine has run out of something that a connection needs: memory, files, ports, buffers.
+fn is_own(error: &io::Error) -> bool {
+    const NO_MEMORY: i32 = 12;
+    const FILES_OF_MACHINE: i32 = 23;
+    const FILES_OF_PROCESS: i32 = 24;
+    const NO_ADDRESS: i32 = 99;
+    const NO_BUFFERS: i32 = 105;
+    cfg!(target_os = "linux")
+        && matches!(
+            error.raw_os_error(),
+            Some(NO_MEMORY | FILES_OF_MACHINE | FILES_OF_PROCESS | NO_ADDRESS | NO_BUFFERS)
+        )
 }
 
 /// Sets the options of a new connection. It works without them, so failures do not matter.
@@ -284,6 +303,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for QuietFlush<S> {
 #[cfg(all(test, not(madsim)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_this_process_lacks_is_no_silence_of_a_server() {
+        let number = io::Error::from_raw_os_error;
+        assert!(is_own(&number(24)) && is_own(&number(99)), "no file, no port");
+        assert!(!is_own(&number(111)) && !is_own(&number(113)), "refused, no route");
+    }
 
     #[tokio::test]
     async fn both_ends_ask_whether_the_peer_lives() {
