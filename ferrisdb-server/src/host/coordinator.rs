@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Generation, ProcessId, Result, Stage,
+    cluster_view::ClusterView,
     controllers::Controllers,
     id::Address,
     runtime::{self, Task},
@@ -27,6 +28,9 @@ pub struct CoordinatorHost {
     site: Arc<Site>,
     hosted: Arc<CoordinatorWorker>,
     _worker: Worker,
+    /// Nobody looks at it. It learns where the controllers are now: heartbeats to a leader that stays say nothing of the others
+    /// that move meanwhile, and when that leader goes as well, all that is known of them would be old.
+    _view: ClusterView,
 }
 
 struct CoordinatorWorker {
@@ -63,9 +67,10 @@ impl CoordinatorHost {
         // It has no directory, so it is somebody new at each start.
         let (process, class) = (ProcessId::random(), ProcessClass::Coordinator);
         let identity = Identity { process, class, zone };
+        let view = ClusterView::follow(controllers.clone());
         let worker =
             Worker::start(Arc::clone(&site), controllers, identity, hosted.clone(), changed);
-        CoordinatorHost { site, hosted, _worker: worker }
+        CoordinatorHost { site, hosted, _worker: worker, _view: view }
     }
 
     /// Where it is reached.

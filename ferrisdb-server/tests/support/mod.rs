@@ -1,12 +1,13 @@
 //! Real processes for tests: the binaries of this package, started, killed with SIGKILL, started again.
 //!
 //! `cluster.rs` makes a cluster of them, `relay.rs` is the network between them, and `availability.rs` measures
-//! how long they are not there for their clients.
+//! how long they are not there for their clients. `fleet.rs` is a cluster whose processes move and lose their disks.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub(crate) mod availability;
 pub(crate) mod cluster;
+pub(crate) mod fleet;
 pub(crate) mod relay;
 pub(crate) mod scene;
 
