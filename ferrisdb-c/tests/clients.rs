@@ -111,7 +111,7 @@ fn succeed(command: &mut Command) -> String {
     // Children of its own would keep the pipes open. That none is left is no error.
     let group = format!("-{}", process.id());
     Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status().unwrap();
-    let status = ended.map_or_else(|| process.wait().unwrap(), |status| status);
+    let status = ended.unwrap_or_else(|| process.wait().unwrap());
     let (printed, errors) = (out.join().unwrap(), err.join().unwrap());
     assert!(
         status.success(),

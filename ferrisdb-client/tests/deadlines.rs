@@ -11,6 +11,7 @@ use ferrisdb_client::{
     Address, ControllerMember, Database, Error, ErrorCode, Settings, Transaction,
     TransactionOption, Version,
 };
+use ferrisdb_core::runtime;
 use futures::FutureExt as _;
 
 /// Far longer than any test.
@@ -235,13 +236,13 @@ async fn one_stranger_among_the_controllers_ends_no_watch() {
     let transaction = database.transaction();
     let mut watch = transaction.watch("k").await.unwrap();
     transaction.commit().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    runtime::sleep(Duration::from_millis(100)).await;
     for tag in [0, 1] {
         cluster.stop_storage(tag);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        runtime::sleep(Duration::from_millis(100)).await;
         cluster.start_storage(tag);
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    runtime::sleep(Duration::from_millis(100)).await;
     assert!((&mut watch).now_or_never().is_none());
     let change = |transaction: Transaction| async move { transaction.set("k", "v") };
     database.run_transaction(change).await.unwrap();

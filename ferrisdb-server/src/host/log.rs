@@ -1,14 +1,6 @@
 //! A process that can host logs.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use ferrisdb_core::{
     ClusterId, Endpoint, Error, ErrorCode, Generation, Result, Stage,
