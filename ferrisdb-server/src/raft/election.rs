@@ -118,6 +118,9 @@ pub(super) struct Election {
 #[derive(Debug)]
 struct Round {
     number: u64,
+    /// As long as it may still be answered at once, it counts for more than that of a smaller member. One that gets no answers
+    /// does not: nobody may be able to reach this member, and the other one could lead.
+    is_young_until: Instant,
     ends: Instant,
     support: BTreeSet<NodeId>,
 }
@@ -210,7 +213,8 @@ impl Election {
         }
         self.rounds += 1;
         let (number, ends) = (self.rounds, now + ROUND_LIMIT);
-        self.round = Some(Round { number, ends, support: alone });
+        let is_young_until = now + self.timeout.start;
+        self.round = Some(Round { number, is_young_until, ends, support: alone });
         Some(Effect::Canvass { round: number })
     }
 
@@ -253,7 +257,8 @@ impl Election {
         if promised.is_some() {
             return refused("its vote is promised to another member");
         }
-        if self.round.is_some() && (standing.newest, self.node) > (newest, candidate) {
+        let asks_itself = self.round.as_ref().is_some_and(|round| now < round.is_young_until);
+        if asks_itself && (standing.newest, self.node) > (newest, candidate) {
             // Both ask at once: one of them gives way, the same one on both sides.
             return refused("this member is a candidate itself");
         }
@@ -385,6 +390,15 @@ mod tests {
         assert!(!third.asked(401, 2, 9));
         assert_eq!(second.at(402, answered(1, 1, true)), None);
         assert_eq!(third.at(402, answered(1, 2, true)), Some(Effect::Stand));
+    }
+
+    #[test]
+    fn a_candidate_that_nobody_answers_gives_way_to_a_smaller_one() {
+        let mut third = Member::new(3);
+        assert_eq!(third.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert!(!third.asked(599, 2, 9), "it may be answered yet");
+        assert!(third.asked(600, 2, 9));
+        assert_eq!(third.at(610, answered(1, 1, true)), None, "its vote is promised");
     }
 
     #[test]
