@@ -266,6 +266,7 @@ impl SimulatedDisk {
             }
         }
         self.begin(Kind::Write).await;
+        self.check_alive(&what)?;
         self.files.0.lock().sync_names(path.parent());
         Ok(())
     }

@@ -272,7 +272,7 @@ fn after_a_kill_and_a_power_failure(seed: u64, syncs: bool) -> Option<Bytes> {
 #[test]
 fn a_name_that_was_read_is_lost_with_the_power_unless_its_directory_was_synced() {
     let left = |syncs| -> std::collections::BTreeSet<Bytes> {
-        (0..120).filter_map(|seed| after_a_kill_and_a_power_failure(seed, syncs)).collect()
+        (0..800).filter_map(|seed| after_a_kill_and_a_power_failure(seed, syncs)).collect()
     };
     assert_eq!(Vec::from_iter(left(false)), ["new", "old"]);
     assert_eq!(Vec::from_iter(left(true)), ["new"]);
