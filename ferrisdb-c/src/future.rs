@@ -329,7 +329,9 @@ impl Future {
     fn poll_ready(&self, context: &Context<'_>) -> Poll<()> {
         match &mut *self.state() {
             State::Pending { wakers, .. } => {
-                wakers.push(context.waker().clone());
+                if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                    wakers.push(context.waker().clone());
+                }
                 Poll::Pending
             }
             State::Complete { .. } | State::Released => Poll::Ready(()),

@@ -11,15 +11,11 @@ use bytes::Bytes;
 use ferrisdb_core::{
     Endpoint, Error, ErrorCode, Stage,
     id::Address,
-    runtime::{
-        self, DirectoryLock, Disk, File,
-        disk::{DiskFuture, MemoryDisk, OpenMode},
-    },
+    runtime::{self, Disk, disk::MemoryDisk},
     service::raft::{RaftMessage, RaftMessageKind, RaftService},
     transport::{self, Listener, Network, Router},
 };
 use ferrisdb_server::raft::{self, Contents, NodeId, Place, Register, RegisterSettings, Written};
-use parking_lot::Mutex;
 
 /// Fails instead of hanging.
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -608,62 +604,9 @@ async fn a_wiped_member_is_somebody_new() {
     group.everywhere("b").await;
 }
 
-/// A disk that fails when it is told to.
-#[derive(Clone, Default)]
-struct FailingDisk {
-    disk: MemoryDisk,
-    is_broken: Arc<Mutex<bool>>,
-}
-
-impl Disk for FailingDisk {
-    fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.create_directory(path)
-    }
-
-    fn list(&self, path: &Path) -> DiskFuture<'_, Vec<String>> {
-        self.disk.list(path)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> DiskFuture<'_, Box<dyn File>> {
-        self.disk.open(path, mode)
-    }
-
-    fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>> {
-        self.disk.read(path)
-    }
-
-    fn replace(&self, path: &Path, contents: Bytes) -> DiskFuture<'_, ()> {
-        if *self.is_broken.lock() {
-            let error = Error::new(ErrorCode::Disk, Stage::Process, "no space left");
-            return Box::pin(async { Err(error) });
-        }
-        self.disk.replace(path, contents)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> DiskFuture<'_, ()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.remove(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.sync_directory(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.remove_directory(path)
-    }
-
-    fn lock_directory(&self, path: &Path) -> DiskFuture<'_, DirectoryLock> {
-        self.disk.lock_directory(path)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_disk_fails_stops_and_says_why() {
-    let disk = FailingDisk::default();
+    let disk = MemoryDisk::new();
     let path = Path::new("/raft");
     let settings = RegisterSettings::default();
     let opened = Register::open(Arc::new(disk.clone()), path, place(1), Network::new(), settings);
@@ -673,11 +616,12 @@ async fn a_member_whose_disk_fails_stops_and_says_why() {
     assert_eq!(register.write(0, "a".into()).await.unwrap(), Written::At(1));
     assert_eq!(register.failure(), None);
 
-    *disk.is_broken.lock() = true;
+    disk.refuse_new_files(Some("no space left"));
     let failed = register.write(1, "b".into()).await.unwrap_err();
-    assert_eq!((failed.code(), failed.detail()), (ErrorCode::Disk, "no space left"));
+    assert_eq!(failed.code(), ErrorCode::Disk);
+    assert!(failed.detail().contains("no space left"), "{failed}");
     let failure = in_time("the failure", register.failed()).await;
-    assert_eq!(failure.detail(), "no space left");
+    assert_eq!(failure.detail(), failed.detail());
     until("it leads no more", || !register.leadership().is_here).await;
     assert_eq!(register.leadership().leader, None);
     assert_eq!(code(register.read().await), Some(ErrorCode::Disk));

@@ -39,3 +39,9 @@ pub use vitals::{MachineVitals, Vitals, vitals};
 pub use work::Holding;
 #[cfg(madsim)]
 pub use work::work;
+
+/// Whether an operation failed because this process, or its machine, has no descriptors left: EMFILE and ENFILE, which have no
+/// kind of their own. That says nothing about the disk or the server which the descriptor was for.
+pub(crate) fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23))
+}

@@ -81,16 +81,11 @@ pub(super) async fn connect(address: &Address) -> Result<Connection> {
 
 /// Whether this process or its machine has run out of something that a connection needs: memory, files, ports, buffers.
 fn is_own(error: &io::Error) -> bool {
-    const NO_MEMORY: i32 = 12;
-    const FILES_OF_MACHINE: i32 = 23;
-    const FILES_OF_PROCESS: i32 = 24;
-    const NO_ADDRESS: i32 = 99;
-    const NO_BUFFERS: i32 = 105;
-    cfg!(target_os = "linux")
-        && matches!(
-            error.raw_os_error(),
-            Some(NO_MEMORY | FILES_OF_MACHINE | FILES_OF_PROCESS | NO_ADDRESS | NO_BUFFERS)
-        )
+    // ENOBUFS, which has no kind of its own.
+    let lacks_buffers = cfg!(target_os = "linux") && error.raw_os_error() == Some(105);
+    let lacks_more =
+        matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory);
+    lacks_more || lacks_buffers || runtime::is_out_of_descriptors(error)
 }
 
 /// Sets the options of a new connection. It works without them, so failures do not matter.

@@ -15,7 +15,7 @@ use super::Space;
 use super::{DirectoryLock, Disk, DiskFuture, File, OpenMode};
 use crate::{
     error::{Error, ErrorCode, Result, Stage},
-    runtime::blocking,
+    runtime::{self, blocking},
 };
 
 /// The files of this machine.
@@ -65,11 +65,9 @@ const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(20);
 /// Opens something. That there are no descriptors is no fault of the disk: connections that end leave some.
 #[expect(clippy::disallowed_methods, reason = "this is where it may block")]
 fn opened<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    // EMFILE and ENFILE, which have no kind of their own.
-    let is_out_of_descriptors = |error: &io::Error| matches!(error.raw_os_error(), Some(24 | 23));
     for tries in 1..DESCRIPTOR_TRIES {
         match open() {
-            Err(error) if is_out_of_descriptors(&error) => {
+            Err(error) if runtime::is_out_of_descriptors(&error) => {
                 if tries == 1 {
                     tracing::warn!(%error, "a file cannot be opened yet");
                 }

@@ -30,6 +30,16 @@ struct State {
     directories: BTreeSet<PathBuf>,
     files: BTreeMap<PathBuf, Arc<Mutex<Contents>>>,
     locks: BTreeMap<PathBuf, Arc<()>>,
+    /// Why nothing can be made, if that is so.
+    refuses: Option<String>,
+}
+
+impl State {
+    fn check_may_make(&self, path: &Path) -> Result<()> {
+        let Some(why) = &self.refuses else { return Ok(()) };
+        let detail = format!("make {}: {why}", path.display());
+        Err(Error::new(ErrorCode::Disk, Stage::Process, detail))
+    }
 }
 
 /// What a reader sees, and what would be left after a crash.
@@ -81,6 +91,12 @@ impl MemoryDisk {
         state.locks.clear();
     }
 
+    /// From now on no file and no directory can be made or replaced, as on a disk without inodes; none ends that. Files that are
+    /// open can be read and written all the while.
+    pub fn refuse_new_files(&self, why: Option<&str>) {
+        self.state.lock().refuses = why.map(str::to_owned);
+    }
+
     /// The bytes of all files together.
     pub fn used_bytes(&self) -> usize {
         self.state.lock().files.values().map(|contents| contents.lock().current.len()).sum()
@@ -100,6 +116,9 @@ fn ready<T: Send + 'static>(result: Result<T>) -> DiskFuture<'static, T> {
 impl Disk for MemoryDisk {
     fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
         let mut state = self.state.lock();
+        if let Err(refused) = state.check_may_make(path) {
+            return ready(Err(refused));
+        }
         for directory in path.ancestors() {
             state.directories.insert(directory.to_owned());
         }
@@ -127,6 +146,9 @@ impl Disk for MemoryDisk {
                 return ready(Err(Error::new(ErrorCode::Disk, Stage::Process, detail)));
             }
             (OpenMode::New, None) => {
+                if let Err(refused) = state.check_may_make(path) {
+                    return ready(Err(refused));
+                }
                 let contents = Arc::<Mutex<Contents>>::default();
                 state.files.insert(path.to_owned(), Arc::clone(&contents));
                 contents
@@ -145,7 +167,11 @@ impl Disk for MemoryDisk {
         let mut contents = Contents::default();
         contents.write(0, &data);
         contents.sync();
-        self.state.lock().files.insert(path.to_owned(), Arc::new(Mutex::new(contents)));
+        let mut state = self.state.lock();
+        if let Err(refused) = state.check_may_make(path) {
+            return ready(Err(refused));
+        }
+        state.files.insert(path.to_owned(), Arc::new(Mutex::new(contents)));
         ready(Ok(()))
     }
 

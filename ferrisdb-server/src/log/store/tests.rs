@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ferrisdb_core::{
     ClusterId, Endpoint, Tag,
     id::Address,
-    runtime::disk::{DirectoryLock, DiskFuture, File, FileSystem, MemoryDisk, OpenMode},
+    runtime::disk::{FileSystem, MemoryDisk},
     service::{
         Client,
         log::{
@@ -561,78 +561,20 @@ fn a_damaged_log_does_not_keep_the_others_from_serving() {
     });
 }
 
-/// A disk on which nothing new can be made while it is `tight`: read-only, or without inodes.
-struct TightDisk {
-    disk: MemoryDisk,
-    tight: std::sync::atomic::AtomicBool,
-}
-
-impl TightDisk {
-    fn refused<T: Send + 'static>(&self) -> Option<DiskFuture<'static, T>> {
-        let is_tight = self.tight.load(std::sync::atomic::Ordering::Relaxed);
-        let refused = || Error::new(ErrorCode::Disk, Stage::Process, "no inodes are left");
-        is_tight.then(|| Box::pin(std::future::ready(Err(refused()))) as DiskFuture<'static, T>)
-    }
-}
-
-impl Disk for TightDisk {
-    fn create_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.refused().unwrap_or_else(|| self.disk.create_directory(path))
-    }
-
-    fn list(&self, path: &Path) -> DiskFuture<'_, Vec<String>> {
-        self.disk.list(path)
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> DiskFuture<'_, Box<dyn File>> {
-        self.disk.open(path, mode)
-    }
-
-    fn read(&self, path: &Path) -> DiskFuture<'_, Option<Bytes>> {
-        self.disk.read(path)
-    }
-
-    fn replace(&self, path: &Path, contents: Bytes) -> DiskFuture<'_, ()> {
-        self.disk.replace(path, contents)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> DiskFuture<'_, ()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.remove(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.sync_directory(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> DiskFuture<'_, ()> {
-        self.disk.remove_directory(path)
-    }
-
-    fn lock_directory(&self, path: &Path) -> DiskFuture<'_, DirectoryLock> {
-        self.disk.lock_directory(path)
-    }
-}
-
 #[test]
 fn a_disk_that_takes_no_new_log_is_in_trouble_until_it_does() {
     block_on(async {
-        let tight = std::sync::atomic::AtomicBool::new(false);
-        let disk = Arc::new(TightDisk { disk: MemoryDisk::new(), tight });
+        let disk = MemoryDisk::new();
         let directory = Path::new("logs");
-        let process = Process::start(disk.clone(), directory, &small()).await;
+        let process = Process::start(Arc::new(disk.clone()), directory, &small()).await;
         let store = &process.store;
-        let set = |is: bool| disk.tight.store(is, std::sync::atomic::Ordering::Relaxed);
-        set(true);
+        disk.refuse_new_files(Some("no inodes are left"));
         let refused = store.recruit(Generation(4), BEGIN, Vec::new()).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Disk);
         assert!(store.trouble().is_some_and(|why| why.contains("no inodes")));
         // The log that is there goes on.
         process.push(request(BEGIN, Version(110), &[(1, 10)])).await.unwrap();
-        set(false);
+        disk.refuse_new_files(None);
         while store.trouble().is_some() {
             runtime::sleep(Duration::from_millis(50)).await;
         }

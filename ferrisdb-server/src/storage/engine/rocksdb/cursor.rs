@@ -41,6 +41,8 @@ const PROBES_MAX: u32 = 256;
 const PROBE_COST: usize = 8;
 /// More entries than RocksDB counts of one key: after eight it seeks behind them, in either direction and perhaps twice.
 const KEY_ENTRIES_MAX: u32 = 64;
+/// The entries that rows have cost are counted with each of so many, and with the first.
+const ROWS_PER_COUNT: usize = 8;
 /// After so many steps without a row probes are not stopped by a single key any more.
 const STEPS_PER_KEY: u32 = 8;
 
@@ -69,24 +71,45 @@ pub(super) struct RocksCursor<'a> {
     counters: Counters,
 }
 
-/// What RocksDB counts in this thread.
-struct Counters(PerfContext);
+/// What RocksDB counts in this thread, in which a cursor stays.
+struct Counters {
+    of_thread: PerfContext,
+    /// Entries that were passed so far.
+    passed: u64,
+    /// Rows since they were counted, if they were.
+    rows: Option<usize>,
+}
 
 impl Counters {
     fn new() -> Counters {
         set_perf_stats(PerfStatsLevel::EnableCount);
-        Counters(PerfContext::default())
+        let mut counters = Counters { of_thread: PerfContext::default(), passed: 0, rows: None };
+        counters.take();
+        counters
     }
 
-    /// Entries that were passed so far: tombstones, and what they and later entries hide.
-    fn passed(&self) -> u64 {
-        let of = |metric| self.0.metric(metric);
-        of(PerfMetric::InternalKeySkippedCount) + of(PerfMetric::InternalDeleteSkippedCount)
+    /// Entries that were passed since the last time: tombstones, and what they and later entries hide.
+    fn take(&mut self) -> usize {
+        let of = |metric| self.of_thread.metric(metric);
+        let passed =
+            of(PerfMetric::InternalKeySkippedCount) + of(PerfMetric::InternalDeleteSkippedCount);
+        let before = std::mem::replace(&mut self.passed, passed);
+        usize::try_from(passed.saturating_sub(before)).unwrap_or(usize::MAX)
     }
 
-    /// How many were passed since then.
-    fn passed_since(&self, before: u64) -> usize {
-        usize::try_from(self.passed().saturating_sub(before)).unwrap_or(usize::MAX)
+    /// The next row was found: how much was looked at. Rows are counted some at a time, as that takes a part of what a row
+    /// takes; what lies before each is told with the last one of them.
+    fn on_row(&mut self) -> usize {
+        match &mut self.rows {
+            Some(rows) if *rows + 1 < ROWS_PER_COUNT => {
+                *rows += 1;
+                1
+            }
+            told => {
+                let told = told.replace(0).unwrap_or(0);
+                self.take().saturating_sub(told).max(1)
+            }
+        }
     }
 }
 
@@ -142,8 +165,8 @@ impl<'a> RocksCursor<'a> {
         if self.steps_without_row < STEPS_PER_KEY { at_once } else { at_once.max(KEY_ENTRIES_MAX) }
     }
 
-    /// Passes some tombstones from `near` on. So many entries were passed `before` that does not count any more.
-    fn pass(&mut self, near: Key, before: u64) -> Result<Step> {
+    /// Passes some tombstones from `near` on.
+    fn pass(&mut self, near: Key) -> Result<Step> {
         let at_once = self.tombstones_at_once();
         let mut refused: Option<KeyRange> = None;
         for probes in 1.. {
@@ -172,7 +195,7 @@ impl<'a> RocksCursor<'a> {
                 self.stride = Some(stride);
                 self.steps_without_row = 0;
                 self.place = Place::Before(self.after(&row.key));
-                return Ok(Step::Row { row, looked_at: self.looked_at(probes, before) });
+                return Ok(Step::Row { row, looked_at: self.looked_at(probes) });
             }
             match probe.status() {
                 Ok(()) => {
@@ -190,7 +213,7 @@ impl<'a> RocksCursor<'a> {
                         self.engine.flush_tombstones();
                     }
                     self.place = Place::AmongTombstones(to.clone());
-                    return Ok(Step::Passed { to, looked_at: self.looked_at(probes, before) });
+                    return Ok(Step::Passed { to, looked_at: self.looked_at(probes) });
                 }
                 Err(error) if error.kind() == ErrorKind::Incomplete => {
                     stride.shorten();
@@ -204,20 +227,19 @@ impl<'a> RocksCursor<'a> {
     }
 
     /// What so many probes have cost, and what was passed on the way.
-    fn looked_at(&self, probes: u32, before: u64) -> usize {
-        self.counters.passed_since(before) + PROBE_COST * probes as usize
+    fn looked_at(&mut self, probes: u32) -> usize {
+        self.counters.take() + PROBE_COST * probes as usize
     }
 }
 
 impl Cursor for RocksCursor<'_> {
     fn next(&mut self) -> Result<Step> {
         let place = std::mem::replace(&mut self.place, Place::End);
-        let before = self.counters.passed();
         match &place {
             Place::Start if self.reverse => self.iterator.seek_to_last(),
             Place::Start => self.iterator.seek_to_first(),
             Place::Before(key) => self.seek(key),
-            Place::AmongTombstones(key) => return self.pass(key.clone(), before),
+            Place::AmongTombstones(key) => return self.pass(key.clone()),
             Place::Returned(_) if self.reverse => self.iterator.prev(),
             Place::Returned(_) => self.iterator.next(),
             Place::End => return Ok(Step::End),
@@ -226,7 +248,7 @@ impl Cursor for RocksCursor<'_> {
             let row = row(key, stored)?;
             self.place = Place::Returned(row.key.clone());
             self.steps_without_row = 0;
-            return Ok(Step::Row { row, looked_at: self.counters.passed_since(before).max(1) });
+            return Ok(Step::Row { row, looked_at: self.counters.on_row() });
         }
         // The end of the range looks like an error until the status tells them apart.
         match self.iterator.status() {
@@ -238,7 +260,7 @@ impl Cursor for RocksCursor<'_> {
                     _ if self.reverse => self.range.end.clone(),
                     _ => self.range.begin.clone(),
                 };
-                self.pass(near, before)
+                self.pass(near)
             }
             Err(error) => Err(engine_error(&error)),
         }
