@@ -48,8 +48,8 @@ pub struct ClusterRecord {
     pub shards_version: Version,
     /// Processes that shall keep no data and no roles, as an operator has named them.
     pub excluded: Vec<ProcessSelector>,
-    /// The newest generation that was known when the controllers lost their majority for good, if they ever did: see
-    /// [`super::force`].
+    /// The newest generation that was known when the controllers lost their majority for good, until the first one after that is
+    /// activated: see [`super::force`].
     pub forced_after: Option<Generation>,
 }
 
@@ -100,29 +100,23 @@ impl ClusterRecord {
 
     /// Takes the record over from a group that is lost: nothing that its members may still decide counts any more.
     pub fn force(&mut self) {
-        self.forced_after = Some(self.generation);
+        // If this is asked for twice, what was not known the first time still is not.
+        self.forced_after = Some(self.told_generation());
         self.generation = Generation(self.generation.0 + FORCED_GENERATIONS);
         self.reigns += FORCED_REIGNS;
         self.active = None;
     }
 
-    /// The newest generation that was known when the controller was made to go on alone, until the first one after that is
-    /// activated.
-    pub fn forced(&self) -> Option<Generation> {
-        let newest = self.log_sets.last().map(|set| set.generation);
-        self.forced_after.filter(|known| newest.is_none_or(|newest| newest <= *known))
-    }
-
     /// The generation that everybody is told. Members of older ones retire, and logs of older ones that are not listed are
     /// deleted; as long as the record may turn out to be an old one, that is not to happen to what it does not know.
     pub fn told_generation(&self) -> Generation {
-        self.forced().unwrap_or(self.generation)
+        self.forced_after.unwrap_or(self.generation)
     }
 
     /// Whether a generation is one that the lost group has begun without this record's knowledge: what was committed in it
     /// would be forgotten by a recovery.
     pub fn is_unknown(&self, generation: Generation) -> bool {
-        let Some(known) = self.forced() else { return false };
+        let Some(known) = self.forced_after else { return false };
         let forced = Generation(known.0 + FORCED_GENERATIONS);
         known < generation && generation <= forced
     }
@@ -264,10 +258,10 @@ pub(super) mod tests {
         assert_eq!(record.told_generation(), Generation(7));
         record.generation = next;
         assert_eq!(record.told_generation(), Generation(7));
-        let mut activated = record.clone();
-        activated.log_sets.push(log_set(next.0, None));
-        assert_eq!((activated.told_generation(), activated.forced()), (next, None));
-        assert!(!activated.is_unknown(Generation(8)));
+        // Asked for again, it knows no more than the first time; what it has tried itself since is not unknown.
+        record.force();
+        assert_eq!(record.told_generation(), Generation(7));
+        assert!(record.is_unknown(Generation(8)) && !record.is_unknown(next));
         assert_eq!(ClusterRecord::from_bytes(&record.to_bytes()).unwrap(), record);
     }
 

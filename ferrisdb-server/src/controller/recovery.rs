@@ -216,7 +216,7 @@ impl Controller {
 
     /// A controller that was made to go on alone begins nothing before it knows that its record is the newest.
     fn check_record(&self, now: Instant) -> Result<(), String> {
-        let Some(known) = self.record.forced() else { return Ok(()) };
+        let Some(known) = self.record.forced_after else { return Ok(()) };
         for status in self.registry.statuses(now) {
             let Heartbeat { class, worker, hosted_generations, kept_generations, .. } =
                 &status.heartbeat;
@@ -263,7 +263,7 @@ impl Controller {
     /// Why a record with which a controller was made to go on alone is not the newest: a storage server has more on its disk
     /// than the logs of the newest generation that it knows. What was committed on disk is never taken back (I-12).
     fn why_record_is_old(&self, recovery_version: Version) -> Option<String> {
-        let known = self.record.forced()?;
+        let known = self.record.forced_after?;
         self.record.storage_servers.iter().find_map(|server| {
             let durable = self.reported_durable(server)?;
             (durable > recovery_version).then(|| {

@@ -114,9 +114,12 @@ impl<S: Service> Link<S> {
         let asked = async {
             loop {
                 let answer = self.send(limit, stage, &question).await;
-                let pause = runtime::jitter(BUSY_PAUSE);
                 let is_busy = |error: &Error| error.code() == ErrorCode::TooBusy;
-                if !answer.as_ref().is_err_and(is_busy) || runtime::now() + pause >= until {
+                if !answer.as_ref().is_err_and(is_busy) {
+                    return answer;
+                }
+                let pause = runtime::jitter(BUSY_PAUSE);
+                if runtime::now() + pause >= until {
                     return answer;
                 }
                 runtime::sleep(pause).await;

@@ -28,7 +28,7 @@ use ferrisdb_core::{
 };
 use parking_lot::RwLock;
 
-use super::{Cursor, Engine, EngineBatch, EngineChange, Step};
+use super::{Cursor, Engine, EngineBatch, EngineChange, Reserve, Step};
 
 /// How many deleted keys a cursor passes in one step.
 pub const DELETED_AT_ONCE: usize = 16;
@@ -66,12 +66,18 @@ struct Stored {
     /// Which opening may use the disk.
     opening: u64,
     crash_at_next_write: Option<CrashPoint>,
+    is_full: bool,
 }
 
 impl MemoryStorage {
     /// An empty disk.
     pub fn new() -> MemoryStorage {
         MemoryStorage::default()
+    }
+
+    /// From now on only changes that free space find some; `false` ends that.
+    pub fn set_full(&self, is_full: bool) {
+        self.0.write().is_full = is_full;
     }
 
     /// Opens the disk. Engines opened before are cut off: their process is gone.
@@ -116,6 +122,7 @@ impl MemoryStorage {
             before_ingests: stored.before_ingests.clone(),
             opening: 0,
             crash_at_next_write: None,
+            is_full: stored.is_full,
         })))
     }
 
@@ -233,6 +240,13 @@ impl Engine for MemoryEngine {
         }
         let inside = rows.range(range.begin.clone()..range.end.clone()).take(keys_max);
         inside.map(|(key, found)| (key.clone(), (key.len() + found.value.len()) as u64)).collect()
+    }
+
+    fn check_space(&self, left: Reserve) -> Result<()> {
+        match left == Reserve::All && self.storage.0.read().is_full {
+            true => Err(Error::new(ErrorCode::DiskFull, Stage::Apply, "no space is left")),
+            false => Ok(()),
+        }
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
