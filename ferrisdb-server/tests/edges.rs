@@ -26,6 +26,15 @@ const WAKING_MAX: Duration = Duration::from_secs(15);
 
 const SERVER: &str = env!("CARGO_BIN_EXE_ferrisdb-server");
 
+/// A cluster with a log in each zone, of which two are used: whole, as its status says, and with a client that adds rows.
+async fn begin() -> (Fleet, Status, Rows) {
+    let fleet = Fleet::start(1, 2).await;
+    let status = fleet.until_whole("the beginning").await;
+    let rows = Rows::begin(fleet.connect().await);
+    rows.progress(&fleet, "the beginning").await;
+    (fleet, status, rows)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zones_with_two_logs_die_one_after_the_other() {
     let mut fleet = Fleet::start(2, 4).await;
@@ -81,13 +90,10 @@ async fn zones_with_two_logs_die_one_after_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_majority_of_controllers_is_not_given_away_and_if_lost_is_made_anew() {
-    let mut fleet = Fleet::start(1, 2).await;
-    let status = fleet.until_whole("the beginning").await;
+    let (mut fleet, status, rows) = begin().await;
     let left = fleet.name_of(&status.controller);
     let others: Vec<String> =
         fleet.of_role("controller").into_iter().filter(|name| *name != left).collect();
-    let rows = Rows::begin(fleet.connect().await);
-    rows.progress(&fleet, "the beginning").await;
 
     // While the others answer there is nothing to force.
     fleet.terminate(&left);
@@ -164,12 +170,10 @@ async fn a_majority_of_controllers_is_not_given_away_and_if_lost_is_made_anew() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_moves_is_found() {
-    let mut fleet = Fleet::start(1, 2).await;
-    let status = fleet.until_whole("the beginning").await;
+    let (mut fleet, status, rows) = begin().await;
+    let probe = Probe::start(fleet.connect().await);
     let moved = fleet.name_of(&status.controller);
     let old = fleet.address(&moved);
-    let (probe, rows) = (Probe::start(fleet.connect().await), Rows::begin(fleet.connect().await));
-    rows.progress(&fleet, "the beginning").await;
     fleet.move_controller(&moved);
     fleet.until_whole(&format!("{moved} is found at its new address")).await;
     rows.progress(&fleet, "the move").await;
@@ -207,10 +211,8 @@ async fn a_leader_that_moves_is_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_slept_while_all_controllers_moved_wake_up_in_their_cluster() {
-    let mut fleet = Fleet::start(1, 2).await;
-    fleet.until_whole("the beginning").await;
-    let (probe, rows) = (Probe::start(fleet.connect().await), Rows::begin(fleet.connect().await));
-    rows.progress(&fleet, "the beginning").await;
+    let (mut fleet, _, rows) = begin().await;
+    let probe = Probe::start(fleet.connect().await);
     let asleep = [fleet.used_log().await, "storage-1".to_owned()];
     asleep.iter().for_each(|name| fleet.process(name).signal("-STOP"));
     commits_after(&fleet, &probe, runtime::now(), &format!("SIGSTOP of {asleep:?}")).await;

@@ -823,5 +823,5 @@ pub(super) fn refused(code: ferrisdb_core::ErrorCode, detail: impl Into<String>)
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
+#[path = "machine_tests/mod.rs"]
 mod tests;

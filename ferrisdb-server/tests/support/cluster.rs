@@ -22,7 +22,7 @@ use std::{
 use ferrisdb_client::{Database, Network, Settings, TransactionOption};
 use ferrisdb_core::{id::Address, runtime};
 
-use super::{Process, relay::Relays};
+use super::{Process, relay::Relays, report};
 
 const PORT: u16 = 4500;
 
@@ -220,12 +220,7 @@ impl Cluster {
 
     /// The last lines of all logs: what to say when something has failed.
     pub(crate) fn report(&self) -> String {
-        let tail = |(name, member): (&String, &Member)| {
-            let log = member.process.log();
-            let lines: Vec<&str> = log.lines().collect();
-            format!("{name}:\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
-        };
-        self.members.iter().map(tail).collect()
+        report(self.members.values().map(|member| &member.process))
     }
 
     /// The processes that something of the cluster's state names, by the address at which they are reached.

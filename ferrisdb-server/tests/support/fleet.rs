@@ -29,7 +29,7 @@ use ferrisdb_client::{Connection, Database, Error, Network, Settings, Status, Tr
 use ferrisdb_core::{id::Address, runtime};
 use parking_lot::Mutex;
 
-use super::{Process, availability::Probe};
+use super::{Process, availability::Probe, report};
 
 /// How long anything may take on a machine that is busy with other tests.
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
@@ -290,12 +290,7 @@ impl Fleet {
     }
 
     pub(crate) fn report(&self) -> String {
-        let tail = |(name, member): (&String, &Member)| {
-            let log = member.process.log();
-            let lines: Vec<&str> = log.lines().collect();
-            format!("{name}:\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
-        };
-        self.members.iter().map(tail).collect()
+        report(self.members.values().map(|member| &member.process))
     }
 }
 

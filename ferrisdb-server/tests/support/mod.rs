@@ -135,6 +135,16 @@ impl Drop for Process {
     }
 }
 
+/// The last lines of the logs of processes: what to say when something has failed.
+pub(crate) fn report<'a>(processes: impl Iterator<Item = &'a Process>) -> String {
+    let tail = |process: &Process| {
+        let log = process.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("{}:\n{}\n", process.name, lines[lines.len().saturating_sub(25)..].join("\n"))
+    };
+    processes.map(tail).collect()
+}
+
 /// An address of this machine that nobody listens on.
 pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -52,25 +52,31 @@ impl Engine for Full {
     }
 }
 
-async fn open_full(world: &mut World) -> (StorageServer, Arc<Mutex<bool>>) {
-    let is_full = Arc::default();
+/// A server without a window whose engine has `written`, as version 10, and is full since: `waiting`, version 20, has no space.
+async fn fill(
+    written: &[Mutation],
+    waiting: &[Mutation],
+) -> (World, FakeLog, StorageServer, Arc<Mutex<bool>>) {
+    let mut world = World::new();
+    world.settings.window_versions = 0;
+    let [log, _] = world.add_generation(1, 0);
+    let is_full = Arc::<Mutex<bool>>::default();
     let engine = Full { engine: Arc::new(world.storage.open()), is_full: Arc::clone(&is_full) };
-    (world.open_with(Arc::new(engine)).await, is_full)
+    let server = world.open_with(Arc::new(engine)).await;
+    log.put(10, written);
+    log.commit(10);
+    until("it is written", async || world.storage.version() == Version(10)).await;
+    *is_full.lock() = true;
+    log.put(20, waiting);
+    log.commit(20);
+    until("it says that it is full", async || server.trouble().is_some()).await;
+    (world, log, server, is_full)
 }
 
 #[tokio::test]
 async fn a_full_engine_still_takes_what_frees_space() {
-    let mut world = World::new();
-    world.settings.window_versions = 0;
-    let [log, _] = world.add_generation(1, 0);
-    let (server, is_full) = open_full(&mut world).await;
-    log.put(10, &[set("a", "1"), set("b", "1")]);
-    log.commit(10);
-    until("it is written", async || world.storage.version() == Version(10)).await;
-    *is_full.lock() = true;
-    log.put(20, &[set("c", "2")]);
-    log.commit(20);
-    until("it says that it is full", async || server.trouble().is_some()).await;
+    let (world, log, server, is_full) =
+        fill(&[set("a", "1"), set("b", "1")], &[set("c", "2")]).await;
     assert_eq!(world.storage.version(), Version(10), "a set has to wait");
     log.put(30, &[Mutation::ClearRange { range: KeyRange::new("a", "c") }]);
     log.commit(30);
@@ -86,17 +92,7 @@ async fn a_full_engine_still_takes_what_frees_space() {
 
 #[tokio::test]
 async fn a_full_engine_can_begin_anew() {
-    let mut world = World::new();
-    world.settings.window_versions = 0;
-    let [log, _] = world.add_generation(1, 0);
-    let (server, is_full) = open_full(&mut world).await;
-    log.put(10, &[set("a", "1")]);
-    log.commit(10);
-    until("it is written", async || world.storage.version() == Version(10)).await;
-    *is_full.lock() = true;
-    log.put(20, &[set("a", "2")]);
-    log.commit(20);
-    until("it says that it is full", async || server.trouble().is_some()).await;
+    let (world, _log, server, is_full) = fill(&[set("a", "1")], &[set("a", "2")]).await;
     world.change(|state| state.storage_servers.clear());
     until("it has no tag", async || server.report().tag.is_none()).await;
     until("it is empty", async || world.storage.keys().is_empty()).await;
