@@ -4,12 +4,17 @@
 
 use std::{future::Future, sync::OnceLock};
 
-use ferrisdb_core::{Result, Version};
+use ferrisdb_core::{
+    Error, ErrorCode, Result, Stage, Version,
+    simulation::{Plant, planted},
+};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
+
+use super::{Call, Fate, Phase, Transaction, cancelled};
 
 /// A version that is known, asked for, or neither.
 #[derive(Default)]
@@ -58,9 +63,130 @@ impl ReadVersion {
     }
 }
 
+/// The version that is read.
+impl Transaction {
+    /// The version that all reads see; asked for now if no read has done so yet.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// let first = database.transaction().read_version().await?;
+    /// transaction.set("k", "v")?;
+    /// let committed = transaction.commit().await?;
+    /// assert!(first < committed.version);
+    /// // Whoever asks after a commit is acknowledged sees it.
+    /// assert!(database.transaction().read_version().await? >= committed.version);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What became of the request.
+    pub async fn read_version(&self) -> Result<Version> {
+        let call = {
+            let state = self.shared.state.lock();
+            let known = state.work.read_version.get();
+            let is_closed =
+                matches!(state.phase, Phase::Closing | Phase::Committing | Phase::Ended);
+            if let (true, Some(version)) = (is_closed, known) {
+                return Ok(version);
+            }
+            drop(state);
+            // It is no use of the transaction: a commit goes on, and may tell which version it is.
+            self.not_cancelled()?.call()
+        };
+        let version = call.timer.within(self.version_for(&call)).boxed().await?;
+        match self.not_cancelled()?.attempt == call.attempt {
+            true => Ok(version),
+            false => Err(cancelled()),
+        }
+    }
+
+    /// The version that all reads see, if it is known already: set, asked for, or got with a read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// assert_eq!(transaction.known_read_version(), None);
+    /// let version = transaction.read_version().await?;
+    /// assert_eq!(transaction.known_read_version(), Some(version));
+    /// # Ok(()) }
+    /// ```
+    pub fn known_read_version(&self) -> Option<Version> {
+        self.shared.state.lock().work.read_version.get()
+    }
+
+    /// Reads at this version, not at one that the cluster gives. Only before the first read.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// // Two transactions with the same view.
+    /// let other = database.transaction();
+    /// other.set_read_version(transaction.read_version().await?)?;
+    /// assert_eq!(other.read_version().await?, transaction.read_version().await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::VersionInvalid`] for zero; [`ErrorCode::ReadVersionAlreadySet`] if a version is known already.
+    pub fn set_read_version(&self, version: Version) -> Result<()> {
+        let state = self.open()?;
+        if version == Version::ZERO {
+            return Err(Error::new(ErrorCode::VersionInvalid, Stage::Client, "zero"));
+        }
+        match state.work.read_version.set(version) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::ReadVersionAlreadySet, Stage::Client, "")),
+        }
+    }
+
+    /// The read version of a commit. Of one that has read nothing any recent version will do, see
+    /// [`exactly_once`](crate::exactly_once).
+    pub(super) async fn version_to_commit(&self, call: &Call, fate: Fate) -> Result<Version> {
+        let is_blind =
+            call.attempt == 0 && fate == Fate::Closed && self.committing(call)?.work.is_blind();
+        if is_blind && let Some(version) = self.shared.database.cluster().recent_version() {
+            // Unless it has one already, or is being told one.
+            call.read_version.set(version);
+        }
+        self.version_for(call).await
+    }
+
+    /// A version to measure data at: the transaction's, if it has one. If not, it gets none by this.
+    pub(super) async fn version_to_measure(&self, call: &Call) -> Result<Version> {
+        match call.read_version.get() {
+            Some(version) => Ok(version),
+            None if planted(Plant::MeasureTakesReadVersion) => self.version_for(call).await,
+            None => self.shared.database.cluster().read_version(call.priority).await,
+        }
+    }
+
+    /// The read version of the call's attempt. Whoever comes first asks for it, the others wait.
+    pub(super) async fn version_for(&self, call: &Call) -> Result<Version> {
+        let ask = || {
+            let database = self.shared.database.clone();
+            let (own, staleness_max, priority) =
+                (call.own_version, call.staleness_max, call.priority);
+            async move {
+                let cluster = database.cluster();
+                let known = || staleness_max.and_then(|age| cluster.version_within(age));
+                match own.or_else(known) {
+                    Some(version) => Ok(version),
+                    None => cluster.read_version(priority).await,
+                }
+            }
+        };
+        call.read_version.get_or_ask(ask).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use ferrisdb_core::{Error, ErrorCode, Stage};
     use tokio::sync::oneshot;
 
     use super::*;

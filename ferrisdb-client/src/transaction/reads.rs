@@ -302,6 +302,23 @@ impl Transaction {
         };
         read.await
     }
+
+    pub(super) async fn fetch_key(&self, call: &Call, key: &Key) -> Result<Option<VersionedValue>> {
+        let read_version = self.version_for(call).await?;
+        self.fetch_key_at(read_version, key).await
+    }
+
+    pub(super) async fn fetch_key_at(
+        &self,
+        read_version: Version,
+        key: &Key,
+    ) -> Result<Option<VersionedValue>> {
+        let found = self.shared.database.cluster().get(key, read_version).await?;
+        Ok(found.map(|found| VersionedValue {
+            value: found.value,
+            commit_version: Some(found.commit_version),
+        }))
+    }
 }
 
 impl State {

@@ -2,6 +2,44 @@
 
 use super::*;
 
+/// The same reads as a transaction's, without read conflicts: made by [`Transaction::snapshot`].
+///
+/// They see the same version and the same own writes, but a later write to what they read does not keep the
+/// transaction from committing.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+/// # let database = ferrisdb_client::Database::memory().await?;
+/// # let transaction = database.transaction();
+/// transaction.snapshot().get("visits").await?;
+/// transaction.set("last_seen", "today")?;
+///
+/// let other = database.transaction();
+/// other.add("visits", 1)?;
+/// other.commit().await?;
+/// // No conflict, although what it read has changed.
+/// transaction.commit().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a>(&'a Transaction);
+
+impl Transaction {
+    /// The same reads, without read conflicts.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {
+    /// # let database = ferrisdb_client::Database::memory().await?;
+    /// # let transaction = database.transaction();
+    /// let rows = transaction.snapshot().get_range("a".."b").await?;
+    /// assert!(rows.is_empty());
+    /// # Ok(()) }
+    /// ```
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot(self)
+    }
+}
+
 /// Reads without read conflicts.
 impl Snapshot<'_> {
     /// Reads a key.
