@@ -140,7 +140,6 @@ def versionstamps_order_keys_and_values():
         item = fdb.tuple.pack_with_versionstamp(("queue", fdb.tuple.Versionstamp(user_version=i)))
         tr.set_versionstamped_key(item, b"item %d" % i)
         tr.set_versionstamped_value(b"last", b"\x00" * 10 + struct.pack("<I", 0))
-        expect_error(1036, lambda: tr[b"last"].present())
         stamp = tr.get_versionstamp()
         tr.commit().wait()
         stamps.append(stamp.wait().value if hasattr(stamp.wait(), "value") else stamp.wait())
@@ -149,6 +148,12 @@ def versionstamps_order_keys_and_values():
     assert [row.value for row in rows] == [b"item 0", b"item 1", b"item 2"]
     found = [fdb.tuple.unpack(row.key)[1].tr_version for row in rows]
     assert found == stamps
+    assert db[b"last"] == stamps[-1]
+    # What has a stamp cannot be read before the commit, and a transaction that has tried does not commit.
+    tr = db.create_transaction()
+    tr.set_versionstamped_value(b"last", b"\x00" * 10 + struct.pack("<I", 0))
+    expect_error(1036, lambda: tr[b"last"].present())
+    expect_error(1036, lambda: tr.commit().wait())
     assert db[b"last"] == stamps[-1]
     tr = db.create_transaction()
     tr.set_versionstamped_key(b"too short", b"")

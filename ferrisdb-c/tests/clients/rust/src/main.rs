@@ -240,7 +240,6 @@ async fn versionstamps_order_keys_and_values(db: Db) -> Outcome {
         }
         let value = pack_with_versionstamp(&("last", Versionstamp::incomplete(9)));
         tr.atomic_op(b"stamped", &value, MutationType::SetVersionstampedValue);
-        assert_eq!(code(tr.get(b"stamped", false).await.map(|_| ())), 1036);
         let stamp = tr.get_versionstamp();
         let committed = tr.commit().await?;
         let stamp: [u8; 10] = stamp.await?[..].try_into()?;
@@ -265,6 +264,12 @@ async fn versionstamps_order_keys_and_values(db: Db) -> Outcome {
     let value = tr.get(b"stamped", false).await?.expect("it was written");
     let (text, stamp): (String, Versionstamp) = unpack(&value)?;
     assert_eq!((text.as_str(), stamp), ("last", Versionstamp::complete(stamps[2], 9)));
+
+    // What has a stamp cannot be read before the commit, and a transaction that has tried does not commit.
+    let tr = db.create_trx()?;
+    tr.atomic_op(b"stamped", &[0; 14], MutationType::SetVersionstampedValue);
+    assert_eq!(code(tr.get(b"stamped", false).await.map(|_| ())), 1036);
+    assert_eq!(code(tr.commit().await.map(|_| ())), 1036);
 
     // Of a transaction that only reads there is none, and an offset has to be inside.
     let tr = db.create_trx()?;
