@@ -12,17 +12,22 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
-    process::{Command, Stdio},
+    io::{IsTerminal as _, Read as _, Write as _},
+    process::{Command, Output, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
+    thread::ScopedJoinHandle,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+
+/// How long a run may take in real time before it counts as one that hangs. The longest take about two minutes on one core.
+const RUN_MAX: Duration = Duration::from_secs(900);
 
 /// What a child says of its run, in one line.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -199,15 +204,18 @@ impl Batch {
         if !without.is_empty() {
             command.arg("--without").arg(join(without));
         }
-        let output =
-            command.stdin(Stdio::null()).output().context("the simulation's own program")?;
+        let (output, late) = outcome_within(&mut command, RUN_MAX)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let report =
             text.lines().last().and_then(|line| serde_json::from_str::<RunReport>(line).ok());
         Ok(report.unwrap_or_else(|| {
-            // It broke off: an invariant, told by a panic.
-            let said = String::from_utf8_lossy(&output.stderr);
-            let failure = Some(format!("{}\n{}", output.status, tail(&said, 30)));
+            let said = tail(&String::from_utf8_lossy(&output.stderr), 30);
+            let failure = Some(if late {
+                format!("it did not end within {} s of real time\n{said}", RUN_MAX.as_secs())
+            } else {
+                // It broke off: an invariant, told by a panic.
+                format!("{}\n{said}", output.status)
+            });
             RunReport { seed, failure, ..RunReport::default() }
         }))
     }
@@ -280,6 +288,40 @@ pub struct Shrunk {
     pub runs: u32,
 }
 
+/// What a program says until it ends, and whether it had to be killed because that took too long.
+fn outcome_within(command: &mut Command, limit: Duration) -> Result<(Output, bool)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("the simulation's own program")?;
+    let mut stdout = child.stdout.take().context("its output")?;
+    let mut stderr = child.stderr.take().context("its messages")?;
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::scope(|scope| -> Result<(Output, bool)> {
+        let said = scope.spawn(move || {
+            let mut said = Vec::new();
+            let read = stdout.read_to_end(&mut said).map(|_| said);
+            drop(ended);
+            read
+        });
+        let messages = scope.spawn(move || {
+            let mut messages = Vec::new();
+            stderr.read_to_end(&mut messages).map(|_| messages)
+        });
+        let late = end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+        if late {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        let text = |reader: ScopedJoinHandle<'_, std::io::Result<Vec<u8>>>| {
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        Ok((Output { status, stdout: text(said)?, stderr: text(messages)? }, late))
+    })
+}
+
 fn join(numbers: &[usize]) -> String {
     numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
@@ -288,4 +330,23 @@ fn join(numbers: &[usize]) -> String {
 pub fn tail(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_does_not_end_is_ended() {
+        let shell = |script: &str, limit| {
+            let (output, late) =
+                outcome_within(Command::new("sh").args(["-c", script]), limit).unwrap();
+            (output.status.success(), String::from_utf8(output.stdout).unwrap(), late)
+        };
+        let long = Duration::from_secs(60);
+        assert_eq!(shell("echo said", long), (true, "said\n".to_owned(), false));
+        assert_eq!(shell("exec false", long), (false, String::new(), false));
+        let short = Duration::from_millis(200);
+        assert_eq!(shell("echo said; exec sleep 60", short), (false, "said\n".to_owned(), true));
+    }
 }
