@@ -259,6 +259,8 @@ named! {
         WaitedForMember = "proxy-waited-for-member",
         /// Proxy: a connection to a log, a resolver or the sequencer broke, and was made anew.
         MemberReconnected = "proxy-member-reconnected",
+        /// Controller: the call that waits at a member lost its connection.
+        WatchBroke = "controller-watch-broke",
         /// Sequencer: a proxy asked again for the version of a batch.
         BegunAgain = "sequencer-begun-again",
         /// Proxy: the queue of a log or a resolver was full.

@@ -7,6 +7,7 @@
 mod support;
 
 use support::{
+    cluster::Shape,
     relay::AfterHeal,
     scene::{Cast, OUTAGE, Scene, redundant},
 };
@@ -100,13 +101,23 @@ async fn two_processes_fail_at_once_under_recorded_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_disk_of_a_process_of_each_role_is_full_under_recorded_load() {
+async fn a_full_disk_has_space_again_and_nobody_restarts_anything() {
+    let shape = Shape { disks_can_fill: true, ..redundant() };
+    let mut scene = Scene::begin(&shape).await;
+    scene.fill_and_free_disk("storage-1").await;
+    let cast = scene.cast().await;
+    scene.fill_and_free_disk(&cast.logs[1]).await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_a_process_of_each_role_refuses_writes_under_recorded_load() {
     let mut scene = Scene::begin(&redundant()).await;
-    scene.fill_disk("storage-1").await;
+    scene.refuse_writes("storage-1").await;
     for role in 0..3 {
         let cast = scene.cast().await;
         let victims = [&cast.logs[1], &cast.follower, &cast.leader];
-        scene.fill_disk(victims[role]).await;
+        scene.refuse_writes(victims[role]).await;
     }
     scene.end().await;
 }

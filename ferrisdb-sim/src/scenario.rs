@@ -109,6 +109,7 @@ built_in!(
     "overload",
     "range-clears",
     "recorded-bank",
+    "reconnections",
     "register",
     "relocations",
     "resolvers",

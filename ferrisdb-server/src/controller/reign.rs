@@ -26,6 +26,7 @@ use ferrisdb_core::{
         proxy::ProxyService,
         worker::WorkerService,
     },
+    simulation::{Mark, mark},
     transaction::CommitOutcome,
     transport::{Network, call},
 };
@@ -41,6 +42,8 @@ use super::{
 };
 use crate::raft::{Register, Written};
 
+/// How long to wait before a member whose connection broke is connected to again: less than a recovery takes.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(2);
 /// How long a call of a recovery may take. Whoever dies meanwhile is noticed sooner by other means.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a process may take to say whom it reaches; longer than it waits for each of them.
@@ -375,35 +378,50 @@ impl Shared {
         self.input(Input::Lost { process, incarnation });
     }
 
-    /// Keeps a call waiting at a member: when the connection breaks, so that even a new one cannot be made, or when
-    /// nothing comes back, the member is lost.
+    /// Keeps a call waiting at a member. When its connection breaks and no new one can be made, or when nothing comes back, the
+    /// member is lost. That a connection breaks says nothing of the process behind it: whoever makes another one lives.
     async fn watch_until_lost(&self, member: &Member) -> Result<std::convert::Infallible> {
-        let mut failures = 0;
+        let (mut not_connected, mut not_answered) = (0, 0);
         let mut client: Option<Client<WorkerService>> = None;
         loop {
-            let watched = async {
-                let connected = match client.take() {
-                    Some(client) => client,
-                    None => self.network.connect::<WorkerService>(&member.worker).await?,
-                };
-                let incarnation = call(self.failure_timeout, Stage::Control, |context| {
-                    connected.watch(context, member.incarnation)
-                })
-                .await??;
-                Ok::<_, Error>((connected, incarnation))
+            let connected = match client.take() {
+                Some(client) => client,
+                None => {
+                    // The connection counts, too: a machine that has gone does not refuse it.
+                    let connecting = self.network.connect::<WorkerService>(&member.worker);
+                    let connecting =
+                        runtime::timeout(self.failure_timeout, Stage::Control, connecting);
+                    match connecting.await.and_then(|connected| connected) {
+                        Ok(connected) => {
+                            not_connected = 0;
+                            connected
+                        }
+                        // Once is not the end: somebody else may have reset it.
+                        Err(_) if not_connected == 0 => {
+                            not_connected = 1;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
             };
-            // The connection counts, too: a machine that has gone does not refuse it.
-            let watched = runtime::timeout(self.failure_timeout, Stage::Control, watched).await;
-            match watched.and_then(|watched| watched) {
-                Ok((_, incarnation)) if incarnation != member.incarnation => {
+            let watched = call(self.failure_timeout, Stage::Control, |context| {
+                connected.watch(context, member.incarnation)
+            });
+            match watched.await.and_then(|watched| watched) {
+                Ok(incarnation) if incarnation != member.incarnation => {
                     return Err(refused(ErrorCode::NoSuchEndpoint, "it was restarted"));
                 }
-                Ok((connected, _)) => {
+                Ok(_) => {
                     client = Some(connected);
-                    failures = 0;
+                    not_answered = 0;
                 }
-                // One slow answer or broken connection is not the end.
-                Err(_) if failures == 0 => failures += 1,
+                Err(error) if error.code() == ErrorCode::Unreachable => {
+                    mark(Mark::WatchBroke);
+                    runtime::sleep(runtime::jitter(RECONNECT_PAUSE)).await;
+                }
+                // Nor is one slow answer.
+                Err(_) if not_answered == 0 => not_answered = 1,
                 Err(error) => return Err(error),
             }
         }

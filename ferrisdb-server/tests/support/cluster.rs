@@ -14,7 +14,8 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Shape {
     /// Further arguments of one process, or of all processes of a role:
     /// `("controller", "--failure-timeout-ms=500")`, `("log-2", "--worker-threads=2")`.
     pub(crate) arguments: Vec<(&'static str, String)>,
+    /// Whether the processes run with disks that can be full: `full_disk.c`.
+    pub(crate) disks_can_fill: bool,
 }
 
 impl Default for Shape {
@@ -59,6 +62,7 @@ impl Default for Shape {
             resolvers: 1,
             shard_boundaries: "bank/account/0004",
             arguments: Vec::new(),
+            disks_can_fill: false,
         }
     }
 }
@@ -82,6 +86,7 @@ impl Cluster {
     /// Starts all processes: controllers first. They find each other by and by.
     pub(crate) fn start(shape: &Shape) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
+        let library = shape.disks_can_fill.then(|| full_disks(folder.path()));
         let relays = Relays::new();
         let roles = [
             ("controller", shape.controllers, env!("CARGO_BIN_EXE_ferrisdb-controller")),
@@ -129,7 +134,14 @@ impl Cluster {
             let further = shape.arguments.iter().filter(|(of, _)| *of == role || *of == name);
             arguments.extend(further.map(|(_, argument)| argument.clone()));
             let log = folder.path().join(format!("{name}.stderr"));
-            let process = Process::new(&name, binary, arguments, log);
+            let mut process = Process::new(&name, binary, arguments, log);
+            if let Some(library) = &library {
+                process.environment = vec![
+                    ("LD_PRELOAD", library.clone()),
+                    ("FULL_DISK", data.with_extension("full")),
+                    ("FULL_DISK_OF", data.clone()),
+                ];
+            }
             members.insert(name.clone(), Member { process, data });
             order.push(name);
         }
@@ -182,18 +194,33 @@ impl Cluster {
         self.member(name).process.signal("-CONT");
     }
 
-    /// The disk of a process is full: no file of it can grow, until [`Cluster::free_disk_and_restart`].
-    pub(crate) fn fill_disk(&mut self, name: &str) {
+    /// The disk of a process takes nothing more, without a reason that the process knows, until
+    /// [`Cluster::allow_writes_and_restart`].
+    pub(crate) fn refuse_writes(&mut self, name: &str) {
         self.member(name).process.limit_files(0);
     }
 
-    /// There is room again, and the process is started anew, whether it still ran or had ended with an error.
-    pub(crate) fn free_disk_and_restart(&mut self, name: &str) {
+    /// The disk works again, and the process is started anew, whether it still ran or had ended with an error.
+    pub(crate) fn allow_writes_and_restart(&mut self, name: &str) {
         let process = &mut self.member(name).process;
         if !process.collect_failed() {
             process.kill();
         }
         self.restart(name);
+    }
+
+    /// The disk of a process is full, until [`Cluster::free_disk`]: [`Shape::disks_can_fill`].
+    pub(crate) fn fill_disk(&self, name: &str) {
+        std::fs::write(self.full_disk(name), "").unwrap();
+    }
+
+    /// There is space again.
+    pub(crate) fn free_disk(&self, name: &str) {
+        std::fs::remove_file(self.full_disk(name)).unwrap();
+    }
+
+    fn full_disk(&self, name: &str) -> PathBuf {
+        self.members[name].data.with_extension("full")
     }
 
     /// Removes the data of a process that was killed.
@@ -290,6 +317,18 @@ impl Cluster {
     fn member(&mut self, name: &str) -> &mut Member {
         self.members.get_mut(name).unwrap_or_else(|| panic!("no process has the name {name}"))
     }
+}
+
+/// Builds what makes disks full, into a folder.
+fn full_disks(folder: &Path) -> PathBuf {
+    let library = folder.join("full_disk.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/full_disk.c");
+    let built = Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-shared", "-fPIC", "-o"])
+        .args([library.as_os_str(), source.as_ref(), "-ldl".as_ref()])
+        .status();
+    assert!(built.unwrap().success(), "{source} does not compile");
+    library
 }
 
 /// What the processes of a role are started with, besides their addresses and directories.

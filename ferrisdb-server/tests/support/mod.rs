@@ -24,6 +24,8 @@ pub(crate) struct Process {
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
+    /// Besides the environment of the test.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Process {
@@ -33,7 +35,7 @@ impl Process {
         arguments: Vec<String>,
         log: PathBuf,
     ) -> Process {
-        Process { name: name.into(), binary, arguments, log, child: None }
+        Process { name: name.into(), binary, arguments, log, child: None, environment: Vec::new() }
     }
 
     /// Starts the process and waits for the line by which it says that it is ready.
@@ -50,6 +52,7 @@ impl Process {
         let child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", self.binary])
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -76,7 +79,7 @@ impl Process {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// From now on no file of the process grows beyond `bytes`: writes fail as on a full disk.
+    /// From now on no file of the process grows beyond `bytes`: writes fail.
     pub(crate) fn limit_files(&mut self, bytes: u64) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         let limit = format!("--fsize={bytes}");

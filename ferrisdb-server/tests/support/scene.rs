@@ -12,7 +12,10 @@ use std::{
 };
 
 use ferrisdb_client::{Database, Error, Settings};
-use ferrisdb_core::runtime;
+use ferrisdb_core::{
+    runtime,
+    service::controller::{DISK_IS_FULL, ProcessStatus},
+};
 use ferrisdb_sim::workload::{
     bank::{Bank, SharedJournal},
     recorded_bank::RecordedBank,
@@ -145,11 +148,60 @@ impl Scene {
         self.cut_and_heal(&format!("isolation of {name}"), |relays| relays.isolate(name)).await;
     }
 
-    /// The disk of a process is full for a while; when there is room again, an operator starts the process anew.
-    pub(crate) async fn fill_disk(&mut self, name: &str) {
-        let what = format!("full disk of {name} for {OUTAGE:?}");
-        let renew = |cluster: &mut Cluster| cluster.free_disk_and_restart(name);
-        self.fault(&what, |cluster| cluster.fill_disk(name), OUTAGE, renew).await;
+    /// The disk of a process refuses all writes for a while; when it works again, an operator starts the process anew.
+    pub(crate) async fn refuse_writes(&mut self, name: &str) {
+        let what = format!("refused writes of {name} for {OUTAGE:?}");
+        let renew = |cluster: &mut Cluster| cluster.allow_writes_and_restart(name);
+        self.fault(&what, |cluster| cluster.refuse_writes(name), OUTAGE, renew).await;
+    }
+
+    /// The disk of a process is full until the process has said so, and some seconds more. Commits go on meanwhile, and when there
+    /// is space again the process lives on and has no trouble any more: nobody starts it anew.
+    pub(crate) async fn fill_and_free_disk(&mut self, name: &str) {
+        let what = format!("full disk of {name}");
+        let fault = runtime::now();
+        self.cluster.fill_disk(name);
+        let trouble = self.trouble_of(name, |trouble| trouble.is_some()).await;
+        assert!(trouble.as_ref().is_some_and(|text| text.starts_with(DISK_IS_FULL)), "{trouble:?}");
+        match self.probe.wait_after(fault, LIMIT).await {
+            Ok(time) => {
+                println!("{what}: available after {} ms", time.as_millis());
+                self.times.push(time);
+            }
+            Err(error) => panic!("{what}: {error}\n{}", self.cluster.report()),
+        }
+        self.progress(&what).await;
+        runtime::sleep(OUTAGE).await;
+        self.progress(&what).await;
+        self.cluster.free_disk(name);
+        self.trouble_of(name, |trouble| trouble.is_none()).await;
+        self.progress(&format!("{what}, which has space again")).await;
+    }
+
+    /// Waits for what a process says of its disk, as `status` shows it.
+    async fn trouble_of(
+        &self,
+        name: &str,
+        is_as_expected: impl Fn(&Option<String>) -> bool,
+    ) -> Option<String> {
+        let database = self.cluster.connect().await;
+        let began = runtime::now();
+        loop {
+            let status = database.status().await;
+            let processes = status.iter().flat_map(|status| &status.processes);
+            let mut of_name = processes
+                .filter(|process| self.cluster.name_of(&process.heartbeat.worker.address) == name);
+            // The controller does not count on one that has trouble.
+            if let Some(ProcessStatus { heartbeat, alive, .. }) = of_name.next()
+                && *alive == heartbeat.trouble.is_none()
+                && is_as_expected(&heartbeat.trouble)
+            {
+                return heartbeat.trouble.clone();
+            }
+            let waited = runtime::now().duration_since(began);
+            assert!(waited < LIMIT, "{name} says nothing else\n{}", self.cluster.report());
+            runtime::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A fault of the network, healed after a while.
