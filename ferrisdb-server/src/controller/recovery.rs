@@ -495,8 +495,12 @@ impl Controller {
             Slot::Proxy(index) => recruits.proxies.get(index),
         });
         // Either this controller does not reach the member, or the member does not reach another one. The next attempt goes
-        // without one of the two.
-        let is_silent = matches!(error.code(), ErrorCode::Unreachable | ErrorCode::TimedOut);
+        // without one of the two. One that the member finds too busy is such: it may be the member itself that lacks what a
+        // connection needs.
+        let is_silent = matches!(
+            error.code(),
+            ErrorCode::Unreachable | ErrorCode::TimedOut | ErrorCode::TooBusy
+        );
         let server = error.server().and_then(|server| server.split('#').next()).map(Address::new);
         if let (Some(member), Some(server)) = (member, server) {
             let (process, address) = (member.process, member.worker.address.clone());

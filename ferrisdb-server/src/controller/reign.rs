@@ -341,6 +341,7 @@ impl Shared {
                         Err(error) if error.code() == ErrorCode::TooBusy => {
                             let generation = log.recruitment.generation;
                             self.input(Input::Recruiting { generation });
+                            runtime::sleep(PAUSE).await;
                         }
                         recruited => break recruited,
                     }

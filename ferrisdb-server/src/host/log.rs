@@ -183,7 +183,10 @@ impl Hosted for LogWorker {
         Box::pin(async move {
             let recruiting = self.recruiting(request)?;
             let waited = runtime::timeout(RECRUIT_WAIT, Stage::Log, recruiting.made()).await;
-            let instance = waited.unwrap_or_else(|_| Err(self.not_yet(&recruiting)))?;
+            let instance = match waited {
+                Ok(made) => made.map_err(not_made)?,
+                Err(_) => return Err(self.not_yet(&recruiting)),
+            };
             Ok(Endpoint { address: self.site.address().clone(), instance })
         })
     }
@@ -254,6 +257,17 @@ impl LogWorker {
     }
 }
 
+/// Why a log could not be made. "Too busy" would say that it is being made and gets on.
+fn not_made(error: Error) -> Error {
+    let code = match error.code() {
+        // A log that lets nobody in, or that this process lacks the means to connect to. Other processes may reach it.
+        ErrorCode::TooBusy if error.server().is_some() => ErrorCode::Unreachable,
+        ErrorCode::TooBusy => ErrorCode::Unavailable,
+        code => code,
+    };
+    error.with_code(code)
+}
+
 impl Recruiting {
     fn has_failed(&self) -> bool {
         matches!(&*self.made.lock(), Some(Err(_)))
@@ -276,6 +290,47 @@ impl Recruiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(not(madsim))]
+    #[tokio::test]
+    async fn a_log_whose_source_lets_nobody_in_was_not_made() {
+        use ferrisdb_core::{
+            Version,
+            runtime::disk::MemoryDisk,
+            service::worker::{Recruitment, Sources},
+            transport::{Bounds, Listener, Network, Router},
+        };
+
+        let full = Network::with_bounds(Bounds { connections_max: 0, ..Bounds::default() });
+        let anywhere = Address::new("127.0.0.1:0");
+        let listener = Listener::bind(&anywhere, Router::new(), full).await.unwrap();
+        let source = Endpoint { address: listener.address().clone(), instance: 7 };
+
+        let disk: Arc<dyn runtime::Disk> = Arc::new(MemoryDisk::new());
+        let directory =
+            DataDirectory::open(Arc::clone(&disk), "log", DirectoryKind::Log).await.unwrap();
+        let site = Arc::new(Site::local("here"));
+        let (path, settings) = (Path::new("log/generations"), LogSettings::default());
+        let store = LogStore::open(disk, path, settings, site.router().clone()).await.unwrap();
+        let recruiting = Mutex::default();
+        let worker = LogWorker { site, store: Arc::new(store), directory, recruiting };
+        let recruitment = Recruitment {
+            cluster_id: ClusterId(1),
+            generation: Generation(2),
+            recovery_version: Version(20),
+        };
+        let request = RecruitLog {
+            recruitment,
+            begin_version: Version(10),
+            sources: Sources { logs: vec![(0, source.clone())], count: 1, replication: 1 },
+            index: 0,
+            logs: 1,
+            replication: 1,
+        };
+        let error = worker.recruit_log(request).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unreachable, "{error}");
+        assert_eq!(error.server(), Some(source.to_string().as_str()));
+    }
 
     #[test]
     fn a_log_that_is_made_slowly_is_waited_for_and_one_that_stands_still_is_not() {

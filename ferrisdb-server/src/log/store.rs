@@ -55,6 +55,8 @@ struct Hosted {
     instances: Mutex<BTreeMap<Generation, (Arc<Instance>, Running)>>,
     /// Instances whose disk was full and that wait to be opened anew.
     closed: Mutex<BTreeMap<Generation, Arc<Instance>>>,
+    /// Instances that could not be opened. They stay on disk, and are not made anew.
+    damaged: Mutex<BTreeMap<Generation, Error>>,
     /// Why no new log can begin here: there is too little space.
     full: Mutex<Option<String>>,
     /// Why the last new log could not be made, until it is seen that files can be made again.
@@ -104,6 +106,7 @@ impl LogStore {
             router,
             instances: Mutex::default(),
             closed: Mutex::default(),
+            damaged: Mutex::default(),
             full: Mutex::default(),
             refused: Mutex::default(),
         });
@@ -112,7 +115,6 @@ impl LogStore {
             directory: directory.to_owned(),
             settings,
             hosted: Arc::clone(&hosted),
-            damaged: Mutex::default(),
             leftover: Mutex::default(),
         };
         manager.open_all().await?;
@@ -198,10 +200,15 @@ impl LogStore {
         healthy.map(|(generation, _)| *generation).collect()
     }
 
-    /// The generations whose logs are here, also those in which nothing can be committed any more.
+    /// The generations whose logs are here, also those in which nothing can be committed any more, and damaged ones: each is proof
+    /// that its generation has begun.
     pub fn kept_generations(&self) -> Vec<Generation> {
-        let mut kept: BTreeSet<_> = self.hosted.instances.lock().keys().copied().collect();
-        kept.extend(self.hosted.closed.lock().keys());
+        // Held until all have been looked at: none is missed while it goes from one place to the other.
+        let closed = self.hosted.closed.lock();
+        let mut kept: BTreeSet<_> = closed.keys().copied().collect();
+        kept.extend(self.hosted.instances.lock().keys());
+        kept.extend(self.hosted.damaged.lock().keys());
+        drop(closed);
         kept.into_iter().collect()
     }
 
@@ -261,8 +268,6 @@ struct Manager {
     directory: PathBuf,
     settings: LogSettings,
     hosted: Arc<Hosted>,
-    /// Instances that could not be opened. They stay on disk, and are not made anew.
-    damaged: Mutex<BTreeMap<Generation, Error>>,
     /// Retired instances whose files could not be removed.
     leftover: Mutex<BTreeMap<Generation, Arc<Instance>>>,
 }
@@ -323,7 +328,7 @@ impl Manager {
             Ok(opened) => _ = self.host(generation, opened),
             Err(error) if error.code() == ErrorCode::Corrupt => {
                 tracing::error!(%error, %generation, "a log is damaged, and is not offered");
-                self.damaged.lock().insert(generation, error);
+                self.hosted.damaged.lock().insert(generation, error);
             }
             Err(error) => return Err(error),
         }
@@ -350,9 +355,15 @@ impl Manager {
         let failed = |_: Generation, instance: &Instance| {
             instance.inspect(|log| log.failure().is_some_and(|error| is_full(&error)))
         };
-        for (generation, instance) in self.shut_down(self.hosted.take(failed)).await {
-            self.hosted.closed.lock().insert(generation, instance);
-        }
+        let taken = {
+            let mut closed = self.hosted.closed.lock();
+            let taken = self.hosted.take(failed);
+            closed.extend(
+                taken.iter().map(|(number, (instance, _))| (*number, Arc::clone(instance))),
+            );
+            taken
+        };
+        self.shut_down(taken).await;
         let closed: Vec<_> = self.hosted.closed.lock().keys().copied().collect();
         for generation in closed {
             match self.open_one(generation).await {
@@ -447,7 +458,7 @@ impl Manager {
     }
 
     async fn find_or_create(&self, generation: Generation, begin_version: Version) -> Result<u64> {
-        let damaged = self.damaged.lock().get(&generation).cloned();
+        let damaged = self.hosted.damaged.lock().get(&generation).cloned();
         damaged.map_or(Ok(()), Err)?;
         let found = self
             .hosted

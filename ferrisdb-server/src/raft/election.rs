@@ -27,7 +27,10 @@ use ferrisdb_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::types::{LogId, NodeId};
+use super::{
+    reach::REACH_LIMIT,
+    types::{LogId, NodeId},
+};
 
 /// How long a candidate waits for answers. An answer takes a new connection back to the candidate.
 const ROUND_LIMIT: Duration = Duration::from_millis(1_500);
@@ -111,6 +114,8 @@ pub(super) struct Election {
     promise: Option<(NodeId, Instant)>,
     round: Option<Round>,
     rounds: u64,
+    /// Whether the last round came to its end without any support: perhaps nobody can reach this member.
+    was_unanswered: bool,
     /// Elections since a leader was heard.
     stood: u32,
 }
@@ -118,8 +123,9 @@ pub(super) struct Election {
 #[derive(Debug)]
 struct Round {
     number: u64,
-    /// As long as it may still be answered at once, it counts for more than that of a smaller member. One that gets no answers
-    /// does not: nobody may be able to reach this member, and the other one could lead.
+    /// As long as its answers may be on their way, it counts for more than that of a smaller member: a smaller one that was asked
+    /// gives way as soon as it has reached this member, and if this one gave way to it meanwhile, neither would stand. One that gets
+    /// no answers does not count: nobody may be able to reach this member, and the other one could lead.
     is_young_until: Instant,
     ends: Instant,
     support: BTreeSet<NodeId>,
@@ -137,6 +143,7 @@ impl Election {
             promise: None,
             round: None,
             rounds: 0,
+            was_unanswered: false,
             stood: 0,
         }
     }
@@ -172,6 +179,7 @@ impl Election {
                 self.stands_at = self.lease_ends + self.spread(luck);
                 self.promise = None;
                 self.round = None;
+                self.was_unanswered = false;
                 self.stood = 0;
                 None
             }
@@ -206,14 +214,19 @@ impl Election {
         if standing.is_majority(&alone) || planted(Plant::StandUnasked) {
             return Some(self.stand(luck, now));
         }
-        if self.round.take().is_some() {
+        if let Some(round) = self.round.take() {
+            self.was_unanswered = round.support == alone;
             // Not enough answers. Asking costs nobody anything, so the next round is soon.
             self.stands_at = now + self.timeout.start + self.spread(luck);
             return None;
         }
         self.rounds += 1;
         let (number, ends) = (self.rounds, now + ROUND_LIMIT);
-        let is_young_until = now + self.timeout.start;
+        let youth = match self.was_unanswered {
+            true => self.timeout.start,
+            false => self.timeout.start.max(REACH_LIMIT),
+        };
+        let is_young_until = now + youth;
         self.round = Some(Round { number, is_young_until, ends, support: alone });
         Some(Effect::Canvass { round: number })
     }
@@ -263,6 +276,7 @@ impl Election {
             return refused("this member is a candidate itself");
         }
         self.round = None;
+        self.was_unanswered = false;
         let until = now + self.timeout.end;
         self.promise = Some((candidate, until));
         self.stands_at = self.stands_at.max(until + self.spread(luck));
@@ -396,9 +410,30 @@ mod tests {
     fn a_candidate_that_nobody_answers_gives_way_to_a_smaller_one() {
         let mut third = Member::new(3);
         assert_eq!(third.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
-        assert!(!third.asked(599, 2, 9), "it may be answered yet");
-        assert!(third.asked(600, 2, 9));
-        assert_eq!(third.at(610, answered(1, 1, true)), None, "its vote is promised");
+        assert!(!third.asked(1_599, 2, 9), "it may be answered yet");
+        assert!(third.asked(1_600, 2, 9));
+        assert_eq!(third.at(1_610, answered(1, 1, true)), None, "its vote is promised");
+    }
+
+    #[test]
+    fn a_candidate_that_nobody_has_answered_gives_way_sooner() {
+        let mut third = Member::new(3);
+        assert_eq!(third.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(third.at(1_900, Input::Tick), None);
+        assert_eq!(third.at(2_100, Input::Tick), Some(Effect::Canvass { round: 2 }));
+        assert!(!third.asked(2_299, 2, 9), "it may be answered yet");
+        assert!(third.asked(2_300, 2, 9));
+    }
+
+    /// Each has to be reached over a new connection before it is answered.
+    #[test]
+    fn of_two_candidates_one_gives_way_also_if_they_reach_each_other_slowly() {
+        let (mut second, mut third) = (Member::new(2), Member::new(3));
+        assert_eq!(third.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(second.at(420, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert!(second.asked(650, 3, 9));
+        assert!(!third.asked(670, 2, 9));
+        assert_eq!(third.at(680, answered(1, 2, true)), Some(Effect::Stand));
     }
 
     #[test]

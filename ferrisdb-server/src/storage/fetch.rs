@@ -166,28 +166,31 @@ impl Fetch {
         self.peeks = if is_caught_up { PEEKS_PER_PAGE } else { self.peeks.saturating_add(1) };
     }
 
-    /// Somebody has answered. Returns what is good to be written.
+    /// Somebody has answered. Returns what is good to be written: after that comes [`Fetch::on_copied`], or
+    /// [`Fetch::on_failed`] if there was no space for it.
     ///
     /// # Errors
     ///
     /// If the answer makes no sense. As after [`Fetch::on_failed`], another one is asked.
     pub fn on_page(&mut self, now: Instant, page: &Page, reply: RangeReply) -> Result<Copied> {
         let checked = check_reply(&page.request, reply);
-        match &checked {
-            Ok(copied) => {
-                self.peeks = 0;
-                self.failures = 0;
-                self.choice = 0;
-                self.preferred = Some(page.source);
-                self.page_bytes = self.page_bytes.saturating_mul(2).min(self.page_bytes_max);
-                self.copied_bytes += copied.bytes();
-            }
-            Err(error) => self.on_failed(now, page, error),
+        if let Err(error) = &checked {
+            self.on_failed(now, page, error);
         }
         checked
     }
 
-    /// Somebody did not answer, or refused.
+    /// A page of so many bytes was written.
+    pub fn on_copied(&mut self, page: &Page, bytes: u64) {
+        self.peeks = 0;
+        self.failures = 0;
+        self.choice = 0;
+        self.preferred = Some(page.source);
+        self.page_bytes = self.page_bytes.saturating_mul(2).min(self.page_bytes_max);
+        self.copied_bytes += bytes;
+    }
+
+    /// Somebody did not answer, or refused, or there is no space for what came.
     pub fn on_failed(&mut self, now: Instant, page: &Page, error: &Error) {
         tracing::debug!(%error, range = %page.request.range, "a page could not be copied");
         if error.code() == ErrorCode::TimedOut {
@@ -314,8 +317,27 @@ mod tests {
         assert_eq!(fetch.page_bytes, PAGE_BYTES_MIN);
         for _ in 0..20 {
             fetch.on_page(now, &page, RangeReply { rows: Vec::new(), continue_at: None }).unwrap();
+            fetch.on_copied(&page, 10);
         }
-        assert_eq!(fetch.page_bytes, 1 << 20);
+        assert_eq!((fetch.page_bytes, fetch.copied_bytes()), (1 << 20, 200));
+    }
+
+    #[test]
+    fn pages_without_space_come_more_and_more_rarely_and_do_not_count() {
+        let mut fetch = Fetch::new(1 << 20);
+        let now = runtime::now();
+        let part = joining().parts_to_copy()[0].clone();
+        let endpoint = Endpoint::of_process(ferrisdb_core::id::Address::new("s:1"));
+        let page = Page { part, source: Tag(1), endpoint, request: request() };
+        let full = Error::new(ErrorCode::DiskFull, Stage::Apply, "");
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            fetch.on_page(now, &page, RangeReply { rows: Vec::new(), continue_at: None }).unwrap();
+            fetch.on_failed(now, &page, &full);
+            waits.push(fetch.not_before.unwrap().duration_since(now).as_millis());
+        }
+        assert_eq!(waits, [20, 40, 80, 160, 320, 640, 1_280, 2_000, 2_000]);
+        assert_eq!(fetch.copied_bytes(), 0);
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Shared {
     }
 
     /// The same, once, also if the disk is full; gives the change back.
-    async fn try_to_change_engine<T: Send + 'static, Change>(
+    pub(super) async fn try_to_change_engine<T: Send + 'static, Change>(
         &self,
         life: u64,
         mut change: Change,
@@ -291,25 +291,25 @@ impl Shared {
             return (change, Ok(None));
         }
         let engine = Arc::clone(&self.engine);
-        let was_full = self.full.lock().is_some();
-        let (change, changed, is_full) = runtime::blocking(move || {
+        let (change, changed, space) = runtime::blocking(move || {
             let changed = change(&*engine);
-            // That something could be cleared does not make the disk one with space for more.
-            let is_full = was_full && engine.check_space(Reserve::All).is_err();
+            // That something could be cleared does not make the disk one with space for more: that is said before the reserve is
+            // used up, when others can still take over what is here.
+            let space = engine.check_space(Reserve::All);
             drop(engine);
             drop(permit);
-            (change, changed, is_full)
+            (change, changed, space)
         })
         .await;
-        match &changed {
-            Err(error) if error.code() == ErrorCode::DiskFull => {
+        let errors = [changed.as_ref().err(), space.as_ref().err()];
+        match errors.into_iter().flatten().find(|error| error.code() == ErrorCode::DiskFull) {
+            Some(error) => {
                 let before = self.full.lock().replace(error.detail().to_owned());
                 if before.is_none() {
-                    tracing::error!(%error, "the engine waits for space on its disk");
+                    tracing::error!(%error, "the disk of the engine is full");
                 }
             }
-            _ if is_full => {}
-            _ => *self.full.lock() = None,
+            None => *self.full.lock() = None,
         }
         (change, changed.map(Some))
     }

@@ -152,6 +152,8 @@ pub struct Machine {
     durable_version: Version,
     /// The version that the engine is being written to.
     flushing_version: Option<Version>,
+    /// The engine may be here although the flush to this version was refused for want of space.
+    refused_version: Version,
     /// A full window gives up its versions up to here.
     given_up_version: Version,
     /// Messages applied since the last flush began.
@@ -185,6 +187,7 @@ impl Machine {
             known_committed_version: durable_version,
             durable_version,
             flushing_version: None,
+            refused_version: durable_version,
             given_up_version: durable_version,
             unflushed_bytes: 0,
             idle_timers: 0,
@@ -482,7 +485,7 @@ impl Machine {
             self.given_up_version = through(limit, window_bytes / 2);
         }
         let target = self.flush_limit(false)?;
-        let version = through(target, self.settings.flush_bytes);
+        let version = through(target, self.settings.flush_bytes).max(self.refused_version);
         assert!(
             self.durable_version < version && version <= target && target <= limit,
             "a flush from {} to {target} of {limit} was cut to {version} (I-9)",
@@ -494,9 +497,12 @@ impl Machine {
         Some(NextFlush { version, is_cut: version < target })
     }
 
-    /// There was no space for the flush that had begun. Another one may go further.
+    /// There was no space for the flush that had begun. Another one may go further, and never less far, also after a rollback:
+    /// the engine may have got there all the same, and does not go back (I-9).
     pub fn on_flush_refused(&mut self) {
-        self.flushing_version = None;
+        if let Some(version) = self.flushing_version.take() {
+            self.refused_version = self.refused_version.max(version);
+        }
     }
 
     /// Versions before this one are out of the window: a read of them is too old, whether or not the engine has got there.
@@ -512,7 +518,8 @@ impl Machine {
             true => self.applied_version,
             false => {
                 let window = self.settings.window_versions;
-                self.applied_version.saturating_sub(window).max(self.given_up_version)
+                let behind_window = self.applied_version.saturating_sub(window);
+                behind_window.max(self.given_up_version).max(self.refused_version)
             }
         };
         let committed = match planted(Plant::FlushUncommitted) {

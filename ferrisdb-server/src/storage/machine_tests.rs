@@ -164,6 +164,10 @@ impl Script {
                 machine.on_flushed(Version(args.number("version")));
                 String::new()
             }
+            "refused" => {
+                machine.on_flush_refused();
+                String::new()
+            }
             "pop" => {
                 let pops = machine.pops();
                 let told = args.bare().next();

@@ -254,8 +254,9 @@ impl Shared {
             }
         };
         let Ok(copied) = copied else { return Ok(()) };
+        let bytes = copied.bytes();
         let (range, rows) = (copied.range.clone(), copied.rows);
-        let ingested = self.change_engine(life, move |engine| {
+        let ingesting = self.try_to_change_engine(life, move |engine| {
             // Left over from before a crash or a rollback.
             let is_left = has_rows(engine, &range)? && !planted(Plant::KeepLeftovers);
             let clear = is_left.then(|| EngineChange::ClearRange(range.clone()));
@@ -267,9 +268,19 @@ impl Shared {
             engine.check_space(Reserve::All)?;
             engine.ingest(&changes)
         });
-        if ingested.await?.is_none() {
-            return Ok(());
+        match ingesting.await.1 {
+            // Peeks go on meanwhile: what frees space, or ends the copy, comes out of the logs.
+            Err(error) if error.code() == ErrorCode::DiskFull => {
+                self.fetch.lock().on_failed(runtime::now(), page, &error);
+                return Ok(());
+            }
+            ingested => {
+                if ingested?.is_none() {
+                    return Ok(());
+                }
+            }
         }
+        self.fetch.lock().on_copied(page, bytes);
         let _machine = self.machine.lock();
         let mut serving = self.serving.write();
         let applied_version = serving.window.applied_version();

@@ -182,7 +182,7 @@ impl FaultyEngine {
     fn check_space_for(&self, what: &str, left: Reserve) -> Result<()> {
         let more_bytes = match left {
             Reserve::All => 1,
-            Reserve::Quarter => 0,
+            Reserve::Half | Reserve::Quarter => 0,
         };
         self.engines.condition.check_space(what, self.engines.used_bytes(), more_bytes)
     }

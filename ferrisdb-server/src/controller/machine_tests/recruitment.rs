@@ -86,11 +86,18 @@ fn two_coordinators() -> World {
 
 #[test]
 fn an_attempt_that_failed_because_two_do_not_reach_each_other_is_followed_by_one_without_them() {
+    // The second: one of them lacks what a connection needs.
+    for code in [ErrorCode::TimedOut, ErrorCode::TooBusy] {
+        fail_to_reach_each_other(code);
+    }
+}
+
+fn fail_to_reach_each_other(code: ErrorCode) {
     let mut world = two_coordinators();
     world.lose_coordinator();
     world.answer_locks([Some((7, 0)), Some((7, 0)), Some((7, 0))]);
     assert_eq!(world.recruit_logs().len(), 3);
-    let error = Error::new(ErrorCode::TimedOut, Stage::Connect, "").at("p13:1#7");
+    let error = Error::new(code, Stage::Connect, "").at("p13:1#7");
     let generation = Generation(2);
     world.step(Input::Recruited { generation, slot: Slot::Proxy(0), result: Err(error) });
     assert!(world.reason().contains("p13:1"), "{}", world.reason());

@@ -553,6 +553,7 @@ fn a_damaged_log_does_not_keep_the_others_from_serving() {
         let router = Router::new();
         let store = LogStore::open(disk.clone(), directory, small(), router).await.unwrap();
         assert_eq!(store.hosted_generations(), [Generation(4)]);
+        assert_eq!(store.kept_generations(), [GENERATION, Generation(4)]);
         // It is left as it is, for whoever wants to look, and is not made anew.
         let refused = store.recruit(GENERATION, BEGIN, Vec::new()).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Corrupt);

@@ -92,13 +92,16 @@ pub trait Engine: Send + Sync + 'static {
 /// How much of the space that is kept for the engine's own work a change has to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
-    /// All of it.
+    /// All of it: for what only adds.
     All,
+    /// A half: for what clears something and sets a little. A load that does that all the time, such as a queue's, may add more than
+    /// it frees, and must leave something for what only clears.
+    Half,
     /// A quarter: for what leads to more space. A full disk that refused that, too, would be full for ever.
     Quarter,
 }
 
-/// A change that clears something may set so much and still counts as one that leads to more space.
+/// A change that clears something may set so much and still counts as one that may lead to more space.
 const FREEING_BYTES_MAX: usize = 1 << 20;
 
 impl Reserve {
@@ -111,8 +114,11 @@ impl Reserve {
                 EngineChange::Clear(_) | EngineChange::ClearRange(_) => clears += 1,
             }
         }
-        let frees = bytes == 0 || clears > 0 && bytes < FREEING_BYTES_MAX;
-        if frees { Reserve::Quarter } else { Reserve::All }
+        match (bytes, clears) {
+            (0, _) => Reserve::Quarter,
+            (bytes, 1..) if bytes < FREEING_BYTES_MAX => Reserve::Half,
+            _ => Reserve::All,
+        }
     }
 }
 
@@ -212,7 +218,7 @@ mod tests {
         let clear = || EngineChange::ClearRange(KeyRange::new("a", "b"));
         assert_eq!(Reserve::left_by(&[]), Reserve::Quarter);
         assert_eq!(Reserve::left_by(&[clear()]), Reserve::Quarter);
-        assert_eq!(Reserve::left_by(&[set(1_000), clear()]), Reserve::Quarter);
+        assert_eq!(Reserve::left_by(&[set(1_000), clear()]), Reserve::Half);
         assert_eq!(Reserve::left_by(&[set(1_000)]), Reserve::All);
         assert_eq!(Reserve::left_by(&[clear(), set(2 << 20)]), Reserve::All);
     }

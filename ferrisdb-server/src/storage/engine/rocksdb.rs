@@ -367,6 +367,7 @@ impl Engine for RocksEngine {
         let reserve = space.reserve(RESERVE_BYTES);
         let left = match left {
             Reserve::All => reserve,
+            Reserve::Half => reserve / 2,
             Reserve::Quarter => reserve / 4,
         };
         space.check(&self.path, 0, left)

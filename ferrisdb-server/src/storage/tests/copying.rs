@@ -260,6 +260,33 @@ async fn a_quiet_shard_is_copied_too() {
 }
 
 #[tokio::test]
+async fn what_frees_space_goes_on_while_there_is_none_for_a_copy() {
+    let mut joining = Joining::new();
+    joining.world.settings.window_versions = 0;
+    joining.log.put(2, &[Mutation::Set { key: "a".into(), value: "1".into() }]);
+    joining.log.commit(2);
+    let server = joining.world.open().await;
+    let storage = joining.world.storage.clone();
+    until("it has a row of its own", async || storage.keys() == [Key::from("a")]).await;
+    storage.set_full(true);
+    joining.join([1]);
+    let source = joining.source.clone();
+    until("a page has come", async || source.change(|state| state.pages) > 0).await;
+    until("it says that it is full", async || server.trouble().is_some()).await;
+    joining.version += 1;
+    let range = KeyRange::new("a", "b");
+    joining.log.put(joining.version, &[Mutation::ClearRange { range }]);
+    joining.log.commit(joining.version);
+    until("the clear is written", async || storage.version() == Version(joining.version)).await;
+    assert!(storage.keys().is_empty());
+    assert_eq!(server.report().copied_bytes, 0, "what is not written does not count");
+    storage.set_full(false);
+    joining.write_until("it is copied", || !server.report().copied.is_empty()).await;
+    assert_eq!(server.trouble(), None);
+    joining.become_member(&server).await;
+}
+
+#[tokio::test]
 async fn a_copy_survives_restarts() {
     for loses_ingests in [false, true] {
         let mut joining = Joining::new();

@@ -37,6 +37,22 @@ async fn a_full_engine_still_takes_what_frees_space() {
 }
 
 #[tokio::test]
+async fn a_full_engine_says_so_while_everything_that_comes_clears_something() {
+    let mut world = World::new();
+    world.settings.window_versions = 0;
+    let [log, _] = world.add_generation(1, 0);
+    let server = world.open().await;
+    world.storage.set_full(true);
+    let range = KeyRange::new("a", "b");
+    log.put(10, &[Mutation::ClearRange { range }, set("b", "1")]);
+    log.commit(10);
+    until("it is written", async || world.storage.version() == Version(10)).await;
+    until("it says that it is full", async || server.trouble().is_some()).await;
+    world.storage.set_full(false);
+    until("it has space again", async || server.trouble().is_none()).await;
+}
+
+#[tokio::test]
 async fn a_full_engine_can_begin_anew() {
     let (world, _log, server) = fill(&[set("a", "1")], &[set("a", "2")]).await;
     world.change(|state| state.storage_servers.clear());
