@@ -160,12 +160,11 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
         prepare(&stream);
         #[cfg(madsim)]
         let Ok(stream) = simulated::accepted(stream) else { continue };
-        let connections = router.connections();
         let (router, network) = (router.clone(), network.clone());
         let last_refused = Arc::clone(&last_refused);
         // Handshakes have a task each: a silent caller holds up nobody else.
         greeting.push_back(spawn(async move {
-            if let Err(error) = greet(stream, router, network, connections).await {
+            if let Err(error) = greet(stream, router, network).await {
                 // A peer in a retry loop must not fill the log: say it once, until it changes.
                 let said = (peer.ip(), error.code());
                 if last_refused.lock().replace(said) == Some(said) {
@@ -179,12 +178,7 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
 }
 
 /// The server's side of a new connection: handshake, then on to the endpoint.
-async fn greet(
-    mut stream: Connection,
-    router: Router,
-    network: Network,
-    connections: usize,
-) -> Result<()> {
+async fn greet(mut stream: Connection, router: Router, network: Network) -> Result<()> {
     let bounds = network.bounds();
     let hello = handshake::listen(&mut stream, bounds.handshake_timeout).await?;
     // Clients may want more connections than there are. They do not get those by which servers elect a leader, say that they
@@ -193,7 +187,7 @@ async fn greet(
         true => bounds.connections_max / limits::CONNECTIONS_RESERVED_PART,
         false => 0,
     };
-    let busy = connections >= bounds.connections_max - reserved;
+    let place = router.take_place(bounds.connections_max - reserved);
     let cluster_id = network.cluster_id();
     let kind = ServiceKind::from_number(hello.service);
     let offered = kind.filter(|&kind| router.offers(kind, hello.instance));
@@ -201,18 +195,20 @@ async fn greet(
         Some(Refusal::Version)
     } else if !clusters_agree(cluster_id, hello.cluster_id) {
         Some(Refusal::Cluster)
-    } else if busy {
+    } else if place.is_none() {
         Some(Refusal::Busy)
     } else if offered.is_none() {
         Some(Refusal::Endpoint)
     } else {
         None
     };
+    let place = place.filter(|_| refusal.is_none());
     handshake::answer(&mut stream, cluster_id, refusal, bounds.handshake_timeout).await?;
     let refused = |code, detail: String| Err(Error::new(code, Stage::Connect, detail));
-    match (refusal, offered) {
-        (None, Some(kind)) => {
-            router.serve_stream(kind, hello.instance, Box::new(stream), network.awake());
+    match (refusal, offered.zip(place)) {
+        (None, Some((kind, place))) => {
+            let stream = Box::new(stream);
+            router.serve_stream(place, kind, hello.instance, stream, network.awake());
             Ok(())
         }
         (Some(Refusal::Version), _) => refused(
