@@ -68,7 +68,7 @@ pub(super) async fn connect(address: &Address) -> Result<Connection> {
         .map_err(|error| error.with_code(ErrorCode::Unreachable).at(address))?
         .map_err(|error| {
             // Of the server that says nothing. It must not be taken for one that is down.
-            let code = match is_own(&error) {
+            let code = match is_own(&error, address) {
                 true => ErrorCode::TooBusy,
                 false => ErrorCode::Unreachable,
             };
@@ -80,12 +80,13 @@ pub(super) async fn connect(address: &Address) -> Result<Connection> {
 }
 
 /// Whether this process or its machine has run out of something that a connection needs: memory, files, ports, buffers.
-fn is_own(error: &io::Error) -> bool {
+fn is_own(error: &io::Error, peer: &Address) -> bool {
     // ENOBUFS, which has no kind of its own.
     let lacks_buffers = cfg!(target_os = "linux") && error.raw_os_error() == Some(105);
-    let lacks_more =
-        matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory);
-    lacks_more || lacks_buffers || runtime::is_out_of_descriptors(error)
+    // A host without IPv6 has the same error for all such peers, each time: it does not pass.
+    let lacks_ports = error.kind() == io::ErrorKind::AddrNotAvailable && !peer.0.starts_with('[');
+    let lacks_memory = error.kind() == io::ErrorKind::OutOfMemory;
+    lacks_memory || lacks_ports || lacks_buffers || runtime::is_out_of_descriptors(error)
 }
 
 /// Sets the options of a new connection. It works without them, so failures do not matter.
@@ -297,9 +298,14 @@ mod tests {
 
     #[test]
     fn what_this_process_lacks_is_no_silence_of_a_server() {
-        let number = io::Error::from_raw_os_error;
-        assert!(is_own(&number(24)) && is_own(&number(99)), "no file, no port");
-        assert!(!is_own(&number(111)) && !is_own(&number(113)), "refused, no route");
+        let is_own_of = |number, peer: &str| {
+            is_own(&io::Error::from_raw_os_error(number), &Address(peer.to_string()))
+        };
+        let peer = "192.0.2.1:4500";
+        assert!(is_own_of(24, peer) && is_own_of(99, peer), "no file, no port");
+        assert!(!is_own_of(111, peer) && !is_own_of(113, peer), "refused, no route");
+        assert!(!is_own_of(99, "[2001:db8::1]:4500"), "perhaps no IPv6 at all");
+        assert!(is_own_of(24, "[2001:db8::1]:4500"));
     }
 
     #[tokio::test]
