@@ -273,6 +273,32 @@ async fn one_stranger_among_the_controllers_ends_no_watch() {
     watch.await.unwrap();
 }
 
+#[test]
+fn a_watch_outlives_the_runtime_that_it_was_armed_in_while_it_is_awaited_in_another() {
+    let (first, second) = (runtime(), runtime());
+    let (cluster, database, watch) = first.block_on(async {
+        let cluster = Cluster::new();
+        let database = cluster.connect().await;
+        let transaction = database.transaction();
+        let watch = transaction.watch("k").await.unwrap();
+        transaction.commit().await.unwrap();
+        (cluster, database, watch)
+    });
+    let watching = second.spawn(watch);
+    second.block_on(tokio::task::yield_now());
+    drop(first);
+    second.block_on(async {
+        database
+            .run_transaction(|transaction| async move { transaction.set("k", "v") })
+            .await
+            .unwrap();
+        let limit = Duration::from_secs(10);
+        let watched = runtime::timeout(limit, ferrisdb_client::Stage::Client, watching).await;
+        watched.expect("it is seen to").unwrap().unwrap();
+    });
+    drop(cluster);
+}
+
 /// A runtime, as programs make them.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
