@@ -126,8 +126,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Why it was refused. [`ErrorCode::NotLeader`] or [`ErrorCode::Unreachable`] if no leader was found
-    /// in the time of [`crate::Settings::connect_limit`]; [`ErrorCode::TimedOut`] if one has it and does not answer:
+    /// Why it was refused. [`ErrorCode::NotLeader`], [`ErrorCode::Unreachable`] or [`ErrorCode::TooBusy`] if no leader was found
+    /// that has taken it, in the time of [`crate::Settings::connect_limit`]; [`ErrorCode::TimedOut`] if one has it and does not answer:
     /// then it may or may not be remembered, and giving it again is safe.
     pub async fn administer(&self, command: Command) -> Result<()> {
         let deadline = runtime::now() + self.settings().connect_limit;
@@ -135,9 +135,12 @@ impl Database {
             let Err(error) = self.cluster().administer(command.clone()).await else {
                 return Ok(());
             };
-            let another_may_lead =
-                matches!(error.code(), ErrorCode::NotLeader | ErrorCode::Unreachable);
-            if !another_may_lead || runtime::now() >= deadline {
+            // Another one may lead by then; or there is room again, in this process or at the controllers.
+            let may_work_soon = matches!(
+                error.code(),
+                ErrorCode::NotLeader | ErrorCode::Unreachable | ErrorCode::TooBusy
+            );
+            if !may_work_soon || runtime::now() >= deadline {
                 return Err(error);
             }
             runtime::sleep(runtime::jitter(PAUSE)).await;

@@ -133,7 +133,8 @@ pub enum TransactionOption {
     /// ```
     SizeCheckedAtCommit,
     /// A read that has failed lets the commit fail, with the same error, also if its caller has heard of it and decided to go on, as
-    /// programs of FoundationDB know it. Without this only an error does that nobody has heard of before.
+    /// programs of FoundationDB know it; the commit waits for no other read then. Failures of watches and of mapped ranges are
+    /// theirs alone. Without this only an error fails the commit that nobody has heard of before, of whichever read.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> ferrisdb_client::Result<()> {

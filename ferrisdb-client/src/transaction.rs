@@ -44,7 +44,7 @@ use crate::{
 };
 use commit::not_committed;
 use fate::{Fate, Settles};
-use outstanding::Outstanding;
+use outstanding::{Failure, Outstanding};
 use phase::{Phase, cancelled, timed_out};
 use read_version::ReadVersion;
 pub use snapshot::Snapshot;

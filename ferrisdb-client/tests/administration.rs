@@ -24,6 +24,8 @@ struct Group {
     commands: Vec<(usize, Command)>,
     /// After so many commands the next one leads.
     refuses: usize,
+    /// So many commands come while there is too much to do.
+    busy: usize,
 }
 
 #[derive(Clone)]
@@ -104,6 +106,10 @@ impl Controller for Member {
             group.leader = Some((self.index + 1) % 3);
             return Err(not_leader());
         }
+        if group.busy > 0 {
+            group.busy -= 1;
+            return Err(Error::new(ErrorCode::TooBusy, Stage::Control, ""));
+        }
         if let Command::Include(_) = command {
             return Err(Error::new(ErrorCode::InvalidArgument, Stage::Control, "unknown"));
         }
@@ -122,6 +128,7 @@ async fn commands_reach_the_leader_whoever_that_is_by_then() {
     };
     database.configure(change.clone()).await.unwrap();
     group.lock().refuses = 1;
+    group.lock().busy = 2;
     let selectors = vec![ProcessSelector::Address(Address::new("x:1"))];
     database.exclude(selectors.clone()).await.unwrap();
     database.add_controller(address(4)).await.unwrap();

@@ -180,6 +180,30 @@ async fn an_error_of_a_read_that_nobody_has_heard_of_fails_the_commit() {
 }
 
 #[tokio::test]
+async fn a_commit_that_has_failed_with_a_read_waits_for_no_other() {
+    let cluster = Cluster::new();
+    let database = cluster.connect_with(patient()).await;
+    let transaction = database.transaction();
+    transaction.set_option(TransactionOption::FailedReadsFailCommit).unwrap();
+    transaction.read_version().await.unwrap();
+    for tag in [0, 1] {
+        cluster.stop_storage(tag);
+    }
+    let (mut read, mut watch) = (Box::pin(transaction.get("r")), Box::pin(transaction.watch("w")));
+    assert!((&mut read).now_or_never().is_none() && (&mut watch).now_or_never().is_none());
+    transaction.set_versionstamped_value("k", vec![0; 10], 0).unwrap();
+    assert!(transaction.get("k").await.is_err());
+    let committed = transaction.commit().now_or_never().expect("it waits for nothing");
+    assert_eq!(committed.unwrap_err().code(), ErrorCode::AccessedUnreadable);
+    // The others go on; a watch that nothing can arm any more hears why.
+    for tag in [0, 1] {
+        cluster.start_storage(tag);
+    }
+    assert_eq!(read.await.unwrap(), None);
+    assert_eq!(watch.await.unwrap_err().code(), ErrorCode::AccessedUnreadable);
+}
+
+#[tokio::test]
 async fn a_read_that_nobody_polls_holds_up_no_other() {
     let cluster = Cluster::new();
     let database = cluster.connect().await;
@@ -247,6 +271,32 @@ async fn one_stranger_among_the_controllers_ends_no_watch() {
     let change = |transaction: Transaction| async move { transaction.set("k", "v") };
     database.run_transaction(change).await.unwrap();
     watch.await.unwrap();
+}
+
+#[test]
+fn a_watch_outlives_the_runtime_that_it_was_armed_in_while_it_is_awaited_in_another() {
+    let (first, second) = (runtime(), runtime());
+    let (cluster, database, watch) = first.block_on(async {
+        let cluster = Cluster::new();
+        let database = cluster.connect().await;
+        let transaction = database.transaction();
+        let watch = transaction.watch("k").await.unwrap();
+        transaction.commit().await.unwrap();
+        (cluster, database, watch)
+    });
+    let watching = second.spawn(watch);
+    second.block_on(tokio::task::yield_now());
+    drop(first);
+    second.block_on(async {
+        database
+            .run_transaction(|transaction| async move { transaction.set("k", "v") })
+            .await
+            .unwrap();
+        let limit = Duration::from_secs(10);
+        let watched = runtime::timeout(limit, ferrisdb_client::Stage::Client, watching).await;
+        watched.expect("it is seen to").unwrap().unwrap();
+    });
+    drop(cluster);
 }
 
 /// A runtime, as programs make them.

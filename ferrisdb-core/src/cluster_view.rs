@@ -13,7 +13,15 @@
 //! Clients find proxies and storage servers in it, storage servers their logs, processes the newest
 //! generation. One view per process and cluster, shared by all who look.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -49,7 +57,20 @@ pub struct ClusterView {
 #[derive(Debug, Default)]
 struct Shared {
     latest: Mutex<Latest>,
+    /// There is a newer state, or nobody follows any more.
     changed: Notify,
+    is_followed: AtomicBool,
+}
+
+/// What whoever follows holds. When his runtime ends, those that wait in others have to hear of it: they follow on.
+struct Followed(Arc<Shared>);
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // Before they look.
+        self.0.is_followed.store(false, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +103,8 @@ impl ClusterView {
     /// Follows on if the runtime has ended in which the cluster was followed.
     fn follow_on(&self) {
         let mut task = self.following.lock();
-        if task.is_finished() {
+        // A task that is just ending has not finished.
+        if !self.shared.is_followed.load(Ordering::Acquire) {
             *task = following(&self.shared, &self.controllers);
         }
     }
@@ -107,20 +129,21 @@ impl ClusterView {
 
     /// The first state known with a revision past `revision`; zero for any. Waits until there is one.
     pub async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
-        self.follow_on();
-        self.shared.newer_than(revision).await
+        self.shared.newer_than(revision, || self.follow_on()).await
     }
 }
 
 fn following(shared: &Arc<Shared>, controllers: &Controllers) -> Task {
-    let (shared, controllers) = (Arc::clone(shared), controllers.clone());
+    shared.is_followed.store(true, Ordering::Release);
+    let (followed, controllers) = (Followed(Arc::clone(shared)), controllers.clone());
     runtime::keep_running("following the cluster", move || {
-        follow(Arc::clone(&shared), controllers.clone())
+        follow(Arc::clone(&followed.0), controllers.clone())
     })
 }
 
 impl Shared {
-    async fn newer_than(&self, revision: u64) -> Arc<ClusterState> {
+    /// The first state past `revision`; `before_each_wait` is called whenever there is none yet.
+    async fn newer_than(&self, revision: u64, before_each_wait: impl Fn()) -> Arc<ClusterState> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -130,6 +153,7 @@ impl Shared {
             if let Some(state) = latest.filter(|state| state.revision > revision) {
                 return state;
             }
+            before_each_wait();
             changed.await;
         }
     }
@@ -222,7 +246,7 @@ async fn poll_until_failure(
             biased;
             news = asked => news??,
             // Somebody else was faster: nobody needs to send the same state again.
-            _ = shared.newer_than(known) => continue,
+            _ = shared.newer_than(known, || ()) => continue,
         };
         *retry = RETRY_MIN;
         {

@@ -499,6 +499,25 @@ async fn clients_leave_connections_to_servers() {
 }
 
 #[tokio::test]
+async fn clients_that_come_at_once_leave_connections_to_servers() {
+    let bounds = Bounds { connections_max: 8, handshakes_max: 64, ..patient() };
+    let server = Server::start(bounds).await;
+    let endpoint = server.endpoint();
+    let connects = (0..20).map(|_| {
+        let endpoint = endpoint.clone();
+        async move { Network::new().connect::<SequencerService>(&endpoint).await }
+    });
+    let clients = in_time(futures::future::join_all(connects)).await;
+    let refused = clients.iter().filter_map(|client| client.as_ref().err());
+    assert!(refused.clone().all(|error| error.code() == ErrorCode::TooBusy));
+    assert_eq!(refused.count(), 13);
+    let member = Network::new();
+    member.set_origin(&Address::new("member:1"));
+    let kept = in_time(member.connect::<SequencerService>(&endpoint)).await.unwrap();
+    assert_answers(&kept).await;
+}
+
+#[tokio::test]
 async fn silent_peers_make_room_for_others() {
     let bounds = Bounds { handshakes_max: 4, connections_max: 8, handshake_timeout: NEVER };
     let server = Server::start(bounds).await;

@@ -10,10 +10,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use ferrisdb_client::{Database, Key, KeySelector, Settings, tuple::pack};
-use ferrisdb_core::runtime;
+use ferrisdb_core::{Stage, runtime};
 use ferrisdb_fdb::{
     Ended, Output, Promise, api_version,
     database::DatabaseOptions,
@@ -147,6 +148,12 @@ fn number(result: Ended) -> i64 {
     }
 }
 
+/// A result that has to be there in a moment.
+async fn soon(known: &Known) -> Ended {
+    let limit = Duration::from_secs(1);
+    runtime::timeout(limit, Stage::Client, known.ended()).await.expect("it does not end")
+}
+
 fn set_number(transaction: &Tested, option: i32, value: i64) -> Result<(), Code> {
     transaction.set_option(option, Some(&value.to_le_bytes()))
 }
@@ -217,6 +224,27 @@ async fn without_a_commit_there_is_no_versionstamp() {
     let (stamp, commit) = (transaction.versionstamp(), transaction.commit());
     assert_eq!((commit.ended().await, stamp.ended().await), (Ok(Output::Void), Err(2021)));
     assert_eq!(transaction.versionstamp().ended().await, Err(2017), "too late");
+
+    // An error that is no reason to try again ends the transaction.
+    let transaction = database.transaction();
+    let stamp = transaction.versionstamp();
+    assert_eq!(transaction.on_error(2004).ended().await, Err(2004));
+    assert_eq!(soon(&stamp).await, Err(1025));
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_does_nothing_to_the_one_under_way() {
+    let database = Handle::new().await;
+    let transaction = database.transaction();
+    transaction.set(b"k", b"v");
+    let (read, stamp) = (transaction.get(b"r", false), transaction.versionstamp());
+    let first = transaction.commit();
+    assert!(!first.is_ready(), "the second has to come during the first");
+    set_number(&transaction, SIZE_LIMIT, 31).unwrap();
+    assert_eq!(transaction.commit().ended().await, Err(2006));
+    assert_eq!(first.ended().await, Ok(Output::Void));
+    assert!(matches!(soon(&stamp).await, Ok(Output::Key(stamp)) if stamp.len() == 10));
+    read.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -419,6 +447,16 @@ async fn a_commit_fails_with_its_reads() {
     let (read, commit) = (transaction.get(b"k", false), transaction.commit());
     assert_eq!((commit.ended().await, read.ended().await), (Err(1009), Err(1009)));
     assert_eq!(database.transaction().get(b"n", false).ended().await, Ok(Output::Value(None)));
+    // Watches and mapped ranges fail alone.
+    let transaction = database.transaction();
+    transaction.atomic_op(b"k", &[0; 14], SET_VERSIONSTAMPED_VALUE);
+    assert_eq!(transaction.watch(b"k").ended().await, Err(1036));
+    let (begin, end) =
+        (KeySelector::first_greater_or_equal("a"), KeySelector::first_greater_or_equal("z"));
+    let mapper = pack(&("data", "{K[1]}", "{...}")).unwrap();
+    let mapped = transaction.get_mapped_range(range(begin, end), &mapper);
+    assert_eq!(mapped.ended().await, Err(1036));
+    assert_eq!(transaction.commit().ended().await, Ok(Output::Void));
 }
 
 #[tokio::test]
@@ -448,6 +486,7 @@ async fn whoever_waits_for_a_versionstamp_hears_of_misuse() {
     assert_eq!(commit.ended().await, Err(2017));
     assert_eq!((stamp.ended().await, watch.ended().await), (Err(2017), Err(2017)));
     assert_eq!(transaction.on_error(1020).ended().await, Err(2017));
+    assert_eq!(transaction.read_version().ended().await, Err(2017));
     // There is no commit because of what was done before.
     let transaction = database.transaction();
     let stamp = transaction.versionstamp();

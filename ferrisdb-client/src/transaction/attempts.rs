@@ -89,11 +89,7 @@ impl Transaction {
     /// # Ok(()) }
     /// ```
     pub fn cancel(&self) {
-        let mut state = self.shared.state.lock();
-        state.phase = Phase::Cancelled;
-        state.timer.end();
-        state.stamps = Stamps::default();
-        state.work.watches.clear();
+        self.shared.state.lock().end_for_good();
     }
 
     /// When to try again after an error; the error, if not at all.
@@ -107,9 +103,7 @@ impl Transaction {
         // Whoever cannot find out any more what became of an attempt must not make another one.
         let retried = (state.fate != Fate::Lost).then(|| state.backoff.next(&error, &options));
         let Some(delay) = retried.flatten() else {
-            state.phase = Phase::Cancelled;
-            state.timer.end();
-            state.work.watches.clear();
+            state.end_for_good();
             return Err(error);
         };
         Ok(delay)
@@ -147,6 +141,15 @@ impl Transaction {
 }
 
 impl State {
+    /// There is no attempt after this one: whoever waits for something of it hears so. Those that wait for the versionstamp of a
+    /// commit that has ended were told before.
+    fn end_for_good(&mut self) {
+        self.phase = Phase::Cancelled;
+        self.timer.end();
+        self.stamps = Stamps::default();
+        self.work.watches.clear();
+    }
+
     fn begin_attempt(&mut self, options: TransactionOptions) {
         self.attempt += 1;
         self.phase = Phase::Open;

@@ -34,13 +34,13 @@ impl Transaction {
     /// transaction's time was over before the answer came; after any other error the transaction did not take effect. If a read of
     /// the transaction has failed and nobody has heard of that yet, its error.
     pub async fn commit(&self) -> Result<Committed> {
-        let (call, outstanding) = {
+        let call = {
             let mut state = self.open()?;
             state.phase = Phase::Closing;
-            (state.call(), Arc::clone(&state.work.outstanding))
+            state.call()
         };
         // In a box, as the reads are: see `Transaction::read_key`.
-        let result = self.close_and_commit(&call, &outstanding).boxed().await;
+        let result = self.close_and_commit(&call).boxed().await;
         let mut state = self.shared.state.lock();
         let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
         if state.attempt == call.attempt && is_committing {
@@ -115,18 +115,27 @@ impl Transaction {
 
     /// Commits once the reads have ended that were begun before: what they see is part of the transaction, and so is that they
     /// fail, see [`Outstanding`].
-    async fn close_and_commit(&self, call: &Call, outstanding: &Outstanding) -> Result<Committed> {
-        let unheard = match planted(Plant::CommitBeforeReads) {
+    async fn close_and_commit(&self, call: &Call) -> Result<Committed> {
+        let (outstanding, fails_with_reads) = {
+            let state = self.shared.state.lock();
+            (Arc::clone(&state.work.outstanding), state.options.reads_fail_commit)
+        };
+        let reads = async {
+            Ok(match fails_with_reads {
+                true => outstanding.ended_or_failed().await,
+                false => outstanding.all_ended().await,
+            })
+        };
+        let failed = match planted(Plant::CommitBeforeReads) {
             true => None,
-            false => call.timer.within(async { Ok(outstanding.all_ended().await) }).await?,
+            false => call.timer.within(reads).await?,
         };
         {
             let mut state = self.shared.state.lock();
             if state.attempt != call.attempt || state.phase != Phase::Closing {
                 return Err(cancelled());
             }
-            let heard = state.options.reads_fail_commit.then(|| outstanding.first_error());
-            if let Some(failed) = heard.flatten().or(unheard) {
+            if let Some(failed) = failed {
                 return Err(failed);
             }
             state.phase = Phase::Committing;
@@ -254,6 +263,7 @@ impl State {
     fn end_commit(&mut self, database: &Database, result: &Result<Committed>) {
         self.phase = Phase::Ended;
         self.committed = result.as_ref().ok().copied();
+        self.work.failed = result.as_ref().err().cloned();
         self.work.is_in_doubt |= result.as_ref().is_err_and(Error::is_maybe_committed);
         self.stamps.tell(result);
         self.settle_watches(database, result);

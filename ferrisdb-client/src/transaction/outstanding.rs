@@ -12,6 +12,10 @@
 //!
 //! So a commit never waits for a read that waits to be polled. A read whose future was dropped is not waited for, nor does its
 //! error matter.
+//!
+//! With [`TransactionOption::FailedReadsFailCommit`](crate::TransactionOption::FailedReadsFailCommit) it is another rule, that of
+//! FoundationDB: the first error counts, heard or not, and the commit does not wait for other reads then. Watches and mapped ranges
+//! are waited for there, too, but fail alone.
 
 use std::{
     future::Future,
@@ -22,6 +26,7 @@ use ferrisdb_core::{Error, Result};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared, WeakShared, join_all},
+    stream::{FuturesUnordered, StreamExt as _},
 };
 use parking_lot::Mutex;
 
@@ -30,12 +35,21 @@ use super::cancelled;
 /// A read, which leaves its result where whoever has asked finds it, and ends with its error.
 type Read = BoxFuture<'static, Option<Error>>;
 
+/// What an error of a read is to a commit that fails with its reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The commit's own.
+    FailsCommit,
+    /// Nothing.
+    LeavesCommit,
+}
+
 /// The reads of an attempt.
 #[derive(Default)]
 pub(super) struct Outstanding {
     /// Those that nobody has to hear of any more are dropped now and then.
     reads: Mutex<Vec<WeakShared<Read>>>,
-    /// The first error of any of them, whether or not it was heard.
+    /// The first error that is a commit's own, whether or not it was heard.
     first_error: OnceLock<Error>,
 }
 
@@ -43,6 +57,7 @@ impl Outstanding {
     /// A read begins. The caller holds the transaction's lock, as whoever ends its open phase does.
     pub(super) fn begin<T, R>(
         self: &Arc<Self>,
+        failure: Failure,
         read: R,
     ) -> impl Future<Output = Result<T>> + Send + use<T, R>
     where
@@ -56,7 +71,9 @@ impl Outstanding {
         let read = async move {
             let result = read.await;
             let error = result.as_ref().err().cloned();
-            if let Some(error) = &error {
+            if let Some(error) = &error
+                && failure == Failure::FailsCommit
+            {
                 itself.note_failed(error);
             }
             *slot.lock() = Some(result);
@@ -83,19 +100,54 @@ impl Outstanding {
         let _ = self.first_error.set(error.clone());
     }
 
-    /// The first error of all reads so far, whether or not somebody has heard it.
-    pub(super) fn first_error(&self) -> Option<Error> {
-        self.first_error.get().cloned()
-    }
-
     /// Polls the reads until all of them have ended. No more may begin. Returns an error that nobody has heard yet, if there is one.
     pub(super) async fn all_ended(&self) -> Option<Error> {
-        let unheard: Vec<_> = self.reads.lock().iter().filter_map(unheard).collect();
-        join_all(unheard).await.into_iter().flatten().next()
+        join_all(self.unheard()).await.into_iter().flatten().next()
+    }
+
+    /// Polls the reads until all of them have ended, or one has failed with an error that is the commit's own: returns that. No
+    /// more may begin.
+    pub(super) async fn ended_or_failed(&self) -> Option<Error> {
+        let mut unheard: FuturesUnordered<_> = self.unheard().into_iter().collect();
+        loop {
+            if let Some(error) = self.first_error.get() {
+                return Some(error.clone());
+            }
+            unheard.next().await?;
+        }
+    }
+
+    fn unheard(&self) -> Vec<Shared<Read>> {
+        self.reads.lock().iter().filter_map(unheard).collect()
     }
 }
 
 /// The read, if somebody may still want its answer, and it has not ended, or has failed.
 fn unheard(read: &WeakShared<Read>) -> Option<Shared<Read>> {
     read.upgrade().filter(|read| !matches!(read.peek(), Some(None)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrisdb_core::{ErrorCode, Stage};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_error_that_is_the_commits_own_ends_its_wait() {
+        let outstanding = Arc::<Outstanding>::default();
+        let never = std::future::pending::<Result<()>>();
+        let _never = outstanding.begin(Failure::FailsCommit, never);
+        let (fail, failed) = oneshot::channel::<Result<()>>();
+        let failing = outstanding.begin(Failure::FailsCommit, async move { failed.await.unwrap() });
+        let alone = async { Err::<(), _>(cancelled()) };
+        let _alone = outstanding.begin(Failure::LeavesCommit, alone);
+        let mut ended = Box::pin(outstanding.ended_or_failed());
+        assert!((&mut ended).now_or_never().is_none());
+        let error = Error::new(ErrorCode::TransactionTooOld, Stage::Read, "");
+        fail.send(Err(error.clone())).unwrap();
+        assert_eq!(ended.await, Some(error.clone()));
+        assert_eq!(failing.await, Err(error));
+    }
 }

@@ -1,15 +1,15 @@
 //! What may be done with a transaction, and when: each operation asks here before it begins, and again when it comes back.
 //!
 //! ```text
-//!                    open()                     not_cancelled()      still_open(call)           committing(call)
-//!   Open             yes                        yes                  yes                        cancelled
-//!   Closing          used during commit         yes                  yes                        cancelled
-//!   Committing       used during commit         yes                  used during commit         yes
-//!   Ended            used during commit         yes                  used during commit         cancelled
-//!   Cancelled        cancelled                  cancelled            cancelled                  cancelled
+//!                    open()                not_cancelled()    still_reading(call)   still_open(call)      committing(call)
+//!   Open             yes                   yes                yes                   yes                   cancelled
+//!   Closing          used during commit    yes                yes                   yes                   cancelled
+//!   Committing       used during commit    yes                used during commit    used during commit    yes
+//!   Ended            used during commit    yes                yes                   why it failed         cancelled
+//!   Cancelled        cancelled             cancelled          cancelled             cancelled             cancelled
 //! ```
 //!
-//! All but the last also fail when the transaction's time is over. The last two fail in any other attempt than the call's.
+//! All but the last also fail when the transaction's time is over. The last three fail in any other attempt than the call's.
 
 use super::*;
 
@@ -85,15 +85,25 @@ impl Transaction {
         }
     }
 
-    /// The state, if it is still the one that the call began in.
-    pub(super) fn still_open(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
+    /// The state, if it is still the one that the call began in. A commit that has failed with one read has not waited for the
+    /// others: what they have read is of use all the same.
+    pub(super) fn still_reading(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
         let state = self.shared.state.lock();
         state.check_time()?;
         match state.phase {
             _ if state.attempt != call.attempt => Err(cancelled()),
-            Phase::Open | Phase::Closing => Ok(state),
-            Phase::Committing | Phase::Ended => Err(used_during_commit()),
+            Phase::Open | Phase::Closing | Phase::Ended => Ok(state),
+            Phase::Committing => Err(used_during_commit()),
             Phase::Cancelled => Err(cancelled()),
+        }
+    }
+
+    /// As [`Transaction::still_reading`], for what is to become part of the attempt: its commit must not have ended.
+    pub(super) fn still_open(&self, call: &Call) -> Result<MutexGuard<'_, State>> {
+        let state = self.still_reading(call)?;
+        match state.phase {
+            Phase::Ended => Err(state.work.failed.clone().unwrap_or_else(used_during_commit)),
+            _ => Ok(state),
         }
     }
 

@@ -68,7 +68,7 @@ impl Transaction {
             let state = self.open()?;
             let reading = Reading::of(self, &state, isolation);
             check_query(&query, &reading.read_end)?;
-            state.work.outstanding.begin(async move {
+            state.work.outstanding.begin(Failure::FailsCommit, async move {
                 let (page, observed) = reading.call.timer.within(reading.read(&query)).await?;
                 reading.observe(&observed)?;
                 Ok(page)
@@ -106,7 +106,7 @@ impl Transaction {
             let state = self.open()?;
             let reading = Reading::of(self, &state, Isolation::Serializable);
             check_query(&query, &reading.read_end)?;
-            state.work.outstanding.begin(async move {
+            state.work.outstanding.begin(Failure::LeavesCommit, async move {
                 let mapped = reading.read_mapped(&query, &map);
                 let (page, observed) = reading.call.timer.within(mapped).await?;
                 reading.observe(&observed)?;
@@ -125,7 +125,7 @@ impl Transaction {
             let state = self.open()?;
             let reading = Reading::of(self, &state, isolation);
             check_selector(&selector, &reading.read_end)?;
-            state.work.outstanding.begin(async move {
+            state.work.outstanding.begin(Failure::FailsCommit, async move {
                 let resolved = reading.resolve(&selector);
                 let (key, observed) = reading.call.timer.within(resolved).await?;
                 reading.observe(&observed)?;
@@ -150,7 +150,7 @@ impl Reading {
 
     /// The read has ended: a later write to what it saw is a conflict (I-15).
     fn observe(&self, observed: &RangeSet) -> Result<()> {
-        let mut state = self.transaction.still_open(&self.call)?;
+        let mut state = self.transaction.still_reading(&self.call)?;
         if self.isolation == Isolation::Serializable {
             state.work.read_conflicts.extend(observed);
         }

@@ -86,6 +86,7 @@ impl Transaction {
     pub async fn read_version(&self) -> Result<Version> {
         let call = {
             let state = self.shared.state.lock();
+            state.check_time()?;
             let known = state.work.read_version.get();
             let is_closed =
                 matches!(state.phase, Phase::Closing | Phase::Committing | Phase::Ended);

@@ -247,13 +247,16 @@ impl Transaction {
     /// What is wrong with the key, or what became of the request.
     pub async fn addresses_for_key(&self, key: impl Into<Key>) -> Result<Vec<String>> {
         let key = key.into();
-        let call = {
+        let read = {
             let state = self.open()?;
             transaction::check_key(&key, &Key::SYSTEM_END, Stage::Client)?;
-            state.call()
+            let (database, call) = (self.shared.database.clone(), state.call());
+            state.work.outstanding.begin(Failure::FailsCommit, async move {
+                let addresses = call.timer.within(database.cluster().addresses_of(&key)).await?;
+                Ok(addresses.iter().map(ToString::to_string).collect())
+            })
         };
-        let addresses = call.timer.within(self.shared.database.cluster().addresses_of(&key));
-        Ok(addresses.await?.iter().map(ToString::to_string).collect())
+        read.await
     }
 }
 
@@ -286,9 +289,9 @@ impl Transaction {
                 Lookup::Database(operations) => operations,
             };
             let (itself, call) = (self.clone(), state.call());
-            state.work.outstanding.begin(async move {
+            state.work.outstanding.begin(Failure::FailsCommit, async move {
                 let found = call.timer.within(itself.fetch_key(&call, &key)).await?;
-                let mut state = itself.still_open(&call)?;
+                let mut state = itself.still_reading(&call)?;
                 if isolation == Isolation::Serializable {
                     state.work.read_conflicts.insert(&KeyRange::single(&key));
                 }

@@ -60,11 +60,11 @@ impl Transaction {
             state.options.check_readable(&key)?;
             let seen = match planted(Plant::WatchBelowWrites) {
                 true => Lookup::Database(Vec::new()),
-                false => state.look_up(&key, Isolation::Serializable)?,
+                false => state.overlay(Isolation::Serializable).lookup(&key)?,
             };
             let (pending, watch) = Watches::reserve(&self.shared.database, key.clone())?;
             let (itself, call) = (self.clone(), state.call());
-            state.work.outstanding.begin(async move {
+            state.work.outstanding.begin(Failure::LeavesCommit, async move {
                 itself.begin_watch(&call, key, seen, pending).await?;
                 Ok(watch)
             })

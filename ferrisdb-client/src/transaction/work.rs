@@ -24,6 +24,8 @@ pub(super) struct Work {
     pub(super) watches: Vec<PendingWatch>,
     /// Whether anything was read, without a conflict or with one.
     pub(super) has_read: Cell<bool>,
+    /// Why its commit has failed.
+    pub(super) failed: Option<Error>,
     /// Whether its commit got no answer.
     pub(super) is_in_doubt: bool,
 }

@@ -155,6 +155,11 @@ impl Book {
         failed.watches.into_values().map(|entry| entry.armed.signal).collect()
     }
 
+    /// Who waits.
+    pub(super) fn signals(&self) -> Vec<Arc<Signal>> {
+        self.watches.values().map(|entry| Arc::clone(&entry.armed.signal)).collect()
+    }
+
     /// When [`Book::begin_due`] has something to do next.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(until, _)| *until)

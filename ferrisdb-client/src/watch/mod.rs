@@ -40,7 +40,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -233,12 +233,28 @@ struct Shared {
     book: Mutex<Book>,
     /// There is something to do.
     woken: Notify,
+    /// Whether there is a driver.
+    is_driven: AtomicBool,
+}
+
+/// What a driver holds while it lives. When its runtime ends, those that wait in others have to hear of it, as nobody else sees
+/// to their watches: each poll of one drives on.
+struct Driven(Arc<Shared>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        // Before they look.
+        self.0.is_driven.store(false, Ordering::Release);
+        let waiting = self.0.book.lock().signals();
+        waiting.iter().for_each(|signal| signal.wake());
+    }
 }
 
 impl Watches {
     /// No watches; at most so many at a time.
     pub(crate) fn new(cluster: Arc<Cluster>, max: usize) -> Watches {
-        let shared = Shared { cluster, book: Mutex::default(), woken: Notify::new() };
+        let (book, woken, is_driven) = (Mutex::default(), Notify::new(), AtomicBool::new(false));
+        let shared = Shared { cluster, book, woken, is_driven };
         Watches {
             shared: Arc::new(shared),
             max: AtomicUsize::new(max),
@@ -288,26 +304,26 @@ impl Watches {
             let armed = self.shared.book.lock().arm(armed, now);
             armed.unwrap_or_else(|closed| signal.give(Err(closed)));
         }
-        {
-            let mut driver = self.driver.lock();
-            if driver.as_ref().is_none_or(Task::is_finished) {
-                *driver = Some(self.driving());
-            }
-        }
+        self.drive(&mut self.driver.lock());
         self.shared.woken.notify_one();
     }
 
     /// Somebody waits: should the runtime have ended in which the watches were seen to, his takes over.
     fn drive_on(&self) {
         let mut driver = self.driver.lock();
-        if driver.as_ref().is_some_and(Task::is_finished) {
-            *driver = Some(self.driving());
+        // Nothing was armed before the first one.
+        if driver.is_some() {
+            self.drive(&mut driver);
         }
     }
 
-    fn driving(&self) -> Task {
-        let shared = Arc::clone(&self.shared);
-        runtime::keep_running("watches", move || driver::drive(Arc::clone(&shared)))
+    /// Begins to drive, unless that is done already. Not whether the task has ended counts: one that is just ending has not.
+    fn drive(&self, driver: &mut Option<Task>) {
+        if !self.shared.is_driven.swap(true, Ordering::AcqRel) {
+            let driven = Driven(Arc::clone(&self.shared));
+            let driving = move || driver::drive(Arc::clone(&driven.0));
+            *driver = Some(runtime::keep_running("watches", driving));
+        }
     }
 
     /// Nothing can be watched any more.

@@ -58,6 +58,11 @@ impl Signal {
         }
     }
 
+    /// Lets whoever waits look again.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// Until when the watch has to be armed; `None` if it is, or may take its time.
     pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
         let earlier = std::mem::replace(&mut *self.deadline.lock(), deadline);

@@ -1,6 +1,13 @@
 //! What a process offers: handlers by service and instance.
 
-use std::{any::Any, collections::BTreeMap, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use parking_lot::Mutex;
@@ -132,12 +139,26 @@ fn bound_deadline<T>(mut message: ClientMessage<T>) -> ClientMessage<T> {
     message
 }
 
+/// The place of a connection that is welcome and not served yet. Callers that come at once would all find room otherwise, by
+/// the number of those that are served.
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a process offers. Clones are the same router.
 #[derive(Clone, Default)]
 pub struct Router {
-    endpoints: Arc<Mutex<BTreeMap<(ServiceKind, u64), Registered>>>,
+    endpoints: Arc<Mutex<Endpoints>>,
+    /// The places of connections that are not served yet. It only rises under the lock of the endpoints.
+    places: Arc<AtomicUsize>,
     metrics: Registry,
 }
+
+type Endpoints = BTreeMap<(ServiceKind, u64), Registered>;
 
 struct Registered {
     endpoint: Arc<dyn Endpoint>,
@@ -182,9 +203,20 @@ impl Router {
         self.endpoints.lock().contains_key(&(kind, instance))
     }
 
+    /// A place for one more connection, unless there are as many as may be.
+    pub(super) fn take_place(&self, connections_max: usize) -> Option<Place> {
+        let mut endpoints = self.endpoints.lock();
+        let taken = served(&mut endpoints) + self.places.load(Ordering::Relaxed);
+        (taken < connections_max).then(|| {
+            self.places.fetch_add(1, Ordering::Relaxed);
+            Place(Arc::clone(&self.places))
+        })
+    }
+
     /// Serves a connection that has passed the handshake, as long as the endpoint is offered.
     pub(super) fn serve_stream(
         &self,
+        place: Place,
         kind: ServiceKind,
         instance: u64,
         stream: Box<dyn ByteStream>,
@@ -195,6 +227,8 @@ impl Router {
             let task = spawn(registered.endpoint.serve_stream(stream, awake));
             registered.keep(task);
         }
+        // Under the lock: it counts as served from here on.
+        drop(place);
     }
 
     /// A handler, for calls from within the process.
@@ -206,15 +240,17 @@ impl Router {
 
     /// How many connections are being served.
     pub fn connections(&self) -> usize {
-        let mut endpoints = self.endpoints.lock();
-        endpoints
-            .values_mut()
-            .map(|registered| {
-                registered.connections.retain(|task| !task.is_finished());
-                registered.connections.len()
-            })
-            .sum()
+        served(&mut self.endpoints.lock())
     }
+}
+
+/// How many connections are being served.
+fn served(endpoints: &mut Endpoints) -> usize {
+    let of_each = endpoints.values_mut().map(|registered| {
+        registered.connections.retain(|task| !task.is_finished());
+        registered.connections.len()
+    });
+    of_each.sum()
 }
 
 impl Registered {

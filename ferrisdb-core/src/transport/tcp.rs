@@ -68,7 +68,7 @@ pub(super) async fn connect(address: &Address) -> Result<Connection> {
         .map_err(|error| error.with_code(ErrorCode::Unreachable).at(address))?
         .map_err(|error| {
             // Of the server that says nothing. It must not be taken for one that is down.
-            let code = match is_own(&error) {
+            let code = match is_own(&error, address) {
                 true => ErrorCode::TooBusy,
                 false => ErrorCode::Unreachable,
             };
@@ -80,12 +80,13 @@ pub(super) async fn connect(address: &Address) -> Result<Connection> {
 }
 
 /// Whether this process or its machine has run out of something that a connection needs: memory, files, ports, buffers.
-fn is_own(error: &io::Error) -> bool {
+fn is_own(error: &io::Error, peer: &Address) -> bool {
     // ENOBUFS, which has no kind of its own.
     let lacks_buffers = cfg!(target_os = "linux") && error.raw_os_error() == Some(105);
-    let lacks_more =
-        matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory);
-    lacks_more || lacks_buffers || runtime::is_out_of_descriptors(error)
+    // A host without IPv6 has the same error for all such peers, each time: it does not pass.
+    let lacks_ports = error.kind() == io::ErrorKind::AddrNotAvailable && !peer.0.starts_with('[');
+    let lacks_memory = error.kind() == io::ErrorKind::OutOfMemory;
+    lacks_memory || lacks_ports || lacks_buffers || runtime::is_out_of_descriptors(error)
 }
 
 /// Sets the options of a new connection. It works without them, so failures do not matter.
@@ -160,12 +161,11 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
         prepare(&stream);
         #[cfg(madsim)]
         let Ok(stream) = simulated::accepted(stream) else { continue };
-        let connections = router.connections();
         let (router, network) = (router.clone(), network.clone());
         let last_refused = Arc::clone(&last_refused);
         // Handshakes have a task each: a silent caller holds up nobody else.
         greeting.push_back(spawn(async move {
-            if let Err(error) = greet(stream, router, network, connections).await {
+            if let Err(error) = greet(stream, router, network).await {
                 // A peer in a retry loop must not fill the log: say it once, until it changes.
                 let said = (peer.ip(), error.code());
                 if last_refused.lock().replace(said) == Some(said) {
@@ -179,12 +179,7 @@ async fn accept(listener: TcpListener, router: Router, network: Network) {
 }
 
 /// The server's side of a new connection: handshake, then on to the endpoint.
-async fn greet(
-    mut stream: Connection,
-    router: Router,
-    network: Network,
-    connections: usize,
-) -> Result<()> {
+async fn greet(mut stream: Connection, router: Router, network: Network) -> Result<()> {
     let bounds = network.bounds();
     let hello = handshake::listen(&mut stream, bounds.handshake_timeout).await?;
     // Clients may want more connections than there are. They do not get those by which servers elect a leader, say that they
@@ -193,7 +188,7 @@ async fn greet(
         true => bounds.connections_max / limits::CONNECTIONS_RESERVED_PART,
         false => 0,
     };
-    let busy = connections >= bounds.connections_max - reserved;
+    let place = router.take_place(bounds.connections_max - reserved);
     let cluster_id = network.cluster_id();
     let kind = ServiceKind::from_number(hello.service);
     let offered = kind.filter(|&kind| router.offers(kind, hello.instance));
@@ -201,18 +196,20 @@ async fn greet(
         Some(Refusal::Version)
     } else if !clusters_agree(cluster_id, hello.cluster_id) {
         Some(Refusal::Cluster)
-    } else if busy {
+    } else if place.is_none() {
         Some(Refusal::Busy)
     } else if offered.is_none() {
         Some(Refusal::Endpoint)
     } else {
         None
     };
+    let place = place.filter(|_| refusal.is_none());
     handshake::answer(&mut stream, cluster_id, refusal, bounds.handshake_timeout).await?;
     let refused = |code, detail: String| Err(Error::new(code, Stage::Connect, detail));
-    match (refusal, offered) {
-        (None, Some(kind)) => {
-            router.serve_stream(kind, hello.instance, Box::new(stream), network.awake());
+    match (refusal, offered.zip(place)) {
+        (None, Some((kind, place))) => {
+            let stream = Box::new(stream);
+            router.serve_stream(place, kind, hello.instance, stream, network.awake());
             Ok(())
         }
         (Some(Refusal::Version), _) => refused(
@@ -301,9 +298,14 @@ mod tests {
 
     #[test]
     fn what_this_process_lacks_is_no_silence_of_a_server() {
-        let number = io::Error::from_raw_os_error;
-        assert!(is_own(&number(24)) && is_own(&number(99)), "no file, no port");
-        assert!(!is_own(&number(111)) && !is_own(&number(113)), "refused, no route");
+        let is_own_of = |number, peer: &str| {
+            is_own(&io::Error::from_raw_os_error(number), &Address(peer.to_string()))
+        };
+        let peer = "192.0.2.1:4500";
+        assert!(is_own_of(24, peer) && is_own_of(99, peer), "no file, no port");
+        assert!(!is_own_of(111, peer) && !is_own_of(113, peer), "refused, no route");
+        assert!(!is_own_of(99, "[2001:db8::1]:4500"), "perhaps no IPv6 at all");
+        assert!(is_own_of(24, "[2001:db8::1]:4500"));
     }
 
     #[tokio::test]

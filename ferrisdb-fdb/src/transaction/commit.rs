@@ -16,8 +16,10 @@ impl<P: Promise> Transaction<P> {
     /// Commits.
     pub fn commit(self: &Arc<Self>) -> Arc<P> {
         if let Err(code) = self.usable() {
-            // There will be no commit.
-            self.settle_stamps(Err(code));
+            // There will be no commit, unless one is under way: then it says what becomes of the versionstamp.
+            if self.client.as_ref().is_ok_and(|client| client.check_open().is_ok()) {
+                self.settle_stamps(Err(code));
+            }
             return P::ready(Err(code));
         }
         let itself = Arc::clone(self);

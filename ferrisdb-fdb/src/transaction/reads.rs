@@ -28,8 +28,11 @@ impl<P: Promise> Transaction<P> {
         let _ = self.change(|client| client.set_read_version(ferrisdb_client::Version(version)));
     }
 
-    /// The version that is read.
+    /// The version that is read. To ask for it is no misuse at any time, but after one there is none.
     pub fn read_version(&self) -> Arc<P> {
+        if self.state.lock().is_poisoned {
+            return P::ready(self.usable().and(Err(errors::USED_DURING_COMMIT)));
+        }
         self.run(AtCommit::LeftAlone, async |client: Client| {
             client.read_version().await.map(of_version)
         })
@@ -144,7 +147,7 @@ impl<P: Promise> Transaction<P> {
     /// Who holds a key.
     pub fn addresses_for_key(&self, key: &[u8]) -> Arc<P> {
         let key = Key::copy_from(key);
-        self.run(AtCommit::LeftAlone, async move |client: Client| {
+        self.run(AtCommit::WaitedFor, async move |client: Client| {
             let addresses = client.addresses_for_key(key).await;
             addresses.map(Output::Strings)
         })
