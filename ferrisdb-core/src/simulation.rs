@@ -223,6 +223,8 @@ named! {
 named! {
     /// A branch that is rarely taken.
     Mark {
+        /// A process ended in order.
+        EndedInOrder = "ended-in-order",
         /// Log: a torn tail was cut at a restart.
         TornTailCut = "log-torn-tail-cut",
         /// Log: a push arrived before its predecessor.
@@ -259,6 +261,8 @@ named! {
         WaitedForMember = "proxy-waited-for-member",
         /// Proxy: a connection to a log, a resolver or the sequencer broke, and was made anew.
         MemberReconnected = "proxy-member-reconnected",
+        /// Storage: an engine that its full disk had stopped was opened anew.
+        EngineReopened = "storage-engine-reopened",
         /// Controller: the call that waits at a member lost its connection.
         WatchBroke = "controller-watch-broke",
         /// Sequencer: a proxy asked again for the version of a batch.

@@ -41,6 +41,8 @@ pub enum FaultKind {
     /// A storage server stands still while a log is killed, and after the next recovery another one. Before they come
     /// back it goes on: what it lacks is only where a recovery has copied it.
     Cascade,
+    /// One process is told to end, as by SIGTERM, does so in order, and is started again.
+    Stop,
     /// One process stands still.
     Pause,
     /// A virtual machine is moved: it stands still, and so does its clock.
@@ -165,6 +167,8 @@ pub enum Fault {
     Kill(String, u32),
     /// See [`FaultKind::Cascade`]: the storage server, and the logs.
     Cascade(String, Vec<String>),
+    /// See [`FaultKind::Stop`].
+    Stop(String),
     /// See [`FaultKind::Pause`].
     Pause(String),
     /// See [`FaultKind::Freeze`].
@@ -284,6 +288,7 @@ impl fmt::Display for Fault {
             Fault::Cascade(first, logs) => {
                 write!(f, "{first} stands still while one by one are killed {}", logs.join(", "))
             }
+            Fault::Stop(node) => write!(f, "{node} ends in order"),
             Fault::Pause(node) => write!(f, "{node} stands still"),
             Fault::Freeze(node) => write!(f, "{node} stands still with its clock"),
             Fault::Partition(one, other) => {
@@ -497,6 +502,7 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             }
             Fault::Cascade(dice.pick(&storage.1), fallen)
         }
+        FaultKind::Stop => Fault::Stop(anybody(dice)),
         FaultKind::Pause => Fault::Pause(anybody(dice)),
         FaultKind::Freeze => Fault::Freeze(anybody(dice)),
         FaultKind::Partition => {
@@ -707,6 +713,13 @@ async fn one(world: &World, planned: &Planned) -> Result<()> {
             world.resume(first);
             runtime::sleep(step).await;
             logs.iter().for_each(|log| world.start_again(log));
+        }
+        Fault::Stop(node) => {
+            world.ask_to_stop(node);
+            lasting().await;
+            // Whoever has not ended by then is killed.
+            world.kill(node);
+            world.start_again(node);
         }
         Fault::Pause(node) => {
             world.pause(node);

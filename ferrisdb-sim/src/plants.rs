@@ -57,7 +57,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::ContinueIgnoresDirection => &["range-clears", "api", "serializability"],
         Plant::ScanInPlace => &["deleted-keys"],
         Plant::ScanUnderLock => &["deleted-keys"],
-        Plant::RaiseOldestLate => &["cold-keys"],
+        Plant::RaiseOldestLate => &["window-border", "cold-keys"],
         Plant::KeepShardsOfRolledBack => &["relocations", "operations"],
         Plant::KeepLeftovers => &["relocations", "operations"],
         Plant::ReportCopyTooEarly => &["relocations", "operations"],

@@ -32,12 +32,14 @@ use ferrisdb_core::{
     controllers::Controllers,
     id::Address,
     runtime,
+    simulation::{Mark, mark},
     transport::{Network, simulated::LinkConditions},
 };
 use ferrisdb_server::host::{ControllerHost, CoordinatorHost, LogHost, Media, Site, StorageHost};
 use futures::future::BoxFuture;
 use madsim::runtime::{Handle, NodeHandle};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
     clock::Clocks,
@@ -95,6 +97,8 @@ struct Node {
     /// For how many reasons it does not run, and stands still.
     down: AtomicU32,
     paused: AtomicU32,
+    /// Tells its present life to end in order.
+    stop: Arc<Notify>,
 }
 
 /// Where processes are reached now, by name: what operators would write into command lines. Clones are the same.
@@ -115,8 +119,24 @@ impl Places {
     }
 }
 
-/// A role that runs until it is dropped.
-type Hosted = Box<dyn Send>;
+/// A role that runs until it is dropped, or ends in order.
+trait Role: Send {
+    fn shut_down(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+type Hosted = Box<dyn Role>;
+
+macro_rules! roles {
+    ($($host:ident)+) => {
+        $(impl Role for $host {
+            fn shut_down(self: Box<Self>) -> BoxFuture<'static, ()> {
+                Box::pin(async move { $host::shut_down(*self).await })
+            }
+        })+
+    };
+}
+
+roles! { ControllerHost CoordinatorHost LogHost StorageHost }
 
 fn address(ip: impl std::fmt::Display) -> Address {
     Address::new(format!("{ip}:{PORT}"))
@@ -308,6 +328,12 @@ impl World {
         node.disk.crash_process();
     }
 
+    /// Tells a node to end, as SIGTERM would. One that has just been started does not hear it.
+    pub fn ask_to_stop(&self, name: &str) {
+        self.note(format_args!("tell {name} to end"));
+        self.node(name).stop.notify_waiters();
+    }
+
     fn stop(&self, node: &Node) {
         node.down.fetch_add(1, Ordering::SeqCst);
         Handle::current().kill(node.handle.id());
@@ -494,41 +520,48 @@ impl Node {
         let disk = MachineDisk::new(DiskProfile::draw());
         let (kept, first) = (disk.clone(), address(&ip));
         let (trace, who) = (trace.clone(), name.clone());
+        let stop = Arc::new(Notify::new());
+        let asked = Arc::clone(&stop);
         let init = move || {
-            let (role, disk) = (role.clone(), kept.clone());
+            let (role, disk, asked) = (role.clone(), kept.clone(), Arc::clone(&asked));
             let listen = moved.as_ref().and_then(|places| places.of(&who));
             let listen = listen.unwrap_or_else(|| first.clone());
             let (trace, who) = (trace.clone(), who.clone());
             async move {
-                loop {
-                    let error = live(&role, disk.media(), &listen).await;
+                while let Err(error) = live(&role, disk.media(), &listen, &asked).await {
                     trace.note(format_args!("{who} ends: {error}"));
                     runtime::sleep(RESTART_PAUSE).await;
                 }
+                trace.note(format_args!("{who} has ended in order"));
             }
         };
         let ip = parse(&ip);
         let handle = Handle::current().create_node().name(&name).ip(ip).init(init).build();
         let [down, paused] = std::array::from_fn(|_| AtomicU32::new(0));
-        Node { name, ip, handle, disk, down, paused }
+        Node { name, ip, handle, disk, down, paused, stop }
     }
 }
 
-/// The life of a process: until it cannot go on.
-async fn live<F>(role: &F, media: Media, listen: &Address) -> Error
+/// The life of a process: until it cannot go on, or is told to end.
+async fn live<F>(role: &F, media: Media, listen: &Address, stop: &Notify) -> Result<(), Error>
 where
     F: Fn(Arc<Site>, Media) -> BoxFuture<'static, Result<Hosted, Error>>,
 {
-    let site = match Site::listen(listen, None).await {
-        Ok(site) => Arc::new(site),
-        Err(error) => return error,
-    };
-    let error = match role(Arc::clone(&site), media).await {
-        Ok(_hosted) => site.failed().await,
-        Err(error) => error,
+    let site = Arc::new(Site::listen(listen, None).await?);
+    let ended = match role(Arc::clone(&site), media).await {
+        Ok(hosted) => tokio::select! {
+            biased;
+            error = site.failed() => Err(error),
+            () = stop.notified() => {
+                hosted.shut_down().await;
+                mark(Mark::EndedInOrder);
+                Ok(())
+            }
+        },
+        Err(error) => Err(error),
     };
     site.close();
-    error
+    ended
 }
 
 /// Runs a simulation with a seed, to its end, on a thread of its own.

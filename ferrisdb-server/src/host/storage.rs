@@ -1,15 +1,22 @@
 //! A storage server in a process.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ferrisdb_core::{
     ClusterId, Result,
     cluster_view::ClusterView,
     controllers::Controllers,
     id::Address,
-    service::controller::{ProcessClass, Progress, StorageReport},
+    runtime::{self, Task},
+    service::controller::{DISK_IS_FULL, ProcessClass, Progress, StorageReport},
+    simulation::{Mark, mark},
 };
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
@@ -22,16 +29,53 @@ use crate::{
     storage::{StorageServer, StorageSettings},
 };
 
+/// How often to look whether the engine has to be opened anew, and how long to wait after that has failed.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
 /// A storage server in this process.
 pub struct StorageHost {
     site: Arc<Site>,
-    server: Arc<StorageServer>,
+    hosted: Arc<StorageWorker>,
     _worker: Worker,
+    _reopening: Task,
 }
 
 struct StorageWorker {
-    server: Arc<StorageServer>,
+    server: Mutex<Kept>,
     directory: DataDirectory,
+}
+
+/// The storage server, which is replaced when its engine has to be opened anew.
+enum Kept {
+    Server(Arc<StorageServer>),
+    /// There is none for a moment; what the last one has said of itself.
+    Reopening(Progress, StorageReport),
+}
+
+/// What it takes to open the engine and to serve it.
+struct Opener {
+    site: Arc<Site>,
+    media: Media,
+    path: PathBuf,
+    cache_bytes: usize,
+    view: Arc<ClusterView>,
+    identity: Identity,
+    settings: StorageSettings,
+}
+
+impl Opener {
+    async fn open(&self) -> Result<Arc<StorageServer>> {
+        let engine = self.media.open_engine(&self.path, self.cache_bytes).await?;
+        Ok(Arc::new(StorageServer::open(
+            self.site.network().clone(),
+            Arc::clone(&self.view),
+            self.site.router().clone(),
+            self.identity.instance(),
+            self.identity.process,
+            engine,
+            self.settings,
+        )))
+    }
 }
 
 impl StorageHost {
@@ -52,24 +96,24 @@ impl StorageHost {
         let disk = Arc::clone(media.disk());
         let directory = DataDirectory::open(disk, path, DirectoryKind::Storage).await?;
         site.join_cluster_of(&directory)?;
-        let engine = media.open_engine(&path.join("engine"), cache_bytes).await?;
         let (process, class) = (directory.process_id(), ProcessClass::Storage);
         let identity = Identity { process, class, zone };
-        let view = ClusterView::follow(controllers.clone());
-        let server = StorageServer::open(
-            site.network().clone(),
-            Arc::new(view),
-            site.router().clone(),
-            identity.instance(),
-            identity.process,
-            engine,
+        let opener = Opener {
+            site: Arc::clone(&site),
+            media: media.clone(),
+            path: path.join("engine"),
+            cache_bytes,
+            view: Arc::new(ClusterView::follow(controllers.clone())),
+            identity: identity.clone(),
             settings,
-        );
-        let server = Arc::new(server);
-        let hosted = Arc::new(StorageWorker { server: Arc::clone(&server), directory });
+        };
+        let server = Mutex::new(Kept::Server(opener.open().await?));
+        let hosted = Arc::new(StorageWorker { server, directory });
         let changed = Arc::new(Notify::new());
-        let worker = Worker::start(Arc::clone(&site), controllers, identity, hosted, changed);
-        Ok(StorageHost { site, server, _worker: worker })
+        let said = Arc::clone(&hosted);
+        let worker = Worker::start(Arc::clone(&site), controllers, identity, said, changed);
+        let reopening = runtime::spawn(reopen(Arc::clone(&hosted), opener));
+        Ok(StorageHost { site, hosted, _worker: worker, _reopening: reopening })
     }
 
     /// Where it is reached.
@@ -84,28 +128,77 @@ impl StorageHost {
 
     /// Stops it, once what is being written is on disk.
     pub async fn shut_down(self) {
-        self.server.shut_down().await;
+        drop(self._reopening);
+        if let Some(server) = self.hosted.server() {
+            server.shut_down().await;
+        }
         self.site.close();
     }
 
     /// Stops it together with the whole cluster; see [`StorageServer::shut_down_with_cluster`].
     pub async fn shut_down_with_cluster(self) {
-        self.server.shut_down_with_cluster().await;
+        drop(self._reopening);
+        if let Some(server) = self.hosted.server() {
+            server.shut_down_with_cluster().await;
+        }
         self.site.close();
+    }
+}
+
+/// Opens the engine anew whenever it takes no more changes after its disk was full.
+async fn reopen(hosted: Arc<StorageWorker>, opener: Opener) {
+    loop {
+        runtime::sleep(REOPEN_PAUSE).await;
+        let Some(server) = hosted.server().filter(|server| server.needs_reopening()) else {
+            continue;
+        };
+        tracing::warn!("the disk has space again, and the engine is opened anew");
+        *hosted.server.lock() = Kept::Reopening(server.progress(), server.report());
+        server.release_engine().await;
+        let opened = loop {
+            match opener.open().await {
+                Ok(opened) => break opened,
+                Err(error) => tracing::error!(%error, "the engine cannot be opened anew"),
+            }
+            runtime::sleep(REOPEN_PAUSE).await;
+        };
+        mark(Mark::EngineReopened);
+        *hosted.server.lock() = Kept::Server(opened);
+    }
+}
+
+impl StorageWorker {
+    /// The storage server, unless its engine is being opened.
+    fn server(&self) -> Option<Arc<StorageServer>> {
+        match &*self.server.lock() {
+            Kept::Server(server) => Some(Arc::clone(server)),
+            Kept::Reopening(..) => None,
+        }
     }
 }
 
 impl Hosted for StorageWorker {
     fn trouble(&self) -> Option<String> {
-        self.server.trouble()
+        match &*self.server.lock() {
+            Kept::Server(server) => server.trouble(),
+            Kept::Reopening(..) => {
+                Some(format!("{DISK_IS_FULL}: it has space again, and the engine is being opened"))
+            }
+        }
     }
 
     fn storage(&self) -> Option<StorageReport> {
-        Some(self.server.report())
+        Some(match &*self.server.lock() {
+            Kept::Server(server) => server.report(),
+            Kept::Reopening(_, report) => report.clone(),
+        })
     }
 
     fn progress(&self) -> Progress {
-        self.server.progress()
+        match &*self.server.lock() {
+            Kept::Server(server) => server.progress(),
+            Kept::Reopening(progress, _) => *progress,
+        }
     }
 
     fn join(&self, cluster_id: ClusterId) -> BoxFuture<'_, Result<()>> {

@@ -41,7 +41,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{
     budget::ReadLimits,
-    engine::Engine,
+    engine::{Engine, Reserve},
     fetch::Fetch,
     flushing::{flush, pop},
     machine::{Beginning, Machine, MachineSettings},
@@ -104,6 +104,9 @@ impl Default for StorageSettings {
         }
     }
 }
+
+/// How often to look whether somebody still uses an engine that is to be opened anew.
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A storage server. Ends when it is dropped.
 #[derive(Debug)]
@@ -234,6 +237,23 @@ impl StorageServer {
     /// Why the server has stopped serving, if it has. It does not recover from that.
     pub fn failure(&self) -> Option<Error> {
         self.shared.serving.read().failure.clone()
+    }
+
+    /// Whether the engine has to be opened anew before anything can be written to it, and there is space for that.
+    pub fn needs_reopening(&self) -> bool {
+        let engine = &self.shared.engine;
+        engine.needs_reopening() && engine.check_space(Reserve::All).is_ok()
+    }
+
+    /// Stops, and returns when nobody uses the engine any more, so that it can be opened anew. The caller has the last handle.
+    pub async fn release_engine(self: Arc<StorageServer>) {
+        let engine = Arc::downgrade(&self.shared.engine);
+        self.shut_down().await;
+        self.shared.waiters.wake_all();
+        drop(self);
+        while engine.strong_count() > 0 {
+            runtime::sleep(RELEASE_PAUSE).await;
+        }
     }
 
     /// Stops, and returns when nothing writes to the engine any more. What is not in it stays in the logs, from

@@ -9,7 +9,10 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -141,6 +144,7 @@ impl EngineFactory for SimulatedEngines {
             store,
             engines: self.clone(),
             failure: Mutex::default(),
+            is_stuck: AtomicBool::new(false),
         }))
     }
 }
@@ -152,6 +156,8 @@ pub struct FaultyEngine {
     engines: SimulatedEngines,
     /// Why it takes no more writes.
     failure: Mutex<Option<Error>>,
+    /// A write has met a full disk: as RocksDB does, it takes no more of them, until it is opened anew.
+    is_stuck: AtomicBool,
 }
 
 impl FaultyEngine {
@@ -161,8 +167,13 @@ impl FaultyEngine {
             return Err(error);
         }
         let condition = &self.engines.condition;
-        // Not for good: it is tried again when there is space.
-        self.check_space_for(what, left)?;
+        let space = self.check_space_for(what, left);
+        let was_stuck = self.is_stuck.fetch_or(space.is_err(), Ordering::Relaxed);
+        space?;
+        if was_stuck {
+            let detail = format!("{what}: the engine takes no more since its disk was full");
+            return Err(Error::new(ErrorCode::DiskFull, Stage::Apply, detail));
+        }
         let failed = match () {
             () if condition.fails(Kind::Write) => Some(input_output_error(what)),
             () if condition.fails(Kind::Sync) => {
@@ -225,7 +236,13 @@ impl Engine for FaultyEngine {
     }
 
     fn check_space(&self, left: Reserve) -> Result<()> {
-        self.check_space_for("look for space", left)
+        // Somebody else may take what has just been there.
+        let checked = self.check_space_for("look for space", left);
+        if checked.is_err() && chance::below(4) == 0 { Ok(()) } else { checked }
+    }
+
+    fn needs_reopening(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {

@@ -58,6 +58,12 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the engine takes no more changes, since its disk refused one, although there may be space again: then it has to be
+    /// opened anew.
+    fn needs_reopening(&self) -> bool {
+        false
+    }
+
     /// Applies a batch and its version as one step, and returns when both are on disk.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ mod sample;
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -139,6 +139,8 @@ pub struct RocksEngine {
     tombstones_at_once: u32,
     /// When the table in memory was written out for its tombstones.
     tombstones_flushed: Mutex<Option<Instant>>,
+    /// The disk has refused a write. RocksDB tries once or a few times to go on by itself, and after that never again.
+    is_stuck: AtomicBool,
 }
 
 impl RocksEngine {
@@ -178,6 +180,7 @@ impl RocksEngine {
             sample: Sample::default(),
             tombstones_at_once: settings.tombstones_at_once,
             tombstones_flushed: Mutex::default(),
+            is_stuck: AtomicBool::new(false),
         };
         let version = match engine.meta(FORMAT_KEY)? {
             Some(format) => {
@@ -327,7 +330,10 @@ impl RocksEngine {
     fn write_synced(&self, batch: WriteBatch) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(|error| engine_error(&error))
+        let written = self.db.write_opt(batch, &options).map_err(|error| engine_error(&error));
+        let is_refused = |error: &Error| error.code() == ErrorCode::DiskFull;
+        self.is_stuck.store(written.as_ref().is_err_and(is_refused), Ordering::Release);
+        written
     }
 }
 
@@ -371,6 +377,10 @@ impl Engine for RocksEngine {
             Reserve::Quarter => reserve / 4,
         };
         space.check(&self.path, 0, left)
+    }
+
+    fn needs_reopening(&self) -> bool {
+        self.is_stuck.load(Ordering::Acquire)
     }
 
     fn write(&self, batch: &EngineBatch) -> Result<()> {
@@ -518,7 +528,7 @@ fn data_options(settings: RocksSettings) -> Options {
 fn engine_error(error: &rocksdb::Error) -> Error {
     let code = match error.kind() {
         ErrorKind::Corruption => ErrorCode::Corrupt,
-        // RocksDB has no kind for it. It resumes by itself when there is space.
+        // RocksDB has no kind for it.
         _ if error.as_ref().contains("No space left on device") => ErrorCode::DiskFull,
         _ => ErrorCode::Disk,
     };
