@@ -29,6 +29,9 @@ use parking_lot::Mutex;
 /// So many connections may break under one request before the way there counts as broken.
 const BREAKS_MAX: u32 = 3;
 
+/// How long to wait after a connection that could not be made. All tries together are quicker than a recovery.
+const BREAK_PAUSE: Duration = Duration::from_millis(2);
+
 /// How long to wait before a question is asked again that the member was too busy for.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -87,8 +90,14 @@ impl<S: Service> Link<S> {
                         return Err(error.at(&self.endpoint));
                     }
                     let renewed = runtime::timeout(limit, stage, self.renew(number)).await;
-                    renewed.and_then(|renewed| renewed).map_err(|e| e.at(&self.endpoint))?;
-                    mark(Mark::MemberReconnected);
+                    match renewed.and_then(|renewed| renewed) {
+                        Ok(()) => mark(Mark::MemberReconnected),
+                        // The new one has broken, too, before it could be used.
+                        Err(error) if is_broken(&error) => {
+                            runtime::sleep(runtime::jitter(BREAK_PAUSE)).await;
+                        }
+                        Err(error) => return Err(error.at(&self.endpoint)),
+                    }
                 }
                 answer => return answer.map_err(|error| error.at(&self.endpoint)),
             }
