@@ -26,8 +26,12 @@ use ferrisdb_core::{
 };
 use parking_lot::Mutex;
 
-/// So many connections may break under one request before the way there counts as broken.
-const BREAKS_MAX: u32 = 3;
+/// So many connections in a row may break before they can be used, before the way there counts as broken.
+const REFUSED_MAX: u32 = 3;
+
+/// So many connections may break within [`BREAKS_WITHIN`] under one request: something is wrong with the request then.
+const BREAKS_MAX: u32 = 20;
+const BREAKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long to wait after a connection that could not be made. All tries together are quicker than a recovery.
 const BREAK_PAUSE: Duration = Duration::from_millis(2);
@@ -78,22 +82,30 @@ impl<S: Service> Link<S> {
     where
         Sent: Future<Output = Result<T>>,
     {
-        let mut breaks = 0;
+        let (mut breaks, mut refused, mut since) = (0, 0, runtime::now());
         loop {
             let (client, number) = self.kept();
             let answer = request(client).await;
             let is_broken = |error: &Error| error.code() == ErrorCode::Unreachable;
             match answer {
                 Err(error) if is_broken(&error) => {
+                    let now = runtime::now();
+                    if now.saturating_duration_since(since) > BREAKS_WITHIN {
+                        (breaks, since) = (0, now);
+                    }
                     breaks += 1;
                     if breaks > BREAKS_MAX || planted(Plant::BreakIsDeath) {
                         return Err(error.at(&self.endpoint));
                     }
                     let renewed = runtime::timeout(limit, stage, self.renew(number)).await;
                     match renewed.and_then(|renewed| renewed) {
-                        Ok(()) => mark(Mark::MemberReconnected),
+                        Ok(()) => {
+                            mark(Mark::MemberReconnected);
+                            refused = 0;
+                        }
                         // The new one has broken, too, before it could be used.
-                        Err(error) if is_broken(&error) => {
+                        Err(error) if is_broken(&error) && refused < REFUSED_MAX => {
+                            refused += 1;
                             runtime::sleep(runtime::jitter(BREAK_PAUSE)).await;
                         }
                         Err(error) => return Err(error.at(&self.endpoint)),
