@@ -353,6 +353,9 @@ fn an_engine_fails_with_its_disk() {
         disk.fill(true);
         assert_eq!(engine.write(&batch(2, "l")).unwrap_err().code(), ErrorCode::DiskFull);
         disk.fill(false);
+        assert!(engine.needs_reopening());
+        assert_eq!(engine.write(&batch(2, "l")).unwrap_err().code(), ErrorCode::DiskFull);
+        let engine = open().await.unwrap();
         engine.write(&batch(2, "l")).unwrap();
         disk.set_faults(Faults { write_errors: 1.0, ..Faults::NONE });
         assert_eq!(engine.write(&batch(3, "m")).unwrap_err().code(), ErrorCode::Disk);
