@@ -382,7 +382,9 @@ impl Shared {
     /// Keeps a call waiting at a member. When its connection breaks and no new one can be made, or when nothing comes back, the
     /// member is lost. That a connection breaks says nothing of the process behind it: whoever makes another one lives.
     async fn watch_until_lost(&self, member: &Member) -> Result<std::convert::Infallible> {
-        let (mut not_connected, mut not_answered) = (0, 0);
+        let is_late = |error: &Error| error.code() == ErrorCode::TimedOut;
+        // Once is not the end: somebody else may have reset a connection, and an answer may be slow.
+        let (mut was_refused, mut was_late) = (false, false);
         let mut client: Option<Client<WorkerService>> = None;
         loop {
             let connected = match client.take() {
@@ -394,12 +396,15 @@ impl Shared {
                         runtime::timeout(self.failure_timeout, Stage::Control, connecting);
                     match connecting.await.and_then(|connected| connected) {
                         Ok(connected) => {
-                            not_connected = 0;
+                            was_refused = false;
                             connected
                         }
-                        // Once is not the end: somebody else may have reset it.
-                        Err(_) if not_connected == 0 => {
-                            not_connected = 1;
+                        Err(error) if is_late(&error) && !was_late => {
+                            was_late = true;
+                            continue;
+                        }
+                        Err(error) if !is_late(&error) && !was_refused => {
+                            was_refused = true;
                             continue;
                         }
                         Err(error) => return Err(error),
@@ -415,14 +420,13 @@ impl Shared {
                 }
                 Ok(_) => {
                     client = Some(connected);
-                    not_answered = 0;
+                    was_late = false;
                 }
                 Err(error) if error.code() == ErrorCode::Unreachable => {
                     mark(Mark::WatchBroke);
                     runtime::sleep(runtime::jitter(RECONNECT_PAUSE)).await;
                 }
-                // Nor is one slow answer.
-                Err(_) if not_answered == 0 => not_answered = 1,
+                Err(_) if !was_late => was_late = true,
                 Err(error) => return Err(error),
             }
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ferrisdb_core::{
-    ClusterId, Result,
+    ClusterId, ErrorCode, Result, Stage,
     cluster_view::ClusterView,
     controllers::Controllers,
     id::Address,
@@ -31,6 +31,9 @@ use crate::{
 
 /// How often to look whether the engine has to be opened anew, and how long to wait after that has failed.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long requests may hold an engine that is to be opened anew; longer than any of them may take.
+const RELEASE_MAX: Duration = Duration::from_secs(60);
 
 /// A storage server in this process.
 pub struct StorageHost {
@@ -145,7 +148,8 @@ impl StorageHost {
     }
 }
 
-/// Opens the engine anew whenever it takes no more changes after its disk was full.
+/// Opens the engine anew whenever it takes no more changes after its disk was full. If that is not possible, for another reason
+/// than the disk's space, the process ends, as one does that cannot start.
 async fn reopen(hosted: Arc<StorageWorker>, opener: Opener) {
     loop {
         runtime::sleep(REOPEN_PAUSE).await;
@@ -154,11 +158,17 @@ async fn reopen(hosted: Arc<StorageWorker>, opener: Opener) {
         };
         tracing::warn!("the disk has space again, and the engine is opened anew");
         *hosted.server.lock() = Kept::Reopening(server.progress(), server.report());
-        server.release_engine().await;
+        let releasing = server.release_engine();
+        if let Err(error) = runtime::timeout(RELEASE_MAX, Stage::Process, releasing).await {
+            return opener.site.give_up(error);
+        }
         let opened = loop {
             match opener.open().await {
                 Ok(opened) => break opened,
-                Err(error) => tracing::error!(%error, "the engine cannot be opened anew"),
+                Err(error) if error.code() == ErrorCode::DiskFull => {
+                    tracing::warn!(%error, "the disk is full again");
+                }
+                Err(error) => return opener.site.give_up(error),
             }
             runtime::sleep(REOPEN_PAUSE).await;
         };

@@ -528,17 +528,22 @@ fn data_options(settings: RocksSettings) -> Options {
 fn engine_error(error: &rocksdb::Error) -> Error {
     let code = match error.kind() {
         ErrorKind::Corruption => ErrorCode::Corrupt,
-        // RocksDB has no kind for it.
-        _ if error.as_ref().contains("No space left on device") => ErrorCode::DiskFull,
+        _ if is_no_space(error) => ErrorCode::DiskFull,
         _ => ErrorCode::Disk,
     };
     Error::new(code, Stage::Apply, error.to_string())
+}
+
+/// RocksDB has no kind for it.
+fn is_no_space(error: &rocksdb::Error) -> bool {
+    error.as_ref().contains("No space left on device")
 }
 
 fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
     let code = match error.kind() {
         ErrorKind::Corruption => ErrorCode::Corrupt,
         ErrorKind::InvalidArgument => ErrorCode::WrongDirectory,
+        _ if is_no_space(error) => ErrorCode::DiskFull,
         _ => ErrorCode::Disk,
     };
     Error::new(code, Stage::Process, format!("{}: {error}", path.display()))
