@@ -55,6 +55,8 @@ pub enum FaultKind {
     /// The controllers are cut off from some coordinators and from every second client, or from the later half of them, which
     /// still reach each other and the logs: for a while there are two generations, and only one may commit.
     SplitBrain,
+    /// No coordinator and one log reach each other: what the others get is rolled back, where that one is needed.
+    LogCut,
     /// Several nodes cannot be reached and reach nobody, clients included.
     Isolate,
     /// Messages of one node do not reach another one; the way back is open.
@@ -176,7 +178,7 @@ pub enum Fault {
     Pause(String),
     /// See [`FaultKind::Freeze`].
     Freeze(String),
-    /// See [`FaultKind::Partition`].
+    /// See [`FaultKind::Partition`] and [`FaultKind::LogCut`].
     Partition(Vec<String>, Vec<String>),
     /// See [`FaultKind::SplitBrain`]: the nodes, and whether the later half of the clients.
     SplitBrain(Vec<String>, bool),

@@ -133,6 +133,7 @@ fn draw_one(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fau
             cut.remove(dice.below(cut.len() as u64) as usize);
             Fault::SplitBrain(cut, dice.one_in(2))
         }
+        FaultKind::LogCut => Fault::Partition(roles[1].1.clone(), vec![dice.pick(&logs.1)]),
         FaultKind::Isolate => Fault::Isolate(several(dice)),
         FaultKind::CutOneWay => {
             let (from, to) = (anybody(dice), anybody(dice));

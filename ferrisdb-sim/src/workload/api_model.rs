@@ -20,13 +20,13 @@
 
 mod program;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ferrisdb_client::{
     ErrorCode, Key, KeyRange, Transaction, TransactionOption, Value, Version, Versionstamp,
 };
-use ferrisdb_core::Mutation;
+use ferrisdb_core::{Mutation, runtime};
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -51,11 +51,13 @@ pub struct ApiModelSettings {
     pub value_bytes: u32,
     /// Whether the first two clients have the edges of the keyspace, in the place of keys below the workload's name.
     pub edges: bool,
+    /// How long a client rests between two transactions, about, in milliseconds.
+    pub rest_ms: u64,
 }
 
 impl Default for ApiModelSettings {
     fn default() -> Self {
-        ApiModelSettings { keys: 20, clients: 3, steps: 12, value_bytes: 12, edges: false }
+        ApiModelSettings { keys: 20, clients: 3, steps: 12, value_bytes: 12, edges: false, rest_ms: 0 }
     }
 }
 
@@ -125,6 +127,9 @@ impl ApiModel {
                         self.compare(client, client.number, model).await?;
                     }
                 }
+            }
+            if self.settings.rest_ms > 0 {
+                runtime::sleep(runtime::jitter(Duration::from_millis(self.settings.rest_ms))).await;
             }
         }
         Ok(())

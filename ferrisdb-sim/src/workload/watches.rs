@@ -15,10 +15,12 @@
 //!
 //! Start with [`Watches::begin`], then [`Watches::change`].
 
-use std::time::Duration;
+use std::{future::Future, ops::Range, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use ferrisdb_client::{AtomicOp, KeyRange, Stage, Transaction, TransactionOption, Value, Watch};
+use ferrisdb_client::{
+    AsError as _, AtomicOp, ErrorCode, KeyRange, Stage, Transaction, TransactionOption, Value, Watch,
+};
 use ferrisdb_core::{Key, runtime};
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
@@ -43,7 +45,9 @@ pub struct WatchesSettings {
     pub keys: usize,
     /// How many watches a client has at a time, apart from the ring.
     pub watches: usize,
-    /// Whether a key that is changed usually goes back to the value that it had before.
+    /// Whether a key that is changed usually goes back to the value that it had before, is often set to one of the two by
+    /// somebody who does not look, and is watched a while after it was read. After a fault all keys are left as they are, and
+    /// others take their place.
     pub returning: bool,
 }
 
@@ -66,6 +70,8 @@ struct Journal {
     ready: u64,
     changes: u64,
     hops: u64,
+    /// How many times the keys were left for others.
+    eras: usize,
 }
 
 /// A watch and what it knows.
@@ -88,6 +94,10 @@ enum Style {
 }
 
 const NAME: &str = "watches";
+/// How long after it has read a key a transaction watches it, about, where values return.
+const LATE: Duration = Duration::from_millis(300);
+/// The way to change a key without a look at it.
+const UNSEEN: usize = 5;
 /// What a key goes back and forth between.
 const RETURNING: [&str; 2] = ["A", "B"];
 
@@ -138,8 +148,9 @@ impl Watches {
     }
 
     /// Begins to watch some key.
-    async fn begin(&self, client: &Client) -> Result<Waiting> {
-        let index = draw(self.settings.keys);
+    async fn begin(&self, client: &Client) -> Result<Option<Waiting>> {
+        let era = self.era();
+        let index = era.start + draw(self.settings.keys);
         let style = match draw(6) {
             0 | 1 => Style::ChangeBefore,
             2 => Style::ChangeAfter,
@@ -156,6 +167,10 @@ impl Watches {
             }
             let known = transaction.get(data_key(index)).await?;
             let count = counter(transaction.get(count_key(index)).await?.as_ref())?;
+            if self.settings.returning && style == Style::Read {
+                // The watch comes to a server that has gone on: to another value, and back.
+                runtime::sleep(runtime::jitter(LATE)).await;
+            }
             let watch = transaction.watch(data_key(index)).await?;
             if style == Style::ChangeAfter {
                 self.set_other(&transaction, index).await?;
@@ -163,13 +178,59 @@ impl Watches {
             }
             Ok(Waiting { watch, known, count: Some(count) })
         };
-        client.database.run_transaction::<_, anyhow::Error, _, _>(body).await
+        self.transact(client, &era, body).await
+    }
+
+    /// The keys that are watched and changed now.
+    fn era(&self) -> Range<usize> {
+        let begin = self.journal.lock().eras * self.settings.keys;
+        begin..begin + self.settings.keys
+    }
+
+    /// Runs a transaction on keys of an era. Where values return that is one attempt if no conflict ends it: what a fault has
+    /// rolled back must stay as it is, because the next change would make up for what was missed. `None` if there was a fault.
+    async fn transact<T, Fut>(
+        &self,
+        client: &Client,
+        era: &Range<usize>,
+        body: impl Fn(Transaction) -> Fut + Copy,
+    ) -> Result<Option<T>>
+    where
+        Fut: Future<Output = Result<T>>,
+    {
+        if !self.settings.returning {
+            return client.database.run_transaction(body).await.map(Some);
+        }
+        while *era == self.era() {
+            let transaction = client.database.transaction();
+            let attempt = async {
+                let done = body(transaction.clone()).await?;
+                transaction.commit().await?;
+                Ok(done)
+            };
+            let error: anyhow::Error = match attempt.await {
+                Ok(done) => return Ok(Some(done)),
+                Err(error) => error,
+            };
+            match error.as_error() {
+                Some(error) if error.code() == ErrorCode::NotCommitted => {}
+                Some(found) if support::passes(found) || found.is_maybe_committed() => {
+                    let mut journal = self.journal.lock();
+                    journal.eras += usize::from(journal.eras * self.settings.keys == era.start);
+                }
+                _ => return Err(error),
+            }
+        }
+        support::pause().await;
+        Ok(None)
     }
 
     /// Changes some keys, or seems to.
     async fn change(&self, client: &Client) -> Result<()> {
-        let keys = self.settings.keys;
-        let (way, index, length) = (draw(8), draw(keys), 1 + draw(6));
+        let era = self.era();
+        let (index, length) = (era.start + draw(self.settings.keys), 1 + draw(6));
+        let era_end = era.end;
+        let way = if self.settings.returning && one_in(2) { UNSEEN } else { draw(8) };
         let body = |transaction: Transaction| async move {
             let key = data_key(index);
             match way {
@@ -181,7 +242,7 @@ impl Watches {
                     }
                 }
                 3 | 4 => {
-                    let end = (index + length).min(keys);
+                    let end = (index + length).min(era_end);
                     let range = KeyRange::new(key, data_key(end));
                     for row in transaction.get_range(&range).await? {
                         let digits = support::text(&row.key[row.key.len() - 4..])?;
@@ -189,7 +250,12 @@ impl Watches {
                     }
                     transaction.clear_range(&range)?;
                 }
-                5 => {
+                // Nobody waits for anybody: a server may have both values before either is committed.
+                UNSEEN if self.settings.returning => {
+                    transaction.set(key, RETURNING[draw(2)])?;
+                    transaction.add(count_key(index), 1)?;
+                }
+                UNSEEN => {
                     transaction.atomic(AtomicOp::Add, key, &1u64.to_le_bytes())?;
                     transaction.add(count_key(index), 1)?;
                 }
@@ -205,8 +271,8 @@ impl Watches {
             }
             Ok(())
         };
-        client.database.run_transaction::<_, anyhow::Error, _, _>(body).await?;
-        self.journal.lock().changes += 1;
+        let done = self.transact(client, &era, body).await?;
+        self.journal.lock().changes += u64::from(done.is_some());
         Ok(())
     }
 
@@ -264,7 +330,7 @@ impl Watches {
                 }
                 match draw(3) {
                     0 if waiting.len() < self.settings.watches => {
-                        waiting.push(self.begin(client).await?);
+                        waiting.extend(self.begin(client).await?);
                     }
                     0 | 1 => self.change(client).await?,
                     _ => {

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use ferrisdb_core::simulation::{Plant, planted};
 use ferrisdb_core::{
     Error, ErrorCode, Key, Mutation, Result, Stage, Version, limits, runtime,
     service::storage::{WatchChanges, WatchNews, WatchSessionId},
@@ -233,9 +232,6 @@ impl Shared {
     /// Those of the engine.
     pub(in crate::storage) fn look_after_rollback(&self, version: Version) -> Result<()> {
         let again = self.watches.with(|table| table.on_rollback(version));
-        if planted(Plant::ForgetWatchAtRollback) {
-            return Ok(());
-        }
         self.look_at_watches(again)
     }
 
