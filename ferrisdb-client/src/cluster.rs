@@ -101,6 +101,14 @@ pub(crate) struct Cluster {
     commits: Mutex<BTreeMap<Endpoint, (Generation, Arc<Commits>)>>,
 }
 
+/// A version that was heard of: in which generation, and when.
+#[derive(Clone, Copy)]
+struct Heard {
+    version: Version,
+    generation: Generation,
+    at: Instant,
+}
+
 /// What batches in flight need of the cluster. Apart, so that they do not keep their own batcher alive.
 struct Links {
     network: Network,
@@ -118,9 +126,9 @@ struct Links {
     /// Apart from those of reads: read versions are fewer, because many ask together.
     proxy_hedges: hedge::Budget,
     /// The newest version that was heard of, and when.
-    newest_version: Mutex<Option<(Version, Instant)>>,
+    newest_version: Mutex<Option<Heard>>,
     /// The newest read version, and when it was asked for.
-    fresh_version: Mutex<Option<(Version, Instant)>>,
+    fresh_version: Mutex<Option<Heard>>,
 }
 
 /// All rows of a part of a range.
@@ -183,16 +191,12 @@ impl Cluster {
 
     /// A read version that was asked for at most so long ago, if there is one.
     pub(crate) fn version_within(&self, age: Duration) -> Option<Version> {
-        let (version, asked_at) = (*self.links.fresh_version.lock())?;
-        (runtime::now().saturating_duration_since(asked_at) <= age).then_some(version)
+        self.links.heard_within(&self.links.fresh_version, |passed| passed <= age)
     }
 
     /// A version that was committed a short while ago, if one was heard of.
     pub(crate) fn recent_version(&self) -> Option<Version> {
-        let newest = *self.links.newest_version.lock();
-        let now = runtime::now();
-        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < RECENT;
-        newest.filter(|(_, at)| is_recent(at)).map(|(version, _)| version)
+        self.links.heard_within(&self.links.newest_version, |passed| passed < RECENT)
     }
 
     /// Reads a key at a version.
@@ -449,8 +453,8 @@ impl Links {
             if let Some(version) =
                 hedge::first_answer(proxies, hedges, &speeds, ask, failed).await?
             {
-                self.heard_of(version);
-                self.read_since(version, asked_at);
+                self.heard_of(version, state.generation);
+                self.read_since(Heard { version, generation: state.generation, at: asked_at });
                 return Ok(version);
             }
             self.pause(state.revision, deadline, error).await?;
@@ -458,20 +462,33 @@ impl Links {
     }
 
     /// A read version was obtained: it covers all that was acknowledged before it was asked for.
-    fn read_since(&self, version: Version, asked_at: Instant) {
+    fn read_since(&self, heard: Heard) {
         let mut fresh = self.fresh_version.lock();
-        if fresh.is_none_or(|(_, at)| asked_at > at) {
-            *fresh = Some((version, asked_at));
+        if fresh.is_none_or(|known| heard.at > known.at) {
+            *fresh = Some(heard);
         }
     }
 
+    /// A version that was heard of in the present generation, if that was not too long ago. The next one begins so far ahead that
+    /// everything from before it is too old.
+    fn heard_within(
+        &self,
+        heard: &Mutex<Option<Heard>>,
+        counts: impl Fn(Duration) -> bool,
+    ) -> Option<Version> {
+        let heard = (*heard.lock())?;
+        let passed = runtime::now().saturating_duration_since(heard.at);
+        let is_present = self.view.latest()?.generation == heard.generation;
+        (is_present && counts(passed)).then_some(heard.version)
+    }
+
     /// A committed version has come along.
-    fn heard_of(&self, version: Version) {
-        let now = runtime::now();
+    fn heard_of(&self, version: Version, generation: Generation) {
+        let at = runtime::now();
         self.newest_heard.fetch_max(version.0, Ordering::Relaxed);
         let mut newest = self.newest_version.lock();
-        if newest.is_none_or(|(newest, _)| version >= newest) {
-            *newest = Some((version, now));
+        if newest.is_none_or(|newest| version >= newest.version) {
+            *newest = Some(Heard { version, generation, at });
         }
     }
 
@@ -604,7 +621,7 @@ impl Links {
                     _ => None,
                 });
                 if let Some(newest) = committed.max() {
-                    self.heard_of(newest.commit_version);
+                    self.heard_of(newest.commit_version, generation);
                 }
                 let at_proxy =
                     |outcome: Result<_>| CommitAnswer::Ended(outcome.map_err(|e| e.at(proxy)));

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use fake::Cluster;
 use ferrisdb_client::{
-    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeySelector, KeyValue, RangeQuery,
+    AtomicOp, Database, Error, ErrorCode, Key, KeyRange, KeySelector, KeyValue, RangeQuery, Stage,
     TransactionOption, Value, Version,
 };
-use ferrisdb_core::{limits, service::controller::Phase};
+use ferrisdb_core::{limits, runtime, service::controller::Phase};
 use futures::{StreamExt as _, TryStreamExt as _, future};
 
 async fn put(database: &Database, rows: &[(&str, &str)]) {
@@ -511,6 +511,38 @@ async fn read_versions_and_commits_wait_for_the_next_generation() {
     let (committed, ()) = future::join(transaction.commit(), recovery).await;
     committed.unwrap();
     assert_eq!(database.status().await.unwrap().cluster.revision, 3);
+}
+
+/// The next generation begins so far ahead that nothing which was read or committed before it is of use.
+#[tokio::test]
+async fn versions_of_an_earlier_generation_are_not_used_again() {
+    let cluster = Cluster::new();
+    let database = cluster.connect().await;
+    let run = async |is_blind: bool| {
+        let before = cluster.counts().read_versions;
+        let transaction = database.transaction();
+        if is_blind {
+            transaction.set("a", "1").unwrap();
+            transaction.commit().await.unwrap();
+        } else {
+            let age = TransactionOption::ReadAtMostStale(Duration::from_secs(60));
+            transaction.set_option(age).unwrap();
+            transaction.get("a").await.unwrap();
+        }
+        cluster.counts().read_versions - before
+    };
+    assert_eq!(run(true).await, 1);
+    for (proxy, is_blind) in [(101, false), (102, true)] {
+        assert_eq!((run(true).await, run(false).await), (0, 0));
+        cluster.start_proxy(proxy);
+        cluster.change_state(|state| {
+            state.generation = state.generation.next();
+            state.coordinator.as_mut().unwrap().proxies[0].instance = proxy;
+        });
+        // As soon as the client knows.
+        let learnt = async { while run(is_blind).await == 0 {} };
+        runtime::timeout(Duration::from_secs(10), Stage::Client, learnt).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -97,6 +97,7 @@ impl Register {
                 }
                 let support = support.is_ok();
                 let effect = register.advance(Input::Answered { round, voter, support });
+                register.shared.election_changed.notify_one();
                 register.perform(effect).await;
             });
         }
@@ -113,7 +114,9 @@ impl Register {
             reached.map_err(|error| format!("it was not reached: {error}"))?;
             self.follow_address(candidate, &canvass.address);
         }
-        match self.advance(Input::Asked { candidate, newest: canvass.newest }) {
+        let answer = self.advance(Input::Asked { candidate, newest: canvass.newest });
+        self.shared.election_changed.notify_one();
+        match answer {
             Some(Effect::Answer(support)) => support,
             other => Err(format!("no answer: {other:?}")),
         }
@@ -231,16 +234,17 @@ impl Register {
 /// Stands for election when it is time.
 pub(super) async fn campaign(weak: Weak<Shared>) {
     loop {
-        let wakes_at = {
+        let (wakes_at, changed) = {
             let Some(shared) = weak.upgrade() else { return };
             let register = Register { shared };
             let effect = register.advance(Input::Tick);
             register.perform(effect).await;
-            register.shared.election.lock().wakes_at()
+            let wakes_at = register.shared.election.lock().wakes_at();
+            (wakes_at, Arc::clone(&register.shared.election_changed))
         };
-        let wait = wakes_at.saturating_duration_since(runtime::now());
-        // What is heard meanwhile only makes it later.
-        runtime::sleep(wait.max(Duration::from_millis(5))).await;
+        let wait = wakes_at.saturating_duration_since(runtime::now()).max(Duration::from_millis(5));
+        // A leader that is heard meanwhile only makes it later.
+        let _ = runtime::timeout(wait, Stage::Control, changed.notified()).await;
     }
 }
 

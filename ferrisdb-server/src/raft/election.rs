@@ -14,7 +14,8 @@
 //! A member raises its term only when a majority would vote for it now (Ongaro's pre-vote). The library has no such round, and
 //! whoever meets a higher term gives up its leadership, so that a member that comes back would depose a leader that is well.
 //! A promise keeps two candidates from standing at once, which under load could go on for a dozen terms. Who supports a candidate
-//! has just reached it at the address that it gives out; see [`super::reach`].
+//! has just reached it at the address that it gives out; see [`super::reach`]. Who was refused asks again soon, and gives way to
+//! those that have refused it.
 //!
 //! Knows nothing of connections and of files. Start with [`Election::step`].
 
@@ -129,6 +130,10 @@ struct Round {
     is_young_until: Instant,
     ends: Instant,
     support: BTreeSet<NodeId>,
+    /// Who has refused, or could not be asked. To such a one this member gives way: it has not given way to this one.
+    refused: BTreeSet<NodeId>,
+    /// When everybody is asked again, because somebody has refused: it may have heard the leader a moment later than others.
+    again_at: Option<Instant>,
 }
 
 impl Election {
@@ -151,7 +156,7 @@ impl Election {
     /// When there is something to do, if nothing happens before.
     pub(super) fn wakes_at(&self) -> Instant {
         match &self.round {
-            Some(round) => round.ends,
+            Some(round) => round.again_at.map_or(round.ends, |again| again.min(round.ends)),
             None => {
                 let promised = self.promise.map_or(self.stands_at, |(_, until)| until);
                 self.stands_at.max(self.lease_ends).max(promised)
@@ -214,6 +219,10 @@ impl Election {
         if standing.is_majority(&alone) || planted(Plant::StandUnasked) {
             return Some(self.stand(luck, now));
         }
+        if let Some(round) = self.round.as_mut().filter(|round| now < round.ends) {
+            round.again_at = None;
+            return Some(Effect::Canvass { round: round.number });
+        }
         if let Some(round) = self.round.take() {
             self.was_unanswered = round.support == alone;
             // Not enough answers. Asking costs nobody anything, so the next round is soon.
@@ -227,7 +236,10 @@ impl Election {
             false => self.timeout.start.max(REACH_LIMIT),
         };
         let is_young_until = now + youth;
-        self.round = Some(Round { number, is_young_until, ends, support: alone });
+        let refused = BTreeSet::new();
+        let again_at = None;
+        self.round =
+            Some(Round { number, is_young_until, ends, support: alone, refused, again_at });
         Some(Effect::Canvass { round: number })
     }
 
@@ -270,7 +282,10 @@ impl Election {
         if promised.is_some() {
             return refused("its vote is promised to another member");
         }
-        let asks_itself = self.round.as_ref().is_some_and(|round| now < round.is_young_until);
+        let asks_itself = self
+            .round
+            .as_ref()
+            .is_some_and(|round| now < round.is_young_until && !round.refused.contains(&candidate));
         if asks_itself && (standing.newest, self.node) > (newest, candidate) {
             // Both ask at once: one of them gives way, the same one on both sides.
             return refused("this member is a candidate itself");
@@ -292,7 +307,14 @@ impl Election {
         luck: u64,
         now: Instant,
     ) -> Option<Effect> {
-        let present = self.round.as_mut().filter(|present| present.number == round && support)?;
+        let again = now + self.timeout.end + self.spread(luck);
+        let present = self.round.as_mut().filter(|present| present.number == round)?;
+        if !support {
+            present.refused.insert(voter);
+            present.again_at.get_or_insert(again);
+            return None;
+        }
+        present.refused.remove(&voter);
         present.support.insert(voter);
         let has_majority = is_majority(&standing.voters, &present.support);
         (has_majority && !standing.leads).then(|| self.stand(luck, now))
@@ -423,6 +445,28 @@ mod tests {
         assert_eq!(third.at(2_100, Input::Tick), Some(Effect::Canvass { round: 2 }));
         assert!(!third.asked(2_299, 2, 9), "it may be answered yet");
         assert!(third.asked(2_300, 2, 9));
+    }
+
+    /// The leader stands still, and the one has heard it a moment later than the other.
+    #[test]
+    fn a_candidate_gives_way_to_the_member_that_has_refused_it() {
+        let mut third = Member::new(3);
+        assert_eq!(third.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(third.at(402, answered(1, 2, false)), None);
+        assert!(!third.asked(450, 1, 9), "it may be answered yet");
+        assert!(third.asked(450, 2, 9));
+    }
+
+    #[test]
+    fn who_has_refused_is_asked_again_soon() {
+        let mut third = Member::new(3);
+        assert_eq!(third.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(third.at(402, answered(1, 2, false)), None);
+        assert_eq!(third.election.wakes_at(), third.began + Duration::from_millis(802));
+        assert_eq!(third.at(801, Input::Tick), None);
+        assert_eq!(third.at(802, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(third.at(804, Input::Tick), None);
+        assert_eq!(third.at(805, answered(1, 2, true)), Some(Effect::Stand));
     }
 
     /// Each has to be reached over a new connection before it is answered.

@@ -21,7 +21,7 @@ use openraft::{
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use tarpc::context::Context;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{
     VALUE_BYTES_MAX, campaign,
@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) log: LogStore,
     pub(super) peers: Peers,
     pub(super) election: Mutex<Election>,
+    /// Rung when the election may have something to do sooner than it had.
+    pub(super) election_changed: Arc<Notify>,
     pub(super) reach: Mutex<Reach>,
     applied: watch::Receiver<Applied>,
     pub(super) view: watch::Receiver<View>,
@@ -116,6 +118,7 @@ impl Register {
             log,
             peers,
             election: Mutex::new(election),
+            election_changed: Arc::default(),
             reach: Mutex::new(Reach::new(settings.reached_within)),
             applied,
             view,

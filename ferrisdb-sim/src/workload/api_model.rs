@@ -57,7 +57,14 @@ pub struct ApiModelSettings {
 
 impl Default for ApiModelSettings {
     fn default() -> Self {
-        ApiModelSettings { keys: 20, clients: 3, steps: 12, value_bytes: 12, edges: false, rest_ms: 0 }
+        ApiModelSettings {
+            keys: 20,
+            clients: 3,
+            steps: 12,
+            value_bytes: 12,
+            edges: false,
+            rest_ms: 0,
+        }
     }
 }
 

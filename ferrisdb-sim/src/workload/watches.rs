@@ -19,7 +19,8 @@ use std::{future::Future, ops::Range, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ferrisdb_client::{
-    AsError as _, AtomicOp, ErrorCode, KeyRange, Stage, Transaction, TransactionOption, Value, Watch,
+    AsError as _, AtomicOp, ErrorCode, KeyRange, Stage, Transaction, TransactionOption, Value,
+    Watch,
 };
 use ferrisdb_core::{Key, runtime};
 use futures::{FutureExt as _, future::BoxFuture};
