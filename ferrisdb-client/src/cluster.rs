@@ -101,12 +101,24 @@ pub(crate) struct Cluster {
     commits: Mutex<BTreeMap<Endpoint, (Generation, Arc<Commits>)>>,
 }
 
-/// A version that was heard of: in which generation, and when.
+/// A version that was heard of: in which generation, and when. The next generation begins so far ahead that everything from before
+/// it is too old.
 #[derive(Clone, Copy)]
 struct Heard {
     version: Version,
     generation: Generation,
     at: Instant,
+}
+
+impl Heard {
+    fn age(&self) -> Duration {
+        runtime::now().saturating_duration_since(self.at)
+    }
+}
+
+/// Whether a later generation than this is active.
+fn has_replaced(state: &ClusterState, generation: Generation) -> bool {
+    state.generation > generation && state.phase == Phase::Active
 }
 
 /// What batches in flight need of the cluster. Apart, so that they do not keep their own batcher alive.
@@ -191,12 +203,17 @@ impl Cluster {
 
     /// A read version that was asked for at most so long ago, if there is one.
     pub(crate) fn version_within(&self, age: Duration) -> Option<Version> {
-        self.links.heard_within(&self.links.fresh_version, |passed| passed <= age)
+        let heard = (*self.links.fresh_version.lock())?;
+        // While a recovery is under way storage servers have everything still.
+        let is_over = has_replaced(&*self.links.view.latest()?, heard.generation);
+        (!is_over && heard.age() <= age).then_some(heard.version)
     }
 
     /// A version that was committed a short while ago, if one was heard of.
     pub(crate) fn recent_version(&self) -> Option<Version> {
-        self.links.heard_within(&self.links.newest_version, |passed| passed < RECENT)
+        let heard = (*self.links.newest_version.lock())?;
+        let is_present = self.links.view.latest()?.generation == heard.generation;
+        (is_present && heard.age() < RECENT).then_some(heard.version)
     }
 
     /// Reads a key at a version.
@@ -469,19 +486,6 @@ impl Links {
         }
     }
 
-    /// A version that was heard of in the present generation, if that was not too long ago. The next one begins so far ahead that
-    /// everything from before it is too old.
-    fn heard_within(
-        &self,
-        heard: &Mutex<Option<Heard>>,
-        counts: impl Fn(Duration) -> bool,
-    ) -> Option<Version> {
-        let heard = (*heard.lock())?;
-        let passed = runtime::now().saturating_duration_since(heard.at);
-        let is_present = self.view.latest()?.generation == heard.generation;
-        (is_present && counts(passed)).then_some(heard.version)
-    }
-
     /// A committed version has come along.
     fn heard_of(&self, version: Version, generation: Generation) {
         let at = runtime::now();
@@ -523,7 +527,7 @@ impl Links {
         let mut revision = 0;
         loop {
             let state = self.view.newer_than(revision).await;
-            if state.generation > generation && state.phase == Phase::Active {
+            if has_replaced(&state, generation) {
                 let detail =
                     format!("generation {generation} was replaced by {}", state.generation);
                 return Error::new(ErrorCode::GenerationEnded, stage, detail);

@@ -293,6 +293,8 @@ named! {
         Proved = "controller-proved",
         /// Controller: processes were asked whether they reach each other, and do not.
         Refuted = "controller-refuted",
+        /// Controller: a log was not recruited that does not reach the only copy of something.
+        SourceUnreached = "controller-source-unreached",
         /// Log: a disk that was full had space again.
         SpaceAgain = "log-space-again",
         /// Controller: records of idempotency ids were swept.

@@ -52,7 +52,8 @@ impl Suspicions {
         self.pairs.is_empty()
     }
 
-    fn has(&self, one: &Address, other: &Address) -> bool {
+    /// Whether one of the two has waited for the other one in vain.
+    pub fn has(&self, one: &Address, other: &Address) -> bool {
         let is_pair = |by: &Address, of: &Address| self.pairs.contains(&(by.clone(), of.clone()));
         is_pair(one, other) || is_pair(other, one)
     }

@@ -423,8 +423,22 @@ impl Controller {
         });
         let candidates: Vec<_> = candidates.collect();
         let suspicions = Suspicions::new(self.registry.suspicions(now).cloned());
-        let configuration = &self.record.configuration;
-        recruitment::choose(configuration, &candidates, &suspicions, self.attempt.failed)
+        let choose = |candidates: &[Candidate<'_>]| {
+            let configuration = &self.record.configuration;
+            recruitment::choose(configuration, candidates, &suspicions, self.attempt.failed)
+        };
+        let is_able = |candidate: &&Candidate<'_>| {
+            candidate.heartbeat.class != ProcessClass::Log
+                || self.can_copy(&candidate.heartbeat.worker, &suspicions, now)
+        };
+        let able: Vec<_> = candidates.iter().filter(is_able).copied().collect();
+        if able.len() < candidates.len()
+            && let Ok(recruits) = choose(&able)
+        {
+            mark(Mark::SourceUnreached);
+            return Ok(recruits);
+        }
+        choose(&candidates)
     }
 
     pub(super) fn describe(&self, process: ProcessId) -> String {

@@ -20,6 +20,7 @@ use ferrisdb_core::{Endpoint, ProcessId, Result, id::Address, runtime::Instant};
 
 use super::{
     cluster_record::Member,
+    links::Suspicions,
     machine::{Controller, Effect},
     recruitment::Recruits,
 };
@@ -228,6 +229,15 @@ impl Controller {
             worker.is_some_and(|worker| worker == asked || !unreached.contains(worker))
         };
         set.copy_groups().has_member_of_each(is_reached)
+    }
+
+    /// Whether nothing that is suspected keeps a new log there from all that it has to copy. With a single copy there are logs that
+    /// nobody else stands in for.
+    pub(super) fn can_copy(&self, asked: &Endpoint, suspicions: &Suspicions, now: Instant) -> bool {
+        let sources = self.old_logs(now).into_iter().filter_map(|(_, worker)| worker);
+        let is_suspected = |source: &Endpoint| suspicions.has(&asked.address, &source.address);
+        let unreached: Vec<Endpoint> = sources.filter(is_suspected).collect();
+        unreached.is_empty() || self.can_copy_without(asked, &unreached, now)
     }
 
     /// What was said of one another by the processes that live, for status.

@@ -55,7 +55,12 @@ impl Register {
 
     /// A leader's message was taken.
     pub(super) fn heard_a_leader(&self) {
+        let wakes_at = || self.shared.election.lock().wakes_at();
+        let before = wakes_at();
         self.advance(Input::Heard);
+        if wakes_at() < before {
+            self.shared.election_changed.notify_one();
+        }
     }
 
     async fn perform(&self, effect: Option<Effect>) {
@@ -243,7 +248,7 @@ pub(super) async fn campaign(weak: Weak<Shared>) {
             (wakes_at, Arc::clone(&register.shared.election_changed))
         };
         let wait = wakes_at.saturating_duration_since(runtime::now()).max(Duration::from_millis(5));
-        // A leader that is heard meanwhile only makes it later.
+        // A leader that is heard meanwhile usually makes it later only.
         let _ = runtime::timeout(wait, Stage::Control, changed.notified()).await;
     }
 }

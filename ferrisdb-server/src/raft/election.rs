@@ -219,8 +219,16 @@ impl Election {
         if standing.is_majority(&alone) || planted(Plant::StandUnasked) {
             return Some(self.stand(luck, now));
         }
+        let youth = match self.was_unanswered {
+            true => self.timeout.start,
+            false => self.timeout.start.max(REACH_LIMIT),
+        };
+        let is_young_until = now + youth;
         if let Some(round) = self.round.as_mut().filter(|round| now < round.ends) {
+            // Everybody answers anew: who refuses still is soon known again.
             round.again_at = None;
+            round.refused.clear();
+            round.is_young_until = is_young_until;
             return Some(Effect::Canvass { round: round.number });
         }
         if let Some(round) = self.round.take() {
@@ -231,11 +239,6 @@ impl Election {
         }
         self.rounds += 1;
         let (number, ends) = (self.rounds, now + ROUND_LIMIT);
-        let youth = match self.was_unanswered {
-            true => self.timeout.start,
-            false => self.timeout.start.max(REACH_LIMIT),
-        };
-        let is_young_until = now + youth;
         let refused = BTreeSet::new();
         let again_at = None;
         self.round =
@@ -310,8 +313,12 @@ impl Election {
         let again = now + self.timeout.end + self.spread(luck);
         let present = self.round.as_mut().filter(|present| present.number == round)?;
         if !support {
+            // What it has promised before it promises no more.
+            present.support.remove(&voter);
             present.refused.insert(voter);
-            present.again_at.get_or_insert(again);
+            if again + self.timeout.start <= present.ends {
+                present.again_at.get_or_insert(again);
+            }
             return None;
         }
         present.refused.remove(&voter);
@@ -466,7 +473,21 @@ mod tests {
         assert_eq!(third.at(801, Input::Tick), None);
         assert_eq!(third.at(802, Input::Tick), Some(Effect::Canvass { round: 1 }));
         assert_eq!(third.at(804, Input::Tick), None);
+        assert!(!third.asked(804, 2, 9), "both ask: the smaller one gives way");
         assert_eq!(third.at(805, answered(1, 2, true)), Some(Effect::Stand));
+    }
+
+    #[test]
+    fn support_counts_until_it_is_refused() {
+        let mut fifth = Member::new(5);
+        fifth.standing.voters = vec![BTreeSet::from([1, 2, 3, 4, 5])];
+        assert_eq!(fifth.at(400, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(fifth.at(401, answered(1, 4, true)), None);
+        assert_eq!(fifth.at(402, answered(1, 3, false)), None);
+        assert_eq!(fifth.at(802, Input::Tick), Some(Effect::Canvass { round: 1 }));
+        assert_eq!(fifth.at(803, answered(1, 4, false)), None);
+        assert_eq!(fifth.at(804, answered(1, 3, true)), None, "one of five, and itself");
+        assert_eq!(fifth.at(805, answered(1, 2, true)), Some(Effect::Stand));
     }
 
     /// Each has to be reached over a new connection before it is answered.

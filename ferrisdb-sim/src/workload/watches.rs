@@ -48,7 +48,8 @@ pub struct WatchesSettings {
     pub watches: usize,
     /// Whether a key that is changed usually goes back to the value that it had before, is often set to one of the two by
     /// somebody who does not look, and is watched a while after it was read. After a fault all keys are left as they are, and
-    /// others take their place.
+    /// others take their place. Who sets a key without a look counts a change that may be none, so that a watch which is ready too
+    /// soon is found without this only.
     pub returning: bool,
 }
 
@@ -103,11 +104,11 @@ const UNSEEN: usize = 5;
 const RETURNING: [&str; 2] = ["A", "B"];
 
 fn data_key(index: usize) -> String {
-    format!("{NAME}/data/{index:04}")
+    format!("{NAME}/data/{index:06}")
 }
 
 fn count_key(index: usize) -> String {
-    format!("{NAME}/count/{index:04}")
+    format!("{NAME}/count/{index:06}")
 }
 
 fn ring_key(client: u32) -> String {
@@ -246,7 +247,7 @@ impl Watches {
                     let end = (index + length).min(era_end);
                     let range = KeyRange::new(key, data_key(end));
                     for row in transaction.get_range(&range).await? {
-                        let digits = support::text(&row.key[row.key.len() - 4..])?;
+                        let digits = support::text(&row.key[row.key.len() - 6..])?;
                         transaction.add(count_key(digits.parse()?), 1)?;
                     }
                     transaction.clear_range(&range)?;
@@ -366,8 +367,12 @@ impl Workload for Watches {
     }
 
     fn cuts(&self) -> Vec<Key> {
-        let middle = data_key(self.settings.keys / 2);
-        [data_key(0), middle, ring_key(0), ring_key(2)].map(Key::from).to_vec()
+        let keys = self.settings.keys;
+        let mut cuts = vec![data_key(0), data_key(keys / 2), ring_key(0), ring_key(2)];
+        if self.settings.returning {
+            cuts.extend([1, 3, 9].map(|era| data_key(era * keys)));
+        }
+        cuts.into_iter().map(Key::from).collect()
     }
 
     fn clients(&self) -> u32 {

@@ -1,5 +1,7 @@
 //! Who gets a role, and when a better choice is worth a new generation.
 
+use ferrisdb_core::service::controller::{Configuration, Redundancy};
+
 use super::*;
 
 #[test]
@@ -114,6 +116,33 @@ fn fail_to_reach_each_other(code: ErrorCode) {
     world.persist();
     world.answer_locks([Some((7, 0)), Some((7, 0)), Some((7, 0))]);
     world.finish();
+}
+
+/// With a single copy each old log has something that nobody else has.
+#[test]
+fn a_log_that_does_not_reach_what_it_has_to_copy_is_not_recruited() {
+    let single = Configuration { redundancy: Redundancy::Single, ..configuration() };
+    let mut world = World::from(ClusterRecord::new(ClusterId(9), single));
+    world.hear(heartbeat(2, 1, &[]));
+    world.all_alive(&[]);
+    world.persist();
+    world.finish();
+    world.pass(600);
+    world.hear(heartbeat(2, 1, &[1]));
+    world.all_alive(&[1]);
+    world.storage_alive(100);
+    world.effects.clear();
+    let [one, other] = [LOGS[0], LOGS[1]].map(|log| Address::new(format!("p{log}:1")));
+    world.controller.registry.accuse(&one, &other, world.now);
+    world.lose_coordinator();
+    world.prove(&LOGS[..2]);
+    world.persist();
+    world.answer_locks([Some((7, 0)), Some((7, 0)), Some((7, 0))]);
+    let logs = world.taken(|effect| match effect {
+        Effect::Recruit { slot: Slot::Log(_), worker, .. } => Some(worker.address.clone()),
+        _ => None,
+    });
+    assert_eq!(logs, [Address::new(format!("p{}:1", LOGS[2]))]);
 }
 
 #[test]
