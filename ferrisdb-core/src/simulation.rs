@@ -129,6 +129,8 @@ named! {
         ForgetVote = "forget-vote",
         /// Controllers' group: a member stands for election without asking first: one that comes back deposes a good leader.
         StandUnasked = "stand-unasked",
+        /// Controllers' group: a candidate that was refused neither gives way nor asks again before its round is over.
+        SitOutRound = "sit-out-round",
         /// Controllers' group: a member leads although nobody reaches it at the address that it gives out.
         LeadUnreached = "lead-unreached",
         /// Controllers: one is removed although the others are no majority without it.

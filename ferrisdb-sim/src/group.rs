@@ -75,6 +75,8 @@ fn address(node: NodeId, port: u16) -> Address {
 
 /// Where the members listen at first.
 const PORT: u16 = 4500;
+/// How long nobody may lead after the leader has fallen silent: its lease, the pause before somebody stands, and two attempts.
+const LEADERLESS_MAX: Duration = Duration::from_millis(1_500);
 /// How long a leader may lead where nobody reaches it.
 const UNREACHED_MAX: Duration = Duration::from_secs(8);
 
@@ -93,7 +95,8 @@ pub async fn run(trace: Trace, lasts: Duration, troubles: u32) -> anyhow::Result
         let anybody = draw(group.member_count());
         let victim = group.leader().filter(|_| draw(3) > 0).unwrap_or(anybody);
         let trouble = runtime::jitter(Duration::from_millis(1_000));
-        match draw(8) {
+        match draw(10) {
+            8 | 9 => group.fall_silent(draw(2) + 1).await?,
             5 => group.go_and_return(draw(2) + 1).await?,
             6 => group.give_out_a_wrong_address().await?,
             7 => group.move_away(victim, draw(3) == 0).await,
@@ -207,6 +210,32 @@ impl Group {
             "member {} came back and deposed a leader that was well: {known:?}, now {present:?}",
             away + 1
         );
+        Ok(())
+    }
+
+    /// The leader falls silent, as a machine that stands still. The others, which have heard it at different moments, soon agree on
+    /// one of them.
+    async fn fall_silent(&self, further: usize) -> anyhow::Result<()> {
+        // Whoever was started just now knows the group again.
+        runtime::sleep(Duration::from_secs(1)).await;
+        let Some(silent) = self.leader() else { return Ok(()) };
+        let [from, to] = [silent, (silent + further) % self.member_count()]
+            .map(|index| self.members[index].handle.id());
+        NetSim::current().clog_link(from, to);
+        runtime::sleep(runtime::jitter(Duration::from_millis(200))).await;
+        self.cut_off(silent);
+        let began = runtime::now();
+        let leads = |index: usize| index != silent && self.leadership_of(index).is_some();
+        while !(0..self.member_count()).any(leads) {
+            let waited = runtime::now().duration_since(began);
+            anyhow::ensure!(
+                waited < LEADERLESS_MAX,
+                "nobody leads {waited:?} after the leader was cut off"
+            );
+            runtime::sleep(Duration::from_millis(10)).await;
+        }
+        NetSim::current().unclog_link(from, to);
+        self.reconnect(silent);
         Ok(())
     }
 

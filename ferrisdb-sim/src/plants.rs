@@ -43,6 +43,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::DropUndrainedLogs => &["bank", "recorded-bank", "operations"],
         Plant::ForgetVote => &["register"],
         Plant::StandUnasked => &["register"],
+        Plant::SitOutRound => &["register"],
         Plant::LeadUnreached => &["register"],
         Plant::RemoveBlindly => &["controllers"],
         Plant::ForceSnapshotOnly => &["controllers"],

@@ -313,6 +313,9 @@ impl Election {
         let again = now + self.timeout.end + self.spread(luck);
         let present = self.round.as_mut().filter(|present| present.number == round)?;
         if !support {
+            if planted(Plant::SitOutRound) {
+                return None;
+            }
             // What it has promised before it promises no more.
             present.support.remove(&voter);
             present.refused.insert(voter);
