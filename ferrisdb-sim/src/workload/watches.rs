@@ -48,8 +48,8 @@ pub struct WatchesSettings {
     pub watches: usize,
     /// Whether a key that is changed usually goes back to the value that it had before, is often set to one of the two by
     /// somebody who does not look, and is watched a while after it was read. After a fault all keys are left as they are, and
-    /// others take their place. Who sets a key without a look counts a change that may be none, so that a watch which is ready too
-    /// soon is found without this only.
+    /// others take their place. Who sets a key without a look counts a change that may be none: a watch that is ready too soon is found
+    /// only where this is off.
     pub returning: bool,
 }
 
@@ -367,12 +367,8 @@ impl Workload for Watches {
     }
 
     fn cuts(&self) -> Vec<Key> {
-        let keys = self.settings.keys;
-        let mut cuts = vec![data_key(0), data_key(keys / 2), ring_key(0), ring_key(2)];
-        if self.settings.returning {
-            cuts.extend([1, 3, 9].map(|era| data_key(era * keys)));
-        }
-        cuts.into_iter().map(Key::from).collect()
+        let middle = data_key(self.settings.keys / 2);
+        [data_key(0), middle, ring_key(0), ring_key(2)].map(Key::from).to_vec()
     }
 
     fn clients(&self) -> u32 {

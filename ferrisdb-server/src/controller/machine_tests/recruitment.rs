@@ -72,8 +72,8 @@ fn a_healthy_generation_is_not_ended_for_one_that_cannot_be_had() {
 }
 
 /// The coordinators 1 and 2 and the logs 11 to 13 live; 2 is on the machine of log 12.
-fn two_coordinators() -> World {
-    let mut world = World::new();
+fn two_coordinators(configuration: Configuration) -> World {
+    let mut world = World::from(ClusterRecord::new(ClusterId(9), configuration));
     world.hear(heartbeat(2, 1, &[]));
     world.all_alive(&[]);
     world.persist();
@@ -95,7 +95,7 @@ fn an_attempt_that_failed_because_two_do_not_reach_each_other_is_followed_by_one
 }
 
 fn fail_to_reach_each_other(code: ErrorCode) {
-    let mut world = two_coordinators();
+    let mut world = two_coordinators(configuration());
     world.lose_coordinator();
     world.answer_locks([Some((7, 0)), Some((7, 0)), Some((7, 0))]);
     assert_eq!(world.recruit_logs().len(), 3);
@@ -122,16 +122,7 @@ fn fail_to_reach_each_other(code: ErrorCode) {
 #[test]
 fn a_log_that_does_not_reach_what_it_has_to_copy_is_not_recruited() {
     let single = Configuration { redundancy: Redundancy::Single, ..configuration() };
-    let mut world = World::from(ClusterRecord::new(ClusterId(9), single));
-    world.hear(heartbeat(2, 1, &[]));
-    world.all_alive(&[]);
-    world.persist();
-    world.finish();
-    world.pass(600);
-    world.hear(heartbeat(2, 1, &[1]));
-    world.all_alive(&[1]);
-    world.storage_alive(100);
-    world.effects.clear();
+    let mut world = two_coordinators(single);
     let [one, other] = [LOGS[0], LOGS[1]].map(|log| Address::new(format!("p{log}:1")));
     world.controller.registry.accuse(&one, &other, world.now);
     world.lose_coordinator();
