@@ -178,7 +178,7 @@ impl Cluster {
                 if is_known {
                     return self.point_reads(&server).ask(read).await?;
                 }
-                let mut answers = self.links.read_points(&server, vec![read]).await?;
+                let mut answers = self.links.read_points(&server, vec![read]).boxed().await?;
                 answers.remove(0)
             };
             let failed = |error| tries.failed(error);

@@ -13,7 +13,7 @@
 //! conflict ranges go with it (I-15). All that waits follows one deadline, the attempt's, wherever it moves.
 //!
 //! - `reads.rs`, `ranges.rs`, `snapshot.rs`, `writes.rs`, `conflicts.rs`, `watch.rs`, `options.rs`: what is done in an attempt
-//! - `work.rs`, `read_version.rs`, `outstanding.rs`, `timer.rs`, `stamps.rs`, `turns.rs`: what an attempt keeps for that
+//! - `work.rs`, `read_version.rs`, `outstanding.rs`, `joint.rs`, `timer.rs`, `stamps.rs`, `turns.rs`: what an attempt keeps for that
 //! - `phase.rs`: what may be done when, and with what error everything else is refused
 //! - `commit.rs`, `fate.rs`, `attempts.rs`: the end of an attempt, what became of it, and the next one
 //!
@@ -58,6 +58,7 @@ mod attempts;
 mod commit;
 mod conflicts;
 mod fate;
+mod joint;
 mod options;
 mod outstanding;
 mod phase;

@@ -39,8 +39,11 @@ impl Transaction {
             state.phase = Phase::Closing;
             state.call()
         };
-        // In a box, as the reads are: see `Transaction::read_key`.
-        let result = self.close_and_commit(&call).boxed().await;
+        let result = match self.commits_nothing(&call) {
+            Some(committed) => Ok(committed),
+            // In a box, as the reads are: see `Outstanding::begin`.
+            None => self.close_and_commit(&call).boxed().await,
+        };
         let mut state = self.shared.state.lock();
         let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
         if state.attempt == call.attempt && is_committing {
@@ -113,6 +116,14 @@ impl Transaction {
         Ok(())
     }
 
+    /// How it is committed, if it needs nobody for that: nothing was written, and nobody has to hear of a read any more.
+    fn commits_nothing(&self, call: &Call) -> Option<Committed> {
+        let state = self.shared.state.lock();
+        let is_current = state.attempt == call.attempt && state.phase == Phase::Closing;
+        (is_current && state.work.outstanding.is_settled() && state.has_nothing_to_commit())
+            .then(|| call.committed_nothing())
+    }
+
     /// Commits once the reads have ended that were begun before: what they see is part of the transaction, and so is that they
     /// fail, see [`Outstanding`].
     async fn close_and_commit(&self, call: &Call) -> Result<Committed> {
@@ -145,8 +156,7 @@ impl Transaction {
 
     async fn commit_attempt(&self, call: &Call) -> Result<Committed> {
         let Some((fate, options)) = self.to_commit(call)? else {
-            let version = call.read_version.get().unwrap_or_default();
-            return Ok(Committed { version, versionstamp: None });
+            return Ok(call.committed_nothing());
         };
         let read_version = call.timer.in_time(self.version_to_commit(call, fate)).await?;
         let options = match options.draws_idempotency_id && fate == Fate::Closed {
@@ -221,9 +231,7 @@ impl Transaction {
     /// What a commit has to regard; `None` if there is nothing to commit.
     fn to_commit(&self, call: &Call) -> Result<Option<(Fate, TransactionOptions)>> {
         let state = self.committing(call)?;
-        let is_empty = state.work.writes.is_empty() && state.work.write_conflicts.is_empty();
-        // An earlier attempt may be on its way: only a commit that writes the record keeps it out.
-        if is_empty && state.fate == Fate::Closed {
+        if state.has_nothing_to_commit() {
             return Ok(None);
         }
         Ok(Some((state.fate, state.options.clone())))
@@ -258,7 +266,20 @@ impl Transaction {
     }
 }
 
+impl Call {
+    fn committed_nothing(&self) -> Committed {
+        let version = self.read_version.get().unwrap_or_default();
+        Committed { version, versionstamp: None }
+    }
+}
+
 impl State {
+    fn has_nothing_to_commit(&self) -> bool {
+        let is_empty = self.work.writes.is_empty() && self.work.write_conflicts.is_empty();
+        // An earlier attempt may be on its way: only a commit that writes the record keeps it out.
+        is_empty && self.fate == Fate::Closed
+    }
+
     /// The commit of this attempt has ended.
     fn end_commit(&mut self, database: &Database, result: &Result<Committed>) {
         self.phase = Phase::Ended;

@@ -19,21 +19,22 @@
 
 use std::{
     future::Future,
-    sync::{Arc, OnceLock},
+    pin::Pin,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use ferrisdb_core::{Error, Result};
 use futures::{
-    FutureExt as _,
-    future::{BoxFuture, Shared, WeakShared, join_all},
+    future::{join_all, poll_fn},
     stream::{FuturesUnordered, StreamExt as _},
 };
 use parking_lot::Mutex;
 
-use super::cancelled;
-
-/// A read, which leaves its result where whoever has asked finds it, and ends with its error.
-type Read = BoxFuture<'static, Option<Error>>;
+use super::{cancelled, joint::Joint};
 
 /// What an error of a read is to a commit that fails with its reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(super) enum Failure {
 #[derive(Default)]
 pub(super) struct Outstanding {
     /// Those that nobody has to hear of any more are dropped now and then.
-    reads: Mutex<Vec<WeakShared<Read>>>,
+    reads: Mutex<Vec<Weak<dyn Unheard>>>,
     /// The first error that is a commit's own, whether or not it was heard.
     first_error: OnceLock<Error>,
 }
@@ -64,35 +65,21 @@ impl Outstanding {
         T: Send + 'static,
         R: Future<Output = Result<T>> + Send + 'static,
     {
-        let answer = Arc::new(Mutex::new(None));
-        let (itself, slot) = (Arc::clone(self), Arc::clone(&answer));
         // In a box without a type, as all that asks the network: or the types of futures nest so deep that a program with a
         // few functions around its reads reaches the compiler's limits, of layouts and of what may move between threads.
-        let read = async move {
-            let result = read.await;
-            let error = result.as_ref().err().cloned();
-            if let Some(error) = &error
-                && failure == Failure::FailsCommit
-            {
-                itself.note_failed(error);
-            }
-            *slot.lock() = Some(result);
-            error
-        };
-        let read = read.boxed().shared();
-        {
-            let mut reads = self.reads.lock();
-            if reads.len() == reads.capacity() {
-                reads.retain(|read| unheard(read).is_some());
-            }
-            reads.extend(read.downgrade());
+        let read = Arc::new(Read {
+            outstanding: Arc::clone(self),
+            failure,
+            progress: AtomicU8::new(UNDER_WAY),
+            joint: Joint::new(read),
+        });
+        let mut reads = self.reads.lock();
+        if reads.len() == reads.capacity() {
+            reads.retain(|read| unheard(read).is_some());
         }
-        async move {
-            read.await;
-            // Only a read that panicked while the commit polled it has left nothing.
-            let answer = answer.lock().take();
-            answer.unwrap_or_else(|| Err(cancelled()))
-        }
+        let unheard: Weak<dyn Unheard> = Arc::<Read<T>>::downgrade(&read);
+        reads.push(unheard);
+        Awaited(read)
     }
 
     /// A read has failed; also one that needed nobody's answer for that.
@@ -100,39 +87,144 @@ impl Outstanding {
         let _ = self.first_error.set(error.clone());
     }
 
+    /// Whether there is nothing to wait for, and no error that anybody has to hear.
+    pub(super) fn is_settled(&self) -> bool {
+        self.first_error.get().is_none() && !self.reads.lock().iter().any(|r| unheard(r).is_some())
+    }
+
     /// Polls the reads until all of them have ended. No more may begin. Returns an error that nobody has heard yet, if there is one.
     pub(super) async fn all_ended(&self) -> Option<Error> {
-        join_all(self.unheard()).await.into_iter().flatten().next()
+        let ended = self.unheard().into_iter().map(|read| async move { ended(&*read).await });
+        join_all(ended).await.into_iter().flatten().next()
     }
 
     /// Polls the reads until all of them have ended, or one has failed with an error that is the commit's own: returns that. No
     /// more may begin.
     pub(super) async fn ended_or_failed(&self) -> Option<Error> {
-        let mut unheard: FuturesUnordered<_> = self.unheard().into_iter().collect();
+        let reads = self.unheard();
+        let mut under_way: FuturesUnordered<_> = reads.iter().map(|read| ended(&**read)).collect();
         loop {
             if let Some(error) = self.first_error.get() {
                 return Some(error.clone());
             }
-            unheard.next().await?;
+            under_way.next().await?;
         }
     }
 
-    fn unheard(&self) -> Vec<Shared<Read>> {
+    fn unheard(&self) -> Vec<Arc<dyn Unheard>> {
         self.reads.lock().iter().filter_map(unheard).collect()
     }
 }
 
 /// The read, if somebody may still want its answer, and it has not ended, or has failed.
-fn unheard(read: &WeakShared<Read>) -> Option<Shared<Read>> {
-    read.upgrade().filter(|read| !matches!(read.peek(), Some(None)))
+fn unheard(read: &Weak<dyn Unheard>) -> Option<Arc<dyn Unheard>> {
+    read.upgrade().filter(|read| read.progress() != HAS_SUCCEEDED)
+}
+
+async fn ended(read: &dyn Unheard) -> Option<Error> {
+    poll_fn(|context| read.poll_ended(context)).await
+}
+
+/// A read, to those who only want it to end.
+trait Unheard: Send + Sync {
+    fn progress(&self) -> u8;
+    /// Goes on with it. Its error once it has ended, unless its caller has heard that.
+    fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Option<Error>>;
+}
+
+const UNDER_WAY: u8 = 0;
+const HAS_SUCCEEDED: u8 = 1;
+const HAS_FAILED: u8 = 2;
+
+/// A read, which its caller goes on with and, if he does not, whoever waits for its end.
+struct Read<T> {
+    outstanding: Arc<Outstanding>,
+    failure: Failure,
+    /// Apart from the lock of `joint`, under which the read is polled: whoever looks at it may hold the transaction's.
+    progress: AtomicU8,
+    joint: Joint<Result<T>>,
+}
+
+impl<T> Read<T> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.joint.poll(context, |result| {
+            if let (Some(Err(error)), Failure::FailsCommit) = (result, self.failure) {
+                self.outstanding.note_failed(error);
+            }
+            let has_succeeded = matches!(result, Some(Ok(_)));
+            let progress = if has_succeeded { HAS_SUCCEEDED } else { HAS_FAILED };
+            self.progress.store(progress, Ordering::Release);
+        })
+    }
+}
+
+impl<T: Send> Unheard for Read<T> {
+    fn progress(&self) -> u8 {
+        self.progress.load(Ordering::Acquire)
+    }
+
+    fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Option<Error>> {
+        ready!(self.poll(context));
+        Poll::Ready(self.joint.with_output(|result| result.as_ref()?.as_ref().err().cloned()))
+    }
+}
+
+/// A read, to whoever has asked.
+struct Awaited<T>(Arc<Read<T>>);
+
+impl<T> Future for Awaited<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        ready!(self.0.poll(context));
+        // Only a read that panicked while the commit polled it has left nothing.
+        Poll::Ready(self.0.joint.with_output(Option::take).unwrap_or_else(|| Err(cancelled())))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use ferrisdb_core::{ErrorCode, Stage};
+    use futures::FutureExt as _;
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_is_left_alone_is_seen_to_its_end() {
+        let outstanding = Arc::<Outstanding>::default();
+        assert!(outstanding.is_settled());
+        let (answer, answered) = oneshot::channel::<Result<u8>>();
+        let read = outstanding.begin(Failure::FailsCommit, async { answered.await.unwrap() });
+        let mut read = Box::pin(read);
+        assert!((&mut read).now_or_never().is_none());
+        assert!(!outstanding.is_settled());
+        answer.send(Ok(7)).unwrap();
+        assert_eq!(outstanding.all_ended().await, None);
+        assert!(outstanding.is_settled());
+        assert_eq!(read.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_read_whose_future_was_dropped_is_nobodys_concern() {
+        let outstanding = Arc::<Outstanding>::default();
+        drop(outstanding.begin(Failure::FailsCommit, std::future::pending::<Result<()>>()));
+        assert!(outstanding.is_settled());
+        assert_eq!(outstanding.all_ended().await, None);
+    }
+
+    #[tokio::test]
+    async fn an_error_counts_until_its_caller_has_heard_it() {
+        let outstanding = Arc::<Outstanding>::default();
+        let error = Error::new(ErrorCode::TransactionTooOld, Stage::Read, "");
+        let fails = std::future::ready(Err::<(), _>(error.clone()));
+        let read = outstanding.begin(Failure::FailsCommit, fails);
+        assert_eq!(outstanding.all_ended().await, Some(error.clone()));
+        assert_eq!(read.await, Err(error.clone()));
+        assert_eq!(outstanding.all_ended().await, None);
+        assert!(!outstanding.is_settled(), "it may be the commit's own");
+        assert_eq!(outstanding.ended_or_failed().await, Some(error));
+    }
 
     #[tokio::test]
     async fn the_first_error_that_is_the_commits_own_ends_its_wait() {

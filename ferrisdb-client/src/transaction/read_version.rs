@@ -2,25 +2,25 @@
 //!
 //! Those that wait ask together: should the first of them not be polled any more, the others go on with the question.
 
-use std::{future::Future, sync::OnceLock};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
 use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, Version,
     simulation::{Plant, planted},
 };
-use futures::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
-};
+use futures::{FutureExt as _, future::poll_fn};
 use parking_lot::Mutex;
 
-use super::{Call, Fate, Phase, Transaction, cancelled};
+use super::{Call, Fate, Phase, Transaction, cancelled, joint::Joint};
 
 /// A version that is known, asked for, or neither.
 #[derive(Default)]
 pub(super) struct ReadVersion {
     known: OnceLock<Version>,
-    asked: Mutex<Option<Shared<BoxFuture<'static, Result<Version>>>>>,
+    asked: Mutex<Option<Arc<Joint<Result<Version>>>>>,
 }
 
 impl ReadVersion {
@@ -48,12 +48,15 @@ impl ReadVersion {
             if let Some(known) = self.get() {
                 return Ok(known);
             }
-            asked.get_or_insert_with(|| ask().boxed().shared()).clone()
+            Arc::clone(asked.get_or_insert_with(|| Arc::new(Joint::new(ask()))))
         };
-        let answer = question.clone().await;
+        poll_fn(|context| question.poll(context, |_| {})).await;
+        // Only a question that panicked has no answer.
+        let answer =
+            question.with_output(|answer| answer.clone()).unwrap_or_else(|| Err(cancelled()));
         let mut asked = self.asked.lock();
         // Of those that have waited for this answer, the first one takes it down.
-        if asked.as_ref().is_some_and(|asked| asked.ptr_eq(&question)) {
+        if asked.as_ref().is_some_and(|asked| Arc::ptr_eq(asked, &question)) {
             *asked = None;
             if let Ok(version) = answer {
                 let _ = self.known.set(version);

@@ -10,13 +10,14 @@
 //!
 //! A commit on its way follows the deadline only: cancelling does not call it back.
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use ferrisdb_core::{
     Result,
     runtime::{self, Instant},
     simulation::{Plant, planted},
 };
+use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -64,21 +65,24 @@ impl Timer {
     }
 
     /// Waits for `future`, but not past the deadline, nor past the end of the attempt.
-    pub(super) async fn within<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        self.follow(Follows::DeadlineAndAttempt, future).await
+    ///
+    /// In a box: what waits around it would have room for `future` once for each function that it passes through.
+    pub(super) fn within<'a, T: 'a>(
+        &'a self,
+        future: impl Future<Output = Result<T>> + Send + 'a,
+    ) -> impl Future<Output = Result<T>> + Send + 'a {
+        self.follow(Follows::DeadlineAndAttempt, future.boxed())
     }
 
-    /// Waits for `future`, but not past the deadline.
-    pub(super) async fn in_time<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        self.follow(Follows::Deadline, future).await
+    /// Waits for `future`, but not past the deadline; in a box as well.
+    pub(super) fn in_time<'a, T: 'a>(
+        &'a self,
+        future: impl Future<Output = Result<T>> + Send + 'a,
+    ) -> impl Future<Output = Result<T>> + Send + 'a {
+        self.follow(Follows::Deadline, future.boxed())
     }
 
-    async fn follow<T>(
-        &self,
-        follows: Follows,
-        future: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let mut future = pin!(future);
+    async fn follow<T>(&self, follows: Follows, mut future: BoxFuture<'_, Result<T>>) -> Result<T> {
         loop {
             // Made before the look: it hears of every change after that.
             let changed = self.changed.notified();
@@ -108,10 +112,8 @@ impl Timer {
 mod tests {
     use std::time::Duration;
 
-    use ferrisdb_core::ErrorCode;
-    use futures::FutureExt as _;
-
     use super::*;
+    use ferrisdb_core::ErrorCode;
 
     async fn never() -> Result<()> {
         std::future::pending().await

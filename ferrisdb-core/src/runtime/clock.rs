@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::FutureExt as _;
+
 pub use std::time::Instant;
 
 #[cfg(madsim)]
@@ -47,25 +49,34 @@ pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
-/// Waits for `future`, but not longer than `limit`.
+/// Waits for `future`, but not longer than `limit` from the call on. Within a task only.
+///
+/// No `async fn`: that would have room for `future` twice, once as its argument and once where it waits for it.
 ///
 /// # Errors
 ///
 /// [`ErrorCode::TimedOut`] when the time is over; the future is dropped then.
 #[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
-pub async fn timeout<T>(
+pub fn timeout<T, F: Future<Output = T>>(
     limit: Duration,
     stage: Stage,
-    future: impl Future<Output = T>,
-) -> Result<T> {
-    let late = || Error::new(ErrorCode::TimedOut, stage, format!("no answer within {limit:?}"));
+    future: F,
+) -> impl Future<Output = Result<T>> + use<T, F> {
+    let late =
+        move || Error::new(ErrorCode::TimedOut, stage, format!("no answer within {limit:?}"));
     #[cfg(madsim)]
     if node_clocks::is_own() {
-        return tokio::select! {
-            biased;
-            output = future => Ok(output),
-            () = node_clocks::sleep(limit) => Err(late()),
-        };
+        return async move {
+            tokio::select! {
+                biased;
+                output = future => Ok(output),
+                () = node_clocks::sleep(limit) => Err(late()),
+            }
+        }
+        .left_future();
     }
-    tokio::time::timeout(limit, future).await.map_err(|_| late())
+    let waits = tokio::time::timeout(limit, future).map(move |output| output.map_err(|_| late()));
+    #[cfg(madsim)]
+    let waits = waits.right_future();
+    waits
 }

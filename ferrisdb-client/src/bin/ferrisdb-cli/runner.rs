@@ -91,7 +91,7 @@ impl Runner {
         let mut output = Output { data: &mut data, notes: &mut notes, format, interactive };
         let may_commit = self.may_commit(statement);
         let limit = self.session.limit();
-        let work = perform(&mut self.session, statement, &mut output);
+        let work = Box::pin(perform(&mut self.session, statement, &mut output));
         let result = match is_long(statement) {
             true => interruptible(work).await,
             false => match interruptible(runtime::timeout(limit, Stage::Client, work)).await {
