@@ -137,7 +137,7 @@ impl Transaction {
                 false => outstanding.all_ended().await,
             })
         };
-        let failed = match planted(Plant::CommitBeforeReads) {
+        let failed = match outstanding.is_settled() || planted(Plant::CommitBeforeReads) {
             true => None,
             false => call.timer.within(reads).await?,
         };
@@ -158,7 +158,10 @@ impl Transaction {
         let Some((fate, options)) = self.to_commit(call)? else {
             return Ok(call.committed_nothing());
         };
-        let read_version = call.timer.in_time(self.version_to_commit(call, fate)).await?;
+        let read_version = match call.read_version.get() {
+            Some(known) => known,
+            None => call.timer.in_time(self.version_to_commit(call, fate)).await?,
+        };
         let options = match options.draws_idempotency_id && fate == Fate::Closed {
             true => self.draw_id(call, read_version)?,
             false => options,

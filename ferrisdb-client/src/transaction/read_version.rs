@@ -54,12 +54,14 @@ impl ReadVersion {
         // Only a question that panicked has no answer.
         let answer =
             question.with_output(|answer| answer.clone()).unwrap_or_else(|| Err(cancelled()));
-        let mut asked = self.asked.lock();
-        // Of those that have waited for this answer, the first one takes it down.
-        if asked.as_ref().is_some_and(|asked| Arc::ptr_eq(asked, &question)) {
-            *asked = None;
-            if let Ok(version) = answer {
-                let _ = self.known.set(version);
+        match &answer {
+            Ok(version) => {
+                let _ = self.known.set(*version);
+            }
+            // Of those that have waited for this answer, the first one takes the question down: it may be asked again.
+            Err(_) => {
+                let mut asked = self.asked.lock();
+                asked.take_if(|asked| Arc::ptr_eq(asked, &question));
             }
         }
         answer
