@@ -12,7 +12,7 @@ use ferrisdb_client::{
     TransactionOption, Version,
 };
 use ferrisdb_core::runtime;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, future};
 
 /// Far longer than any test.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -172,6 +172,23 @@ async fn an_error_of_a_read_that_nobody_has_heard_of_fails_the_commit() {
     let committed = transaction.commit().await;
     assert_eq!(committed.unwrap_err().code(), ErrorCode::FutureVersion);
     assert_eq!(read.await.unwrap_err().code(), ErrorCode::FutureVersion);
+    // One that fails while the commit waits for it does so, too, whoever of the two is polled first.
+    for read_is_first in [false, true] {
+        let transaction = database.transaction();
+        transaction.set_read_version(Version(1 << 62)).unwrap();
+        transaction.set("k", "v").unwrap();
+        let mut read = Box::pin(transaction.get("other"));
+        assert!((&mut read).now_or_never().is_none());
+        let (read, committed) = match read_is_first {
+            true => future::join(read, transaction.commit()).await,
+            false => {
+                let (committed, read) = future::join(transaction.commit(), read).await;
+                (read, committed)
+            }
+        };
+        assert_eq!(committed.unwrap_err().code(), ErrorCode::FutureVersion, "{read_is_first}");
+        assert_eq!(read.unwrap_err().code(), ErrorCode::FutureVersion, "{read_is_first}");
+    }
     // Whoever has heard of it decides.
     let transaction = database.transaction();
     transaction.set_versionstamped_value("k", vec![0; 10], 0).unwrap();

@@ -1,5 +1,7 @@
 //! The commit of a transaction: it sees the reads under way to their end, is sent, and its answer ends the attempt.
 //!
+//! A transaction that has written nothing, and whose reads have ended, commits without asking anybody.
+//!
 //! What follows when there is no answer is in `fate.rs`, what follows an error in `attempts.rs`. Start with
 //! [`Transaction::commit`].
 
@@ -34,15 +36,16 @@ impl Transaction {
     /// transaction's time was over before the answer came; after any other error the transaction did not take effect. If a read of
     /// the transaction has failed and nobody has heard of that yet, its error.
     pub async fn commit(&self) -> Result<Committed> {
-        let call = {
+        let (call, outstanding, writes_nothing) = {
             let mut state = self.open()?;
             state.phase = Phase::Closing;
-            state.call()
+            let outstanding = Arc::clone(&state.work.outstanding);
+            (state.call(), outstanding, state.has_nothing_to_commit())
         };
-        let result = match self.commits_nothing(&call) {
-            Some(committed) => Ok(committed),
-            // In a box, as the reads are: see `Outstanding::begin`.
-            None => self.close_and_commit(&call).boxed().await,
+        let result = match writes_nothing && outstanding.is_settled() {
+            true => Ok(call.committed_nothing()),
+            // In a box, as the reads are: see `Joint`.
+            false => self.close_and_commit(&call).boxed().await,
         };
         let mut state = self.shared.state.lock();
         let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
@@ -114,14 +117,6 @@ impl Transaction {
             self.commit().await?;
         }
         Ok(())
-    }
-
-    /// How it is committed, if it needs nobody for that: nothing was written, and nobody has to hear of a read any more.
-    fn commits_nothing(&self, call: &Call) -> Option<Committed> {
-        let state = self.shared.state.lock();
-        let is_current = state.attempt == call.attempt && state.phase == Phase::Closing;
-        (is_current && state.work.outstanding.is_settled() && state.has_nothing_to_commit())
-            .then(|| call.committed_nothing())
     }
 
     /// Commits once the reads have ended that were begun before: what they see is part of the transaction, and so is that they

@@ -8,56 +8,100 @@
 //!
 //! `Shared` of the futures library does that as well, with two allocations more and a waker of its own, also for a single one who
 //! polls: that is what hardly any read needs, and every read would pay.
+//!
+//! It is polled under a lock of its own, and wakes under it. So it must not poll itself, and whoever polls it holds no lock that it
+//! takes.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 
-/// A future that several may poll.
-pub(super) struct Joint<T>(Mutex<State<T>>);
+/// Hears once how a [`Joint`] has ended.
+pub(super) trait OnEnd<T>: Send + Sync {
+    /// Before anybody else hears of it, and under its lock: with what has come out, or nothing if it has panicked.
+    fn on_end(&self, output: Option<&T>);
+}
+
+impl<T> OnEnd<T> for () {
+    fn on_end(&self, _: Option<&T>) {}
+}
+
+/// A future that several may poll, each with a [`Seat`].
+pub(super) struct Joint<T, O = ()> {
+    state: Mutex<State<T>>,
+    seats: AtomicUsize,
+    /// Whoever hears of its end.
+    pub(super) listener: O,
+}
 
 struct State<T> {
-    /// Until it has ended, or panicked.
+    /// In a box without a type, as all that asks the network: or the types of futures nest so deep that a program with a few
+    /// functions around its reads reaches the compiler's limits, of layouts and of what may move between threads. Until it has ended,
+    /// or panicked.
     future: Option<BoxFuture<'static, T>>,
     /// From then on.
     output: Option<T>,
-    first: Option<Waker>,
-    others: Vec<Waker>,
+    wakers: Wakers,
 }
 
-impl<T> Joint<T> {
-    /// Nobody polls it yet.
-    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Joint<T> {
-        let future = Some(future.boxed());
-        Joint(Mutex::new(State { future, output: None, first: None, others: Vec::new() }))
+/// Who has to be woken.
+enum Wakers {
+    Nobody,
+    One(usize, Waker),
+    Several(Arc<Pollers>, Waker),
+}
+
+/// Wakes all who have polled since it has woken them last.
+#[derive(Default)]
+struct Pollers(Mutex<BTreeMap<usize, Waker>>);
+
+impl Wake for Pollers {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
     }
 
-    /// Goes on with the future; ready when it has ended. It is polled under a lock of its own.
-    ///
-    /// `ended` is called by whoever finds it ready, before anybody else hears of that: with its output, or without one if it has
-    /// panicked.
-    ///
-    /// # Panics
-    ///
-    /// If the future does, once.
-    pub(super) fn poll(
-        &self,
-        context: &mut Context<'_>,
-        ended: impl FnOnce(Option<&T>),
-    ) -> Poll<()> {
-        let mut guard = self.0.lock();
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wakers = std::mem::take(&mut *self.0.lock());
+        wakers.into_values().for_each(Waker::wake);
+    }
+}
+
+impl<T, O: OnEnd<T>> Joint<T, O> {
+    /// Nobody polls it yet.
+    pub(super) fn new(
+        future: impl Future<Output = T> + Send + 'static,
+        listener: O,
+    ) -> Arc<Joint<T, O>> {
+        let future = Some(future.boxed());
+        let state = Mutex::new(State { future, output: None, wakers: Wakers::Nobody });
+        Arc::new(Joint { state, seats: AtomicUsize::new(0), listener })
+    }
+
+    /// What has come out, if it has ended: none if it has panicked, or if that was taken.
+    pub(super) fn with_output<R>(&self, with: impl FnOnce(&mut Option<T>) -> R) -> R {
+        with(&mut self.state.lock().output)
+    }
+
+    fn poll(&self, seat: usize, context: &mut Context<'_>) -> Poll<()> {
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(mut future) = state.future.take() else { return Poll::Ready(()) };
-        let polled = catch_unwind(AssertUnwindSafe(|| match state.waker(context.waker()) {
-            None => future.as_mut().poll(context),
-            Some(all) => future.as_mut().poll(&mut Context::from_waker(&all)),
-        }));
+        let polled =
+            catch_unwind(AssertUnwindSafe(|| match state.wakers.with(seat, context.waker()) {
+                None => future.as_mut().poll(context),
+                Some(all) => future.as_mut().poll(&mut Context::from_waker(all)),
+            }));
         let panic = match polled {
             Ok(Poll::Pending) => {
                 state.future = Some(future);
@@ -69,56 +113,101 @@ impl<T> Joint<T> {
             }
             Err(panic) => Some(panic),
         };
-        ended(state.output.as_ref());
-        let wakers = state.first.take().into_iter().chain(std::mem::take(&mut state.others));
+        self.listener.on_end(state.output.as_ref());
+        let wakers = std::mem::replace(&mut state.wakers, Wakers::Nobody);
         drop(guard);
-        drop(future); // not under the lock
-        wakers.filter(|waker| !waker.will_wake(context.waker())).for_each(Waker::wake);
+        drop(future);
+        wakers.wake_all_but(seat);
         match panic {
             Some(panic) => resume_unwind(panic),
             None => Poll::Ready(()),
         }
     }
-
-    /// What has come out, if it has ended: none if it has panicked, or if that was taken.
-    pub(super) fn with_output<R>(&self, with: impl FnOnce(&mut Option<T>) -> R) -> R {
-        with(&mut self.0.lock().output)
-    }
 }
 
-impl<T> State<T> {
+impl Wakers {
     /// Notes who polls. Returns a waker of all who do, unless it is only one.
-    fn waker(&mut self, waker: &Waker) -> Option<Waker> {
-        match &self.first {
-            None => self.first = Some(waker.clone()),
-            Some(first) if first.will_wake(waker) => {}
-            Some(_) if self.others.iter().any(|known| known.will_wake(waker)) => {}
-            Some(_) => self.others.push(waker.clone()),
+    fn with(&mut self, seat: usize, waker: &Waker) -> Option<&Waker> {
+        match self {
+            Wakers::Nobody => *self = Wakers::One(seat, waker.clone()),
+            Wakers::One(known, before) if *known == seat => before.clone_from(waker),
+            Wakers::One(known, before) => {
+                let both = BTreeMap::from([(*known, before.clone()), (seat, waker.clone())]);
+                let pollers = Arc::new(Pollers(Mutex::new(both)));
+                let all = Waker::from(Arc::clone(&pollers));
+                *self = Wakers::Several(pollers, all);
+            }
+            Wakers::Several(pollers, _) => {
+                let mut pollers = pollers.0.lock();
+                pollers.entry(seat).or_insert_with(|| waker.clone()).clone_from(waker);
+            }
         }
-        if self.others.is_empty() {
-            return None;
+        match self {
+            Wakers::Several(_, all) => Some(all),
+            _ => None,
         }
-        Some(Waker::from(Arc::new(All(self.first.iter().chain(&self.others).cloned().collect()))))
+    }
+
+    fn remove(&mut self, seat: usize) {
+        match self {
+            Wakers::One(known, _) if *known == seat => *self = Wakers::Nobody,
+            Wakers::Several(pollers, _) => drop(pollers.0.lock().remove(&seat)),
+            _ => {}
+        }
+    }
+
+    fn wake_all_but(self, seat: usize) {
+        match self {
+            Wakers::One(known, waker) if known != seat => waker.wake(),
+            Wakers::Several(pollers, _) => {
+                let mut wakers = std::mem::take(&mut *pollers.0.lock());
+                wakers.remove(&seat);
+                wakers.into_values().for_each(Waker::wake);
+            }
+            _ => {}
+        }
     }
 }
 
-/// Wakes all of them.
-struct All(Vec<Waker>);
+/// One who may poll a [`Joint`]: ready when that has ended.
+///
+/// # Panics
+///
+/// When polled, if the joint future does, for one of those who poll.
+pub(super) struct Seat<T, O: OnEnd<T>> {
+    joint: Arc<Joint<T, O>>,
+    number: usize,
+    has_ended: bool,
+}
 
-impl Wake for All {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl<T, O: OnEnd<T>> Seat<T, O> {
+    /// It has not polled yet.
+    pub(super) fn of(joint: &Arc<Joint<T, O>>) -> Seat<T, O> {
+        let number = joint.seats.fetch_add(1, Ordering::Relaxed);
+        Seat { joint: Arc::clone(joint), number, has_ended: false }
     }
+}
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.iter().for_each(Waker::wake_by_ref);
+impl<T, O: OnEnd<T>> Future for Seat<T, O> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let polled = self.joint.poll(self.number, context);
+        self.has_ended = polled.is_ready();
+        polled
+    }
+}
+
+impl<T, O: OnEnd<T>> Drop for Seat<T, O> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.joint.state.lock().wakers.remove(self.number);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use tokio::sync::oneshot;
 
     use super::*;
@@ -132,8 +221,8 @@ mod tests {
             self.0.load(Ordering::Relaxed)
         }
 
-        fn polls(self: &Arc<Self>, joint: &Joint<u8>) -> Poll<()> {
-            joint.poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))), |_| {})
+        fn polls(self: &Arc<Self>, seat: &mut Seat<u8, ()>) -> Poll<()> {
+            Pin::new(seat).poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
         }
     }
 
@@ -143,48 +232,78 @@ mod tests {
         }
     }
 
-    fn joint() -> (oneshot::Sender<u8>, Joint<u8>, Arc<Bell>, Arc<Bell>) {
+    type One = (Seat<u8, ()>, Arc<Bell>);
+
+    fn joint() -> (oneshot::Sender<u8>, Arc<Joint<u8>>, One, One) {
         let (answer, answered) = oneshot::channel::<u8>();
-        let joint = Joint::new(async { answered.await.expect("planned: no answer") });
-        (answer, joint, Arc::default(), Arc::default())
+        let joint = Joint::new(async { answered.await.expect("planned: no answer") }, ());
+        let [a, b] = [Seat::of(&joint), Seat::of(&joint)];
+        (answer, joint, (a, Arc::default()), (b, Arc::default()))
     }
 
     #[test]
     fn all_who_poll_are_woken_by_the_answer() {
         for a_polls_last in [false, true] {
-            let (answer, joint, a, b) = joint();
-            assert!(a.polls(&joint).is_pending());
-            assert!(b.polls(&joint).is_pending());
+            let (answer, joint, (mut a, bell_a), (mut b, bell_b)) = joint();
+            assert!(bell_a.polls(&mut a).is_pending());
+            assert!(bell_b.polls(&mut b).is_pending());
             if a_polls_last {
-                assert!(a.polls(&joint).is_pending());
+                assert!(bell_a.polls(&mut a).is_pending());
             }
             answer.send(7).unwrap();
-            assert!(a.rings() > 0 && b.rings() > 0, "{a_polls_last}");
-            assert!(a.polls(&joint).is_ready() && b.polls(&joint).is_ready());
+            assert!(bell_a.rings() > 0 && bell_b.rings() > 0, "{a_polls_last}");
+            assert!(bell_a.polls(&mut a).is_ready() && bell_b.polls(&mut b).is_ready());
             assert_eq!(joint.with_output(Option::take), Some(7));
         }
     }
 
     #[test]
-    fn whoever_finds_the_answer_wakes_the_others() {
-        let (answer, joint, a, b) = joint();
-        assert!(a.polls(&joint).is_pending());
+    fn whoever_leaves_last_takes_nobodys_turn() {
+        let (answer, _joint, (mut a, bell_a), (mut b, bell_b)) = joint();
+        assert!(bell_a.polls(&mut a).is_pending());
+        assert!(bell_b.polls(&mut b).is_pending());
+        drop(b);
         answer.send(7).unwrap();
-        let rings = a.rings();
-        assert!(b.polls(&joint).is_ready());
-        assert!(a.rings() > rings);
-        assert_eq!(b.rings(), 0, "it knows");
+        assert!(bell_a.rings() > 0);
+        assert_eq!(bell_b.rings(), 0, "it has gone");
+        assert!(bell_a.polls(&mut a).is_ready());
+    }
+
+    #[test]
+    fn a_new_waker_takes_the_place_of_the_one_before() {
+        for is_alone in [false, true] {
+            let (answer, _joint, (mut a, before), (mut b, bell_b)) = joint();
+            if !is_alone {
+                assert!(bell_b.polls(&mut b).is_pending());
+            }
+            let after = Arc::<Bell>::default();
+            assert!(before.polls(&mut a).is_pending());
+            assert!(after.polls(&mut a).is_pending());
+            answer.send(7).unwrap();
+            assert_eq!((before.rings(), after.rings()), (0, 1), "{is_alone}");
+        }
+    }
+
+    #[test]
+    fn whoever_finds_the_answer_wakes_the_others() {
+        let (answer, _joint, (mut a, bell_a), (mut b, bell_b)) = joint();
+        assert!(bell_a.polls(&mut a).is_pending());
+        answer.send(7).unwrap();
+        let rings = bell_a.rings();
+        assert!(bell_b.polls(&mut b).is_ready());
+        assert!(bell_a.rings() > rings);
+        assert_eq!(bell_b.rings(), 0, "it knows");
     }
 
     #[test]
     fn a_panic_is_the_end_for_all() {
-        let (answer, joint, a, b) = joint();
-        assert!(a.polls(&joint).is_pending());
+        let (answer, joint, (mut a, bell_a), (mut b, bell_b)) = joint();
+        assert!(bell_a.polls(&mut a).is_pending());
         drop(answer);
-        let rings = a.rings();
-        assert!(catch_unwind(AssertUnwindSafe(|| b.polls(&joint))).is_err());
-        assert!(a.rings() > rings);
-        assert!(a.polls(&joint).is_ready());
+        let rings = bell_a.rings();
+        assert!(catch_unwind(AssertUnwindSafe(|| bell_b.polls(&mut b))).is_err());
+        assert!(bell_a.rings() > rings);
+        assert!(bell_a.polls(&mut a).is_ready());
         assert_eq!(joint.with_output(Option::take), None);
     }
 }

@@ -19,22 +19,24 @@
 
 use std::{
     future::Future,
-    pin::Pin,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
-    task::{Context, Poll, ready},
 };
 
 use ferrisdb_core::{Error, Result};
 use futures::{
-    future::{join_all, poll_fn},
+    FutureExt as _,
+    future::{BoxFuture, join_all},
     stream::{FuturesUnordered, StreamExt as _},
 };
 use parking_lot::Mutex;
 
-use super::{cancelled, joint::Joint};
+use super::{
+    cancelled,
+    joint::{Joint, OnEnd, Seat},
+};
 
 /// What an error of a read is to a commit that fails with its reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ pub(super) enum Failure {
 #[derive(Default)]
 pub(super) struct Outstanding {
     /// Those that nobody has to hear of any more are dropped now and then.
-    reads: Mutex<Vec<Weak<dyn Unheard>>>,
+    reads: Mutex<Vec<Weak<dyn AnyRead>>>,
     /// The first error that is a commit's own, whether or not it was heard.
     first_error: OnceLock<Error>,
 }
@@ -65,21 +67,27 @@ impl Outstanding {
         T: Send + 'static,
         R: Future<Output = Result<T>> + Send + 'static,
     {
-        // In a box without a type, as all that asks the network: or the types of futures nest so deep that a program with a
-        // few functions around its reads reaches the compiler's limits, of layouts and of what may move between threads.
-        let read = Arc::new(Read {
-            outstanding: Arc::clone(self),
-            failure,
-            progress: AtomicU8::new(UNDER_WAY),
-            joint: Joint::new(read),
-        });
+        let end =
+            End { outstanding: Arc::clone(self), failure, has_succeeded: AtomicBool::new(false) };
+        let read = Joint::new(read, end);
         let mut reads = self.reads.lock();
         if reads.len() == reads.capacity() {
             reads.retain(|read| unheard(read).is_some());
         }
-        let unheard: Weak<dyn Unheard> = Arc::<Read<T>>::downgrade(&read);
-        reads.push(unheard);
-        Awaited(read)
+        let of_any_type: Weak<dyn AnyRead> = Arc::<Joint<Result<T>, End>>::downgrade(&read);
+        reads.push(of_any_type);
+        drop(reads);
+        let seat = Seat::of(&read);
+        async move {
+            seat.await;
+            // An error is left to a commit that has waited for it as well.
+            let result = read.with_output(|result| match result {
+                Some(Err(error)) => Some(Err(error.clone())),
+                result => result.take(),
+            });
+            // Only a read that panicked while the commit polled it has left nothing.
+            result.unwrap_or_else(|| Err(cancelled()))
+        }
     }
 
     /// A read has failed; also one that needed nobody's answer for that.
@@ -89,20 +97,26 @@ impl Outstanding {
 
     /// Whether there is nothing to wait for, and no error that anybody has to hear.
     pub(super) fn is_settled(&self) -> bool {
-        self.first_error.get().is_none() && !self.reads.lock().iter().any(|r| unheard(r).is_some())
+        if !self.unheard().is_empty() {
+            return false;
+        }
+        // After that look: a read that fails meanwhile, and is heard, is gone from there. It had noted its error before.
+        fence(Ordering::Acquire);
+        self.first_error.get().is_none()
     }
 
-    /// Polls the reads until all of them have ended. No more may begin. Returns an error that nobody has heard yet, if there is one.
+    /// Polls the reads until all of them have ended. No more may begin. Returns an error that nobody had heard when this began, if
+    /// there is one.
     pub(super) async fn all_ended(&self) -> Option<Error> {
-        let ended = self.unheard().into_iter().map(|read| async move { ended(&*read).await });
+        let ended = self.unheard().into_iter().map(AnyRead::ended);
         join_all(ended).await.into_iter().flatten().next()
     }
 
     /// Polls the reads until all of them have ended, or one has failed with an error that is the commit's own: returns that. No
     /// more may begin.
     pub(super) async fn ended_or_failed(&self) -> Option<Error> {
-        let reads = self.unheard();
-        let mut under_way: FuturesUnordered<_> = reads.iter().map(|read| ended(&**read)).collect();
+        let mut under_way: FuturesUnordered<_> =
+            self.unheard().into_iter().map(AnyRead::ended).collect();
         loop {
             if let Some(error) = self.first_error.get() {
                 return Some(error.clone());
@@ -111,74 +125,53 @@ impl Outstanding {
         }
     }
 
-    fn unheard(&self) -> Vec<Arc<dyn Unheard>> {
+    fn unheard(&self) -> Vec<Arc<dyn AnyRead>> {
         self.reads.lock().iter().filter_map(unheard).collect()
     }
 }
 
 /// The read, if somebody may still want its answer, and it has not ended, or has failed.
-fn unheard(read: &Weak<dyn Unheard>) -> Option<Arc<dyn Unheard>> {
-    read.upgrade().filter(|read| read.progress() != HAS_SUCCEEDED)
+fn unheard(read: &Weak<dyn AnyRead>) -> Option<Arc<dyn AnyRead>> {
+    read.upgrade().filter(|read| !read.has_succeeded())
 }
 
-async fn ended(read: &dyn Unheard) -> Option<Error> {
-    poll_fn(|context| read.poll_ended(context)).await
+/// What a read leaves when it ends.
+struct End {
+    outstanding: Arc<Outstanding>,
+    failure: Failure,
+    /// Apart from the lock under which the read is polled: whoever looks at it may hold the transaction's.
+    has_succeeded: AtomicBool,
+}
+
+impl<T> OnEnd<Result<T>> for End {
+    fn on_end(&self, result: Option<&Result<T>>) {
+        if let (Some(Err(error)), Failure::FailsCommit) = (result, self.failure) {
+            self.outstanding.note_failed(error);
+        }
+        self.has_succeeded.store(matches!(result, Some(Ok(_))), Ordering::Release);
+    }
 }
 
 /// A read, to those who only want it to end.
-trait Unheard: Send + Sync {
-    fn progress(&self) -> u8;
-    /// Goes on with it. Its error once it has ended, unless its caller has heard that.
-    fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Option<Error>>;
+trait AnyRead: Send + Sync {
+    /// Whether it has ended without an error.
+    fn has_succeeded(&self) -> bool;
+    /// Polls it until it has ended; its error.
+    fn ended(self: Arc<Self>) -> BoxFuture<'static, Option<Error>>;
 }
 
-const UNDER_WAY: u8 = 0;
-const HAS_SUCCEEDED: u8 = 1;
-const HAS_FAILED: u8 = 2;
-
-/// A read, which its caller goes on with and, if he does not, whoever waits for its end.
-struct Read<T> {
-    outstanding: Arc<Outstanding>,
-    failure: Failure,
-    /// Apart from the lock of `joint`, under which the read is polled: whoever looks at it may hold the transaction's.
-    progress: AtomicU8,
-    joint: Joint<Result<T>>,
-}
-
-impl<T> Read<T> {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.joint.poll(context, |result| {
-            if let (Some(Err(error)), Failure::FailsCommit) = (result, self.failure) {
-                self.outstanding.note_failed(error);
-            }
-            let has_succeeded = matches!(result, Some(Ok(_)));
-            let progress = if has_succeeded { HAS_SUCCEEDED } else { HAS_FAILED };
-            self.progress.store(progress, Ordering::Release);
-        })
-    }
-}
-
-impl<T: Send> Unheard for Read<T> {
-    fn progress(&self) -> u8 {
-        self.progress.load(Ordering::Acquire)
+impl<T: Send + 'static> AnyRead for Joint<Result<T>, End> {
+    fn has_succeeded(&self) -> bool {
+        self.listener.has_succeeded.load(Ordering::Acquire)
     }
 
-    fn poll_ended(&self, context: &mut Context<'_>) -> Poll<Option<Error>> {
-        ready!(self.poll(context));
-        Poll::Ready(self.joint.with_output(|result| result.as_ref()?.as_ref().err().cloned()))
-    }
-}
-
-/// A read, to whoever has asked.
-struct Awaited<T>(Arc<Read<T>>);
-
-impl<T> Future for Awaited<T> {
-    type Output = Result<T>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        ready!(self.0.poll(context));
-        // Only a read that panicked while the commit polled it has left nothing.
-        Poll::Ready(self.0.joint.with_output(Option::take).unwrap_or_else(|| Err(cancelled())))
+    fn ended(self: Arc<Self>) -> BoxFuture<'static, Option<Error>> {
+        let seat = Seat::of(&self);
+        let ended = async move {
+            seat.await;
+            self.with_output(|result| result.as_ref()?.as_ref().err().cloned())
+        };
+        ended.boxed()
     }
 }
 
@@ -220,10 +213,32 @@ mod tests {
         let fails = std::future::ready(Err::<(), _>(error.clone()));
         let read = outstanding.begin(Failure::FailsCommit, fails);
         assert_eq!(outstanding.all_ended().await, Some(error.clone()));
+        assert_eq!(outstanding.all_ended().await, Some(error.clone()), "nobody has heard it yet");
         assert_eq!(read.await, Err(error.clone()));
         assert_eq!(outstanding.all_ended().await, None);
         assert!(!outstanding.is_settled(), "it may be the commit's own");
         assert_eq!(outstanding.ended_or_failed().await, Some(error));
+    }
+
+    #[tokio::test]
+    async fn an_error_that_comes_while_the_commit_waits_counts_whoever_hears_it_first() {
+        for read_is_first in [false, true] {
+            let outstanding = Arc::<Outstanding>::default();
+            let (fail, failed) = oneshot::channel::<Result<()>>();
+            let read = outstanding.begin(Failure::FailsCommit, async { failed.await.unwrap() });
+            let (mut read, mut ended) = (Box::pin(read), Box::pin(outstanding.all_ended()));
+            assert!((&mut read).now_or_never().is_none());
+            assert!((&mut ended).now_or_never().is_none());
+            let error = Error::new(ErrorCode::TransactionTooOld, Stage::Read, "");
+            fail.send(Err(error.clone())).unwrap();
+            if read_is_first {
+                assert_eq!(read.await, Err(error.clone()));
+                assert_eq!(ended.await, Some(error));
+            } else {
+                assert_eq!(ended.await, Some(error.clone()));
+                assert_eq!(read.await, Err(error));
+            }
+        }
     }
 
     #[tokio::test]

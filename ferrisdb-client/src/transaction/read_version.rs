@@ -11,15 +11,19 @@ use ferrisdb_core::{
     Error, ErrorCode, Result, Stage, Version,
     simulation::{Plant, planted},
 };
-use futures::{FutureExt as _, future::poll_fn};
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::{Call, Fate, Phase, Transaction, cancelled, joint::Joint};
+use super::{
+    Call, Fate, Phase, Transaction, cancelled,
+    joint::{Joint, Seat},
+};
 
 /// A version that is known, asked for, or neither.
 #[derive(Default)]
 pub(super) struct ReadVersion {
     known: OnceLock<Version>,
+    /// The question, until it has failed. After an answer it stays, and is asked no more.
     asked: Mutex<Option<Arc<Joint<Result<Version>>>>>,
 }
 
@@ -48,9 +52,9 @@ impl ReadVersion {
             if let Some(known) = self.get() {
                 return Ok(known);
             }
-            Arc::clone(asked.get_or_insert_with(|| Arc::new(Joint::new(ask()))))
+            Arc::clone(asked.get_or_insert_with(|| Joint::new(ask(), ())))
         };
-        poll_fn(|context| question.poll(context, |_| {})).await;
+        Seat::of(&question).await;
         // Only a question that panicked has no answer.
         let answer =
             question.with_output(|answer| answer.clone()).unwrap_or_else(|| Err(cancelled()));

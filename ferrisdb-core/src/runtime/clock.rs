@@ -49,13 +49,17 @@ pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
-/// Waits for `future`, but not longer than `limit` from the call on. Within a task only.
+/// Waits for `future`, but not longer than `limit` from the call on.
 ///
 /// No `async fn`: that would have room for `future` twice, once as its argument and once where it waits for it.
 ///
 /// # Errors
 ///
 /// [`ErrorCode::TimedOut`] when the time is over; the future is dropped then.
+///
+/// # Panics
+///
+/// When called outside of the runtime.
 #[cfg_attr(not(madsim), expect(clippy::disallowed_methods, reason = "this is the door"))]
 pub fn timeout<T, F: Future<Output = T>>(
     limit: Duration,
@@ -64,16 +68,20 @@ pub fn timeout<T, F: Future<Output = T>>(
 ) -> impl Future<Output = Result<T>> + use<T, F> {
     let late =
         move || Error::new(ErrorCode::TimedOut, stage, format!("no answer within {limit:?}"));
+    // Its own timeout is an `async fn`.
+    #[cfg(madsim)]
+    let future = Box::pin(future);
     #[cfg(madsim)]
     if node_clocks::is_own() {
-        return async move {
+        let over = node_clocks::sleep(limit);
+        let waits = async move {
             tokio::select! {
                 biased;
                 output = future => Ok(output),
-                () = node_clocks::sleep(limit) => Err(late()),
+                () = over => Err(late()),
             }
-        }
-        .left_future();
+        };
+        return waits.left_future();
     }
     let waits = tokio::time::timeout(limit, future).map(move |output| output.map_err(|_| late()));
     #[cfg(madsim)]

@@ -117,15 +117,17 @@ pub(super) fn is_own() -> bool {
 }
 
 /// Waits by this node's clock.
-pub(super) async fn sleep(duration: Duration) {
+pub(super) fn sleep(duration: Duration) -> impl Future<Output = ()> {
     let until = now() + duration;
-    loop {
-        let left = until.saturating_duration_since(now());
-        let rate = of_this_node().map_or(1.0, |clock| clock.rate);
-        let true_left = Duration::try_from_secs_f64(left.as_secs_f64() / rate);
-        madsim::time::sleep(true_left.unwrap_or(Duration::MAX).min(LOOK_AGAIN)).await;
-        if now() >= until {
-            return;
+    async move {
+        loop {
+            let left = until.saturating_duration_since(now());
+            let rate = of_this_node().map_or(1.0, |clock| clock.rate);
+            let true_left = Duration::try_from_secs_f64(left.as_secs_f64() / rate);
+            madsim::time::sleep(true_left.unwrap_or(Duration::MAX).min(LOOK_AGAIN)).await;
+            if now() >= until {
+                return;
+            }
         }
     }
 }
