@@ -28,9 +28,6 @@ const GO_ON_LIMIT: Duration = Duration::from_secs(30);
 /// For how long the generation is looked at after that, and how many new ones there may be meanwhile.
 const CALM: Duration = Duration::from_secs(30);
 const GENERATIONS_MAX: u64 = 3;
-/// So many more attempts may fail meanwhile where a connection may never come about: one in a hundred, of the twenty or so of each
-/// attempt.
-const UNLUCKY_ATTEMPTS_MAX: u64 = 2;
 
 /// Draws one of these troubles, if the cluster is of a shape that has to live with it.
 pub fn draw(kind: FaultKind, topology: &Topology, dice: &mut Dice) -> Option<Fault> {
@@ -185,10 +182,6 @@ async fn stay(world: &World, when: &str) -> Result<()> {
     runtime::sleep(CALM).await;
     let after = operations::until(world, when, is_active).await?.cluster.generation;
     let count = after.0 - before.0;
-    let unlucky = if world.topology().calm_network { 0 } else { UNLUCKY_ATTEMPTS_MAX };
-    ensure!(
-        count <= GENERATIONS_MAX + unlucky,
-        "{count} new generations within {CALM:?} {when} (I-13)"
-    );
+    ensure!(count <= GENERATIONS_MAX, "{count} new generations within {CALM:?} {when} (I-13)");
     Ok(())
 }

@@ -42,10 +42,14 @@ impl Transaction {
             let outstanding = Arc::clone(&state.work.outstanding);
             (state.call(), outstanding, state.has_nothing_to_commit())
         };
-        let result = match writes_nothing && outstanding.is_settled() {
+        let is_settled = outstanding.is_settled() || planted(Plant::CommitBeforeReads);
+        let result = match writes_nothing && is_settled {
             true => Ok(call.committed_nothing()),
             // In a box, as the reads are: see `Joint`.
-            false => self.close_and_commit(&call).boxed().await,
+            false => {
+                let reads = (!is_settled).then_some(&*outstanding);
+                self.close_and_commit(&call, reads).boxed().await
+            }
         };
         let mut state = self.shared.state.lock();
         let is_committing = matches!(state.phase, Phase::Closing | Phase::Committing);
@@ -120,21 +124,24 @@ impl Transaction {
     }
 
     /// Commits once the reads have ended that were begun before: what they see is part of the transaction, and so is that they
-    /// fail, see [`Outstanding`].
-    async fn close_and_commit(&self, call: &Call) -> Result<Committed> {
-        let (outstanding, fails_with_reads) = {
-            let state = self.shared.state.lock();
-            (Arc::clone(&state.work.outstanding), state.options.reads_fail_commit)
-        };
-        let reads = async {
-            Ok(match fails_with_reads {
-                true => outstanding.ended_or_failed().await,
-                false => outstanding.all_ended().await,
-            })
-        };
-        let failed = match outstanding.is_settled() || planted(Plant::CommitBeforeReads) {
-            true => None,
-            false => call.timer.within(reads).await?,
+    /// fail, see [`Outstanding`]. Without `reads` there is none to wait for.
+    async fn close_and_commit(
+        &self,
+        call: &Call,
+        reads: Option<&Outstanding>,
+    ) -> Result<Committed> {
+        let failed = match reads {
+            None => None,
+            Some(reads) => {
+                let fails_with_reads = self.shared.state.lock().options.reads_fail_commit;
+                let ended = async {
+                    Ok(match fails_with_reads {
+                        true => reads.ended_or_failed().await,
+                        false => reads.all_ended().await,
+                    })
+                };
+                call.timer.within(ended).await?
+            }
         };
         {
             let mut state = self.shared.state.lock();

@@ -63,7 +63,6 @@ enum Wakers {
 }
 
 /// Wakes all who have polled since it has woken them last.
-#[derive(Default)]
 struct Pollers(Mutex<BTreeMap<usize, Waker>>);
 
 impl Wake for Pollers {
