@@ -291,10 +291,14 @@ named! {
         TroubleReported = "controller-trouble-reported",
         /// Controller: an accusation was believed.
         Accused = "controller-accused",
-        /// Controller: processes were asked whether they reach each other, and do.
+        /// Controller: processes for a recovery were asked whether they reach each other, and do.
         Proved = "controller-proved",
-        /// Controller: processes were asked whether they reach each other, and do not.
+        /// Controller: processes for a recovery were asked whether they reach each other, and do not.
         Refuted = "controller-refuted",
+        /// Controller: processes for a better generation than a healthy one were asked, and reach each other.
+        BetterProved = "controller-better-proved",
+        /// Controller: processes for a better generation than a healthy one were asked, and do not reach each other.
+        BetterRefuted = "controller-better-refuted",
         /// Controller: a log was not recruited that does not reach the only copy of something.
         SourceUnreached = "controller-source-unreached",
         /// Log: a disk that was full had space again.

@@ -37,7 +37,7 @@ pub fn scenarios_for(plant: Plant) -> &'static [&'static str] {
         Plant::TooFewLocks => &["too-few-left", "unequal-logs"],
         Plant::LocksByMembers => &["zones"],
         Plant::ForgetUnreachable => &["broken-links"],
-        Plant::UnprovedBetter => &["broken-links"],
+        Plant::UnprovedBetter => &["broken-links-unspared"],
         Plant::RecruitFullDisk => &["full-disks"],
         Plant::ForgetPast => &["cycle", "serializability", "recorded-bank"],
         Plant::DropUndrainedLogs => &["bank", "recorded-bank", "operations"],

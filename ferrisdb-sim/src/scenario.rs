@@ -85,6 +85,7 @@ built_in!(
     "bad-disks",
     "bank",
     "broken-links",
+    "broken-links-unspared",
     "bulk",
     "c-interface",
     "cascades",

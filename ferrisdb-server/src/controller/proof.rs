@@ -22,6 +22,7 @@ use super::{
     cluster_record::Member,
     links::Suspicions,
     machine::{Controller, Effect},
+    recovery::Step,
     recruitment::Recruits,
 };
 
@@ -215,7 +216,12 @@ impl Controller {
         subject.is_sound &= unreached.is_empty();
         if subject.waiting.is_empty() {
             subject.since = now;
-            mark(if subject.is_sound { Mark::Proved } else { Mark::Refuted });
+            mark(match (subject.is_sound, &self.step) {
+                (true, Step::Active { .. }) => Mark::BetterProved,
+                (false, Step::Active { .. }) => Mark::BetterRefuted,
+                (true, _) => Mark::Proved,
+                (false, _) => Mark::Refuted,
+            });
             self.look(now, effects);
         }
     }
