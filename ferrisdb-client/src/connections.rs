@@ -13,6 +13,7 @@
 //! answered by now is asked for a new connection ([`Connections::probe`]): one that lives greets at once, however busy it is.
 
 use std::{
+    cell::LazyCell,
     collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -25,7 +26,10 @@ use ferrisdb_core::{
     simulation::{Plant, planted},
     transport::Network,
 };
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{
+    StreamExt as _,
+    stream::{FuturesOrdered, FuturesUnordered},
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -164,6 +168,41 @@ impl<S: Service> Drop for Ending<S> {
     }
 }
 
+/// Attempts to connect to several endpoints, none of which has succeeded yet.
+pub(crate) struct Attempts<S: Service> {
+    connections: Connections<S>,
+    under_way: Vec<(Endpoint, Arc<Attempt<S>>)>,
+}
+
+impl<S: Service> Attempts<S> {
+    /// The first that can be connected to.
+    ///
+    /// # Errors
+    ///
+    /// Why the last one could not be reached, if none could.
+    pub(crate) async fn first(self) -> Result<Endpoint> {
+        let outcome = |(endpoint, attempt): (_, Arc<Attempt<S>>)| async move {
+            (endpoint, attempt.outcome().await)
+        };
+        let under_way = self.under_way.into_iter().map(outcome);
+        let mut outcomes = match planted(Plant::ClingToProxy) {
+            true => under_way.collect::<FuturesOrdered<_>>().left_stream(),
+            false => under_way.collect::<FuturesUnordered<_>>().right_stream(),
+        };
+        let mut error = nobody();
+        while let Some((endpoint, outcome)) = outcomes.next().await {
+            match outcome {
+                Ok(_) => return Ok(endpoint),
+                Err(failed) => {
+                    self.connections.failed(&endpoint);
+                    error = failed;
+                }
+            }
+        }
+        Err(error)
+    }
+}
+
 impl<S: Service> Connections<S> {
     pub(crate) fn new(network: Network) -> Connections<S> {
         Connections { network, slots: Arc::default() }
@@ -207,56 +246,28 @@ impl<S: Service> Connections<S> {
         outcome.as_ref().ok().cloned()
     }
 
-    /// The first of some endpoints, in this order, that there is an open connection to; if there is none, the first that can be
-    /// connected to. The others are connected to as well, without waiting for them.
-    ///
-    /// # Errors
-    ///
-    /// Why the last one could not be reached, if none could.
-    pub(crate) async fn first_open(&self, endpoints: &[Endpoint]) -> Result<Endpoint> {
-        if planted(Plant::ClingToProxy) {
-            let mut error = nobody();
-            for endpoint in endpoints {
-                match self.get(endpoint).await {
-                    Ok(_) => return Ok(endpoint.clone()),
-                    Err(failed) => error = failed,
-                }
-                self.failed(endpoint);
-            }
-            return Err(error);
-        }
+    /// The first of some endpoints, in this order, that there is an open connection to; if there is none, the attempts to connect to
+    /// all of them. The others are connected to as well, without waiting for them.
+    pub(crate) fn first_open(&self, endpoints: &[Endpoint]) -> Result<Endpoint, Attempts<S>> {
         let (open, closed) = {
-            let (now, slots) = (runtime::now(), self.slots.lock());
+            let (now, slots) = (LazyCell::new(runtime::now), self.slots.lock());
             let slot = |endpoint: &&Endpoint| slots.get(*endpoint);
             let is_open = |endpoint: &&Endpoint| slot(endpoint).is_some_and(Slot::is_open);
-            let waits = |endpoint: &&Endpoint| slot(endpoint).is_some_and(|s| s.is_suspect(now));
-            let open = endpoints.iter().find(is_open).cloned();
-            let closed = endpoints.iter().filter(|endpoint| !is_open(endpoint));
+            let waits = |endpoint: &&Endpoint| slot(endpoint).is_some_and(|s| s.is_suspect(*now));
+            let clings = planted(Plant::ClingToProxy);
+            let open = endpoints.iter().find(is_open).filter(|_| !clings).cloned();
+            let closed = endpoints.iter().filter(|endpoint| clings || !is_open(endpoint));
             // One that has just failed is not asked again all the time while there are others.
             let closed = closed.filter(|endpoint| open.is_none() || !waits(endpoint));
             let closed: Vec<Endpoint> = closed.cloned().collect();
             (open, closed)
         };
-        let attempts: Vec<_> = closed.iter().map(|endpoint| self.attempt(endpoint)).collect();
-        if let Some(open) = open {
-            return Ok(open);
-        }
-        let mut attempts: FuturesUnordered<_> = closed
-            .into_iter()
-            .zip(attempts)
-            .map(|(endpoint, attempt)| async move { (endpoint, attempt.outcome().await) })
-            .collect();
-        let mut error = nobody();
-        while let Some((endpoint, outcome)) = attempts.next().await {
-            match outcome {
-                Ok(_) => return Ok(endpoint),
-                Err(failed) => {
-                    self.failed(&endpoint);
-                    error = failed;
-                }
-            }
-        }
-        Err(error)
+        let attempt = |endpoint: Endpoint| {
+            let attempt = self.attempt(&endpoint);
+            (endpoint, attempt)
+        };
+        let under_way: Vec<_> = closed.into_iter().map(attempt).collect();
+        open.ok_or_else(|| Attempts { connections: self.clone(), under_way })
     }
 
     /// Asks an endpoint for another connection, to find out whether it lives. If it does not, the one that there is counts no

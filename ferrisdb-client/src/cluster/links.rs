@@ -186,11 +186,16 @@ impl Links {
         generation: Generation,
         deadline: Instant,
     ) -> Result<Endpoint> {
+        // Most often there is one, and no timer is needed.
+        let attempts = match self.proxies.first_open(proxies) {
+            Ok(open) => return Ok(open),
+            Err(attempts) => attempts,
+        };
         let left = deadline.saturating_duration_since(runtime::now());
         let found = async {
             tokio::select! {
                 biased;
-                found = self.proxies.first_open(proxies) => found,
+                found = attempts.first() => found,
                 over = self.generation_is_over(generation, Stage::Commit) => Err(over),
             }
         };

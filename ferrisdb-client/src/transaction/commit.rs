@@ -170,7 +170,7 @@ impl Transaction {
         };
         let (id, before) = (options.idempotency_id, options.record_before);
         if let (Some(after), Some(id)) = (fate.to_look_for(read_version), id) {
-            let found = self.find_record(call, id, before, after, read_version);
+            let found = self.find_record(call, id, before, after, read_version).boxed();
             if let Some(record) = call.timer.in_time(found).await? {
                 if matches!(fate, Fate::Excluded { .. }) {
                     // It came between the look and the version that the caller has set. What it returned is to count.
@@ -207,7 +207,8 @@ impl Transaction {
                     Fate::Open { after } | Fate::Excluded { after, .. } => after.min(read_version),
                     Fate::Closed | Fate::Lost => read_version,
                 };
-                return self.settle(call, &options, fence, sent_at, error).await;
+                // In a box, as it is rare: every commit would carry its size.
+                return self.settle(call, &options, fence, sent_at, error).boxed().await;
             }
             outcome => outcome?,
         };

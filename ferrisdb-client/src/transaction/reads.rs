@@ -173,7 +173,7 @@ impl Transaction {
             }
             Ok(bytes)
         };
-        call.timer.within(estimated).await
+        call.timer.within(estimated.boxed()).await
     }
 
     /// Keys that divide a range into parts of about so many bytes, the range's own begin and end included; at most
@@ -225,7 +225,7 @@ impl Transaction {
             points.truncate(points_max);
             Ok(points)
         };
-        let mut points = call.timer.within(split).await?;
+        let mut points = call.timer.within(split.boxed()).await?;
         points.insert(0, range.begin);
         points.push(range.end);
         Ok(points)

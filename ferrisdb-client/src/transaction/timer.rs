@@ -10,7 +10,12 @@
 //!
 //! A commit on its way follows the deadline only: cancelling does not call it back.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use ferrisdb_core::{
     Result,
@@ -19,7 +24,8 @@ use ferrisdb_core::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use pin_project_lite::pin_project;
+use slab::Slab;
 
 use super::{cancelled, timed_out};
 
@@ -27,13 +33,14 @@ use super::{cancelled, timed_out};
 #[derive(Debug)]
 pub(super) struct Timer {
     state: Mutex<State>,
-    changed: Notify,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct State {
     deadline: Option<Instant>,
     is_over: bool,
+    /// Of all that waits.
+    wakers: Slab<Waker>,
 }
 
 /// What ends a wait.
@@ -46,71 +53,128 @@ enum Follows {
 impl Timer {
     /// The timer of a new attempt.
     pub(super) fn new(deadline: Option<Instant>) -> Arc<Timer> {
-        let state = Mutex::new(State { deadline, is_over: false });
-        Arc::new(Timer { state, changed: Notify::new() })
+        let state = Mutex::new(State { deadline, is_over: false, wakers: Slab::new() });
+        Arc::new(Timer { state })
     }
 
     /// Moves the deadline.
     pub(super) fn set(&self, deadline: Option<Instant>) {
         let earlier = std::mem::replace(&mut self.state.lock().deadline, deadline);
-        if earlier != deadline && !planted(Plant::DeafToTimeout) {
-            self.changed.notify_waiters();
+        if earlier != deadline {
+            self.wake_all();
         }
     }
 
     /// The attempt is over: its reads fail.
     pub(super) fn end(&self) {
         self.state.lock().is_over = true;
-        self.changed.notify_waiters();
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        // Not under the lock: whoever is woken may look at once.
+        let wakers: Vec<Waker> =
+            self.state.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Waits for `future`, but not past the deadline, nor past the end of the attempt.
+    pub(super) fn within<F>(&self, future: F) -> Following<'_, F> {
+        self.follow(Follows::DeadlineAndAttempt, future)
+    }
+
+    /// Waits for `future`, but not past the deadline.
+    pub(super) fn in_time<F>(&self, future: F) -> Following<'_, F> {
+        self.follow(Follows::Deadline, future)
+    }
+
+    fn follow<F>(&self, follows: Follows, future: F) -> Following<'_, F> {
+        let place = Place { timer: self, number: None };
+        Following { future, follows, place, deadline: None, time_is_over: None }
+    }
+}
+
+pin_project! {
+    /// A wait that follows a [`Timer`].
     ///
-    /// In a box: what waits around it would have room for `future` once for each function that it passes through.
-    pub(super) fn within<'a, T: 'a>(
-        &'a self,
-        future: impl Future<Output = Result<T>> + Send + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        self.follow(Follows::DeadlineAndAttempt, future.boxed())
+    /// By hand: an `async fn` would have room for its future twice, and what tokio has for such waits counts against the budget of
+    /// a task that waits for many at once.
+    pub(super) struct Following<'a, F> {
+        #[pin]
+        future: F,
+        follows: Follows,
+        place: Place<'a>,
+        // The deadline that `time_is_over` waits for.
+        deadline: Option<Instant>,
+        time_is_over: Option<BoxFuture<'static, ()>>,
     }
+}
 
-    /// Waits for `future`, but not past the deadline; in a box as well.
-    pub(super) fn in_time<'a, T: 'a>(
-        &'a self,
-        future: impl Future<Output = Result<T>> + Send + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        self.follow(Follows::Deadline, future.boxed())
+/// Where the timer finds the waker of one who waits.
+struct Place<'a> {
+    timer: &'a Timer,
+    number: Option<usize>,
+}
+
+impl<T, F: Future<Output = Result<T>>> Future for Following<'_, F> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let this = self.project();
+        let is_bound = *this.follows == Follows::DeadlineAndAttempt;
+        let is_first = this.place.number.is_none();
+        if is_first && is_bound && this.place.timer.state.lock().is_over {
+            return Poll::Ready(Err(cancelled()));
+        }
+        if let Poll::Ready(result) = this.future.poll(context) {
+            return Poll::Ready(result);
+        }
+        // After that: a change that came meanwhile is seen here, of a later one it hears.
+        let (deadline, is_over) = this.place.look(context.waker());
+        if is_over && is_bound {
+            return Poll::Ready(Err(cancelled()));
+        }
+        if deadline != *this.deadline && (is_first || !planted(Plant::DeafToTimeout)) {
+            *this.deadline = deadline;
+            *this.time_is_over = deadline.map(|deadline| {
+                runtime::sleep(deadline.saturating_duration_since(runtime::now())).boxed()
+            });
+        }
+        match this.time_is_over {
+            Some(time_is_over) => time_is_over.poll_unpin(context).map(|()| Err(timed_out())),
+            None => Poll::Pending,
+        }
     }
+}
 
-    async fn follow<T>(&self, follows: Follows, mut future: BoxFuture<'_, Result<T>>) -> Result<T> {
-        loop {
-            // Made before the look: it hears of every change after that.
-            let changed = self.changed.notified();
-            let State { deadline, is_over } = *self.state.lock();
-            if is_over && follows == Follows::DeadlineAndAttempt {
-                return Err(cancelled());
-            }
-            let time_is_over = async {
-                match deadline {
-                    Some(deadline) => {
-                        runtime::sleep(deadline.saturating_duration_since(runtime::now())).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                result = &mut future => return result,
-                () = changed => {}
-                () = time_is_over => return Err(timed_out()),
-            }
+impl Place<'_> {
+    /// The deadline, and whether the attempt is over; later changes wake.
+    fn look(&mut self, waker: &Waker) -> (Option<Instant>, bool) {
+        let mut state = self.timer.state.lock();
+        match self.number {
+            Some(number) => state.wakers[number].clone_from(waker),
+            None => self.number = Some(state.wakers.insert(waker.clone())),
+        }
+        (state.deadline, state.is_over)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let waker = self.timer.state.lock().wakers.remove(number);
+            drop(waker); // not under the lock
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+        time::Duration,
+    };
 
     use super::*;
     use ferrisdb_core::ErrorCode;
@@ -128,6 +192,36 @@ mod tests {
         assert!((&mut waits).now_or_never().is_none());
         timer.set(Some(runtime::now()));
         assert_eq!(waits.await.unwrap_err().code(), ErrorCode::TransactionTimedOut);
+    }
+
+    /// Counts how often it wakes.
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_polled_last_is_woken_and_whoever_has_left_is_forgotten() {
+        let timer = Timer::new(None);
+        let bells = [Arc::<Bell>::default(), Arc::default(), Arc::default()];
+        let mut waits = Box::pin(timer.within(never()));
+        let mut leaves = Box::pin(timer.in_time(never()));
+        let wakers = bells.each_ref().map(|bell| Waker::from(Arc::clone(bell)));
+        for waker in &wakers[..2] {
+            assert!(waits.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+        }
+        assert!(leaves.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
+        drop(leaves);
+        timer.end();
+        let rings = bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed));
+        assert_eq!(rings, [0, 1, 0]);
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_ready());
+        drop(waits);
+        assert!(timer.state.lock().wakers.is_empty());
     }
 
     #[tokio::test]
