@@ -96,14 +96,16 @@ impl<T, O: OnEnd<T>> Joint<T, O> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(mut future) = state.future.take() else { return Poll::Ready(()) };
-        let polled =
-            catch_unwind(AssertUnwindSafe(|| match state.wakers.with(seat, context.waker()) {
-                None => future.as_mut().poll(context),
-                Some(all) => future.as_mut().poll(&mut Context::from_waker(all)),
-            }));
+        let stale = state.wakers.note(seat, context.waker());
+        let polled = catch_unwind(AssertUnwindSafe(|| match &state.wakers {
+            Wakers::Several(_, all) => future.as_mut().poll(&mut Context::from_waker(all)),
+            _ => future.as_mut().poll(context),
+        }));
         let panic = match polled {
             Ok(Poll::Pending) => {
                 state.future = Some(future);
+                drop(guard);
+                drop(stale); // not under the lock: with some executors a task ends here, and all that it waits for
                 return Poll::Pending;
             }
             Ok(Poll::Ready(output)) => {
@@ -115,7 +117,7 @@ impl<T, O: OnEnd<T>> Joint<T, O> {
         self.listener.on_end(state.output.as_ref());
         let wakers = std::mem::replace(&mut state.wakers, Wakers::Nobody);
         drop(guard);
-        drop(future);
+        drop((future, stale));
         wakers.wake_all_but(seat);
         match panic {
             Some(panic) => resume_unwind(panic),
@@ -125,11 +127,14 @@ impl<T, O: OnEnd<T>> Joint<T, O> {
 }
 
 impl Wakers {
-    /// Notes who polls. Returns a waker of all who do, unless it is only one.
-    fn with(&mut self, seat: usize, waker: &Waker) -> Option<&Waker> {
+    /// Notes who polls. Returns the waker that it had before, if that is another one.
+    fn note(&mut self, seat: usize, waker: &Waker) -> Option<Waker> {
+        let renewed = |known: &mut Waker| {
+            (!known.will_wake(waker)).then(|| std::mem::replace(known, waker.clone()))
+        };
         match self {
             Wakers::Nobody => *self = Wakers::One(seat, waker.clone()),
-            Wakers::One(known, before) if *known == seat => before.clone_from(waker),
+            Wakers::One(known, before) if *known == seat => return renewed(before),
             Wakers::One(known, before) => {
                 let both = BTreeMap::from([(*known, before.clone()), (seat, waker.clone())]);
                 let pollers = Arc::new(Pollers(Mutex::new(both)));
@@ -138,20 +143,25 @@ impl Wakers {
             }
             Wakers::Several(pollers, _) => {
                 let mut pollers = pollers.0.lock();
-                pollers.entry(seat).or_insert_with(|| waker.clone()).clone_from(waker);
+                return renewed(pollers.entry(seat).or_insert_with(|| waker.clone()));
             }
         }
-        match self {
-            Wakers::Several(_, all) => Some(all),
-            _ => None,
-        }
+        None
     }
 
-    fn remove(&mut self, seat: usize) {
-        match self {
-            Wakers::One(known, _) if *known == seat => *self = Wakers::Nobody,
-            Wakers::Several(pollers, _) => drop(pollers.0.lock().remove(&seat)),
-            _ => {}
+    /// Forgets one of them, and returns what it was.
+    fn remove(&mut self, seat: usize) -> Option<Waker> {
+        match std::mem::replace(self, Wakers::Nobody) {
+            Wakers::One(known, waker) if known == seat => Some(waker),
+            Wakers::Several(pollers, all) => {
+                let removed = pollers.0.lock().remove(&seat);
+                *self = Wakers::Several(pollers, all);
+                removed
+            }
+            others => {
+                *self = others;
+                None
+            }
         }
     }
 
@@ -200,7 +210,8 @@ impl<T, O: OnEnd<T>> Future for Seat<T, O> {
 impl<T, O: OnEnd<T>> Drop for Seat<T, O> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.joint.state.lock().wakers.remove(self.number);
+            let removed = self.joint.state.lock().wakers.remove(self.number);
+            drop(removed); // not under the lock, as in `poll`
         }
     }
 }
@@ -295,6 +306,32 @@ mod tests {
         assert!(bell_b.polls(&mut b).is_ready());
         assert!(bell_a.rings() > rings);
         assert_eq!(bell_b.rings(), 0, "it knows");
+    }
+
+    /// The waker of an executor whose tasks live as long as somebody may wake them.
+    struct Task {
+        _waits_for: Mutex<Seat<u8, ()>>,
+    }
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_task_that_ends_with_its_last_waker_may_hold_another_seat() {
+        for (leaves, both_poll) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (_answer, _joint, (mut a, bell), (mut b, _)) = joint();
+            if both_poll {
+                assert!(bell.polls(&mut b).is_pending());
+            }
+            let owner = Waker::from(Arc::new(Task { _waits_for: Mutex::new(b) }));
+            assert!(Pin::new(&mut a).poll(&mut Context::from_waker(&owner)).is_pending());
+            drop(owner);
+            match leaves {
+                true => drop(a),
+                false => assert!(bell.polls(&mut a).is_pending()),
+            }
+        }
     }
 
     #[test]

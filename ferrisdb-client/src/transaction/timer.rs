@@ -150,12 +150,19 @@ impl<T, F: Future<Output = Result<T>>> Future for Following<'_, F> {
 impl Place<'_> {
     /// The deadline, and whether the attempt is over; later changes wake.
     fn look(&mut self, waker: &Waker) -> (Option<Instant>, bool) {
+        let mut stale = None;
         let mut state = self.timer.state.lock();
         match self.number {
-            Some(number) => state.wakers[number].clone_from(waker),
+            Some(number) if state.wakers[number].will_wake(waker) => {}
+            Some(number) => {
+                stale = Some(std::mem::replace(&mut state.wakers[number], waker.clone()));
+            }
             None => self.number = Some(state.wakers.insert(waker.clone())),
         }
-        (state.deadline, state.is_over)
+        let seen = (state.deadline, state.is_over);
+        drop(state);
+        drop(stale); // not under the lock: with some executors a task ends here, and all that it waits for
+        seen
     }
 }
 
