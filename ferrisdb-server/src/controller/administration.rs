@@ -9,7 +9,7 @@
 //! A command is answered when the controllers remember it. How far it is carried out stands in the status.
 
 use ferrisdb_core::{
-    ErrorCode, ProcessId, Result,
+    Error, ErrorCode, ProcessId, Result,
     id::Address,
     runtime::Instant,
     service::controller::{
@@ -28,7 +28,8 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::NotSatisfiable`] or [`ErrorCode::InvalidArgument`], with what is missing; nothing is changed then.
+    /// [`ErrorCode::NotSatisfiable`] or [`ErrorCode::InvalidArgument`], with what is missing; [`ErrorCode::Unavailable`] if it may be
+    /// there, because this controller has just begun to lead. Nothing is changed then.
     pub fn on_command(
         &mut self,
         command: &Command,
@@ -39,7 +40,7 @@ impl Controller {
         match command {
             Command::Configure(change) => self.configure(change, now)?,
             Command::Exclude(selectors) => self.exclude(selectors, now)?,
-            Command::Include(selectors) => self.include(selectors)?,
+            Command::Include(selectors) => self.include(selectors, now)?,
             Command::AddController(_) | Command::RemoveController(_) => {
                 let detail = "the group of controllers is not changed by its leader's machine";
                 return Err(refused(ErrorCode::Internal, detail));
@@ -62,7 +63,7 @@ impl Controller {
     }
 
     fn exclude(&mut self, selectors: &[ProcessSelector], now: Instant) -> Result<()> {
-        self.select(selectors)?;
+        self.select(selectors, now)?;
         let mut excluded = self.record.excluded.clone();
         // As they were typed: who comes back to an address that is excluded, under whatever identity, stays excluded.
         excluded.extend(selectors.iter().cloned());
@@ -73,12 +74,12 @@ impl Controller {
         Ok(())
     }
 
-    fn include(&mut self, selectors: &[ProcessSelector]) -> Result<()> {
+    fn include(&mut self, selectors: &[ProcessSelector], now: Instant) -> Result<()> {
         let is_noted = |selector: &&ProcessSelector| self.record.excluded.contains(selector);
         let unnoted: Vec<_> =
             selectors.iter().filter(|selector| !is_noted(selector)).cloned().collect();
         // Whatever excludes these processes has to go, however it was typed.
-        let included = self.select(&unnoted)?;
+        let included = self.select(&unnoted, now)?;
         let excludes = |selector: &ProcessSelector| {
             let alone = std::slice::from_ref(selector);
             included.iter().any(|(process, address)| is_selected(alone, *process, address))
@@ -89,7 +90,11 @@ impl Controller {
     }
 
     /// The processes that are meant, each of which is known.
-    fn select(&self, selectors: &[ProcessSelector]) -> Result<Vec<(ProcessId, Address)>> {
+    fn select(
+        &self,
+        selectors: &[ProcessSelector],
+        now: Instant,
+    ) -> Result<Vec<(ProcessId, Address)>> {
         let mut selected = Vec::new();
         for selector in selectors {
             let known = self.registry.statuses(self.registry.began());
@@ -106,10 +111,23 @@ impl Controller {
             selected.extend(all.filter(|(process, at)| is_selected(alone, *process, at)));
             if selected.len() == before {
                 let detail = format!("there is no process {selector}; the status lists them");
-                return Err(refused(ErrorCode::InvalidArgument, detail));
+                return Err(self.missing(ErrorCode::InvalidArgument, detail, now));
             }
         }
         Ok(selected)
+    }
+
+    /// The error of a command for which processes are missing. Whoever lives is heard of within a failure timeout: before that
+    /// nobody knows.
+    fn missing(&self, code: ErrorCode, detail: String, now: Instant) -> Error {
+        let leads_for = now.saturating_duration_since(self.registry.began());
+        if leads_for >= self.registry.failure_timeout() {
+            return refused(code, detail);
+        }
+        let detail = format!(
+            "this controller leads for {leads_for:.1?} only, and may not have heard of every process: {detail}"
+        );
+        refused(ErrorCode::Unavailable, detail)
     }
 
     /// Whether the processes there are suffice for a configuration, without those that are excluded.
@@ -139,7 +157,7 @@ impl Controller {
                     configuration.redundancy,
                     zones.len()
                 );
-                return Err(refused(ErrorCode::NotSatisfiable, detail));
+                return Err(self.missing(ErrorCode::NotSatisfiable, detail, now));
             }
         }
         Ok(())

@@ -83,3 +83,22 @@ fn an_address_stays_excluded_under_a_new_identity() {
     command(&mut world, Command::Include(first())).unwrap();
     assert_eq!(world.controller.state().excluded, []);
 }
+
+#[test]
+fn a_new_leader_refuses_nothing_for_want_of_whom_it_has_not_heard_of_yet() {
+    let commands = [
+        redundancy(Redundancy::Double),
+        Command::Exclude(vec![ProcessSelector::Process(ProcessId(LOGS[0]))]),
+        Command::Exclude(vec![ProcessSelector::Process(ProcessId(99))]),
+    ];
+    for wanted in commands {
+        let mut world = World::from(World::active().persisted);
+        world.controller.begin(Vec::new(), &mut Vec::new());
+        let early = command(&mut world, wanted.clone()).unwrap_err();
+        let unavailable = ErrorCode::Unavailable.to_string();
+        assert!(early.starts_with(&unavailable), "{early}");
+        world.pass(2_000);
+        let late = command(&mut world, wanted).unwrap_err();
+        assert!(!late.starts_with(&unavailable), "{late}");
+    }
+}
