@@ -44,7 +44,8 @@ impl Database {
     /// # Errors
     ///
     /// [`ErrorCode::NotSatisfiable`] if there are not enough processes in different zones for it, or
-    /// [`ErrorCode::InvalidArgument`]: nothing is changed then. Otherwise as [`Database::administer`].
+    /// [`ErrorCode::InvalidArgument`]: nothing is changed then; [`ErrorCode::Unavailable`] if a controller has just begun to lead and
+    /// may not have heard of all processes: ask again. Otherwise as [`Database::administer`].
     pub async fn configure(&self, change: ConfigurationChange) -> Result<()> {
         self.administer(Command::Configure(change)).await
     }
@@ -62,7 +63,8 @@ impl Database {
     /// # Errors
     ///
     /// [`ErrorCode::NotSatisfiable`] if too few would be left, [`ErrorCode::InvalidArgument`] for a process that
-    /// nobody knows: nothing is changed then. Otherwise as [`Database::administer`].
+    /// nobody knows: nothing is changed then; [`ErrorCode::Unavailable`] if a controller has just begun to lead and may not have heard
+    /// of all processes: ask again. Otherwise as [`Database::administer`].
     pub async fn exclude(&self, processes: Vec<ProcessSelector>) -> Result<()> {
         self.administer(Command::Exclude(processes)).await
     }

@@ -217,17 +217,17 @@ impl<T, O: OnEnd<T>> Drop for Seat<T, O> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
 
     /// Counts how often it wakes.
     #[derive(Default)]
-    struct Bell(AtomicUsize);
+    pub(in crate::transaction) struct Bell(AtomicUsize);
 
     impl Bell {
-        fn rings(&self) -> usize {
+        pub(in crate::transaction) fn rings(&self) -> usize {
             self.0.load(Ordering::Relaxed)
         }
 
@@ -309,11 +309,17 @@ mod tests {
     }
 
     /// The waker of an executor whose tasks live as long as somebody may wake them.
-    struct Task {
-        _waits_for: Mutex<Seat<u8, ()>>,
+    pub(in crate::transaction) struct Task<F> {
+        _waits_for: Mutex<F>,
     }
 
-    impl Wake for Task {
+    impl<F: Send + 'static> Task<F> {
+        pub(in crate::transaction) fn waker(waits_for: F) -> Waker {
+            Waker::from(Arc::new(Task { _waits_for: Mutex::new(waits_for) }))
+        }
+    }
+
+    impl<F: Send + 'static> Wake for Task<F> {
         fn wake(self: Arc<Self>) {}
     }
 
@@ -324,7 +330,7 @@ mod tests {
             if both_poll {
                 assert!(bell.polls(&mut b).is_pending());
             }
-            let owner = Waker::from(Arc::new(Task { _waits_for: Mutex::new(b) }));
+            let owner = Task::waker(b);
             assert!(Pin::new(&mut a).poll(&mut Context::from_waker(&owner)).is_pending());
             drop(owner);
             match leaves {

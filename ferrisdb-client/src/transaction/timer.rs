@@ -177,13 +177,12 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        task::Wake,
-        time::Duration,
-    };
+    use std::time::Duration;
 
-    use super::*;
+    use super::{
+        super::joint::tests::{Bell, Task},
+        *,
+    };
     use ferrisdb_core::ErrorCode;
 
     async fn never() -> Result<()> {
@@ -201,16 +200,6 @@ mod tests {
         assert_eq!(waits.await.unwrap_err().code(), ErrorCode::TransactionTimedOut);
     }
 
-    /// Counts how often it wakes.
-    #[derive(Default)]
-    struct Bell(AtomicUsize);
-
-    impl Wake for Bell {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     #[test]
     fn whoever_polled_last_is_woken_and_whoever_has_left_is_forgotten() {
         let timer = Timer::new(None);
@@ -224,11 +213,31 @@ mod tests {
         assert!(leaves.as_mut().poll(&mut Context::from_waker(&wakers[2])).is_pending());
         drop(leaves);
         timer.end();
-        let rings = bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed));
+        let rings = bells.each_ref().map(|bell| bell.rings());
         assert_eq!(rings, [0, 1, 0]);
         assert!(waits.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_ready());
         drop(waits);
         assert!(timer.state.lock().wakers.is_empty());
+    }
+
+    #[test]
+    fn a_task_that_ends_with_its_last_waker_may_wait_as_well() {
+        for leaves in [false, true] {
+            let timer: &Timer = Box::leak(Box::new(Timer::new(None)));
+            let mut other = Box::pin(timer.within(never()));
+            assert!(other.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            let owner = Task::waker(other);
+            let mut waits = Box::pin(timer.within(never()));
+            assert!(waits.as_mut().poll(&mut Context::from_waker(&owner)).is_pending());
+            drop(owner);
+            match leaves {
+                true => drop(waits),
+                false => {
+                    let renewed = waits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    assert!(renewed.is_pending());
+                }
+            }
+        }
     }
 
     #[tokio::test]
